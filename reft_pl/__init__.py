@@ -1,0 +1,1 @@
+"""reft-pl: reasoning with reinforced fine-tuning, on Lightning."""

@@ -1,0 +1,58 @@
+"""Models by name: a folder, or a model of the Hugging Face hub or of its cache on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+
+from reft_pl.errors import UserError
+from reft_pl.resources import model_folder
+
+HUB_SECONDS = 5.0
+
+
+def locate(source: str) -> tuple[str, dict[str, Any]]:
+    """A folder's path or a hub id, with the options that ``from_pretrained`` shall load it by.
+
+    Asks the hub once and briefly, where the library would retry for minutes before it looks into the cache.
+
+    Raises:
+        UserError: there is neither such a folder nor, where the hub answers, such a model.
+    """
+    folder = model_folder(source)
+    if folder is not None:
+        return str(folder), {"local_files_only": True}
+    try:
+        HfApi().model_info(source, timeout=HUB_SECONDS)
+    except GatedRepoError as error:
+        raise UserError(
+            f"The hub model {source} is gated: accept its terms on its page and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"There is neither a folder nor a hub model named {source}: check the name.") from error
+    except Exception:  # whatever the network did, a copy in the cache may serve
+        return source, {"local_files_only": True}
+    return source, {}
+
+
+def stored_file(source: str, name: str, options: Mapping[str, Any]) -> Path | None:
+    """One file of a model that ``locate`` found, fetched from the hub if need be; None where the model has no such file.
+
+    Raises:
+        OSError: the hub was there a moment ago and is no more.
+    """
+    if Path(source).is_dir():
+        path = Path(source) / name
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(source, name, **options))
+    except RemoteEntryNotFoundError:
+        return None
+    except LocalEntryNotFoundError:
+        if options.get("local_files_only"):
+            return None
+        raise

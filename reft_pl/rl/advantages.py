@@ -1,0 +1,40 @@
+"""Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reft_pl.rl.masks import zero_outside
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, action_mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of every action (arXiv 1506.02438, eq. 16).
+
+    delta_t = r_t + gamma * v_{t+1} - v_t,  A_t = delta_t + gamma * lam * A_{t+1},  R_t = A_t + v_t
+    for t from a row's last action down to its first, with v_{t+1} = A_{t+1} = 0 after the last. A row's actions are one
+    contiguous run that may start anywhere, so padding may stand on either side.
+
+    Args:
+        rewards: r_t, [B, T].
+        values: v_t of the policy that sampled, [B, T].
+        action_mask: [B, T] bool.
+        gamma: discount in [0, 1].
+        lam: mixing of n-step estimates in [0, 1]; 1 gives R_t = sum_{k>=t} gamma^{k-t} r_k, 0 gives A_t = delta_t.
+
+    Returns:
+        A_t and R_t, both [B, T], 0 outside the mask, without gradient.
+    """
+    r_bt = zero_outside(rewards.detach(), action_mask)
+    v_bt = zero_outside(values.detach(), action_mask)
+    advantages = torch.zeros_like(r_bt)
+    next_value = next_advantage = torch.zeros_like(r_bt[:, 0])
+    for t in range(r_bt.shape[1] - 1, -1, -1):
+        delta = r_bt[:, t] + gamma * next_value - v_bt[:, t]
+        # Zero outside the mask, so that neither padding nor the prompt hands anything on.
+        next_advantage = zero_outside(delta + gamma * lam * next_advantage, action_mask[:, t])
+        next_value = v_bt[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + v_bt

@@ -1,0 +1,68 @@
+"""Log-probability and entropy of categorical distributions that are given by logits, with an exact and lean gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK_LOGITS_CPU = 2**20
+"""Logits that are reduced at once in float32 on the CPU: 4 MB, so that the passes over them stay in the cache."""
+
+
+class LogprobAndEntropy(torch.autograd.Function):
+    """log softmax(z / temperature)[target] and the entropy of that softmax, in float32, a block of rows at a time.
+
+    Keeps the logits as they came and two numbers a row; plain autograd would keep several float32 copies of the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """[N, V] logits and [N] targets to [N] log-probabilities and [N] entropies."""
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        logprobs, entropy, lse = (torch.empty(len(logits), dtype=wide, device=logits.device) for _ in range(3))
+        for rows in _blocks(logits):
+            z = logits[rows].to(wide) / temperature
+            top = z.amax(-1, keepdim=True)
+            z -= top
+            chosen = z.gather(-1, targets[rows, None]).squeeze(-1)
+            weights = z.exp()
+            total = weights.sum(-1)
+            log_total = total.log()
+            logprobs[rows] = chosen - log_total
+            entropy[rows] = log_total - (weights.mul_(z)).sum(-1) / total  # H = log sum e^z - sum p z
+            lse[rows] = top.squeeze(-1) + log_total
+        ctx.save_for_backward(logits, targets, lse, entropy)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logprobs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, None, None]:
+        """Gradients d logp_y / dz_i = 1[i = y] - p_i and dH / dz_i = -p_i (log p_i + H), each over the temperature."""
+        if grad_logprobs is None and grad_entropy is None:
+            return None, None, None
+        logits, targets, lse, entropy = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        for rows in _blocks(logits):
+            log_p = logits[rows].to(lse.dtype) / ctx.temperature - lse[rows, None]
+            p = log_p.exp()
+            block = torch.zeros_like(p)
+            if grad_entropy is not None:
+                block = log_p.add_(entropy[rows, None]).mul_(p).mul_(-grad_entropy[rows, None])
+            if grad_logprobs is not None:
+                upstream = grad_logprobs[rows, None]
+                block = block.sub_(p.mul_(upstream)).scatter_add_(-1, targets[rows, None], upstream)
+            grad[rows] = block / ctx.temperature
+        return grad, None, None
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of rows: small ones on the CPU, where passes over the block shall find it in the cache; elsewhere one."""
+    rows = max(1, BLOCK_LOGITS_CPU // logits.shape[-1]) if logits.device.type == "cpu" else max(1, len(logits))
+    for start in range(0, len(logits), rows):
+        yield slice(start, start + rows)

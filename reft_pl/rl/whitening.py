@@ -1,0 +1,36 @@
+"""Whitening of advantages over all actions of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from reft_pl.rl.masks import masked_sum, zero_outside
+
+
+def whiten(advantages: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """(A - mean) / sqrt(var + 1e-8), both over the selected elements of all ranks; var is unbiased.
+
+    Two passes (mean first, then squared deviations from it), because E[A^2] - E[A]^2 cancels when the mean is large. Each pass
+    is one reduction of one or two numbers, in which a rank without any action must take part as well.
+
+    Args:
+        advantages: A, [B, T]; B and T may differ between ranks.
+        mask: [B, T] bool.
+        all_reduce: returns the sum of a tensor over ranks, and may work in place. None means one rank.
+
+    Returns:
+        [B, T], 0 outside the mask. A single action in all is whitened to 0.
+    """
+    total = torch.stack([mask.sum().to(advantages.dtype), masked_sum(advantages, mask)])
+    if all_reduce is not None:
+        total = all_reduce(total)
+    count, mean = total[0], total[1] / total[0].clamp(min=1)
+    deviation = zero_outside(advantages - mean, mask)
+    squares = deviation.square().sum()
+    if all_reduce is not None:
+        squares = all_reduce(squares)
+    variance = squares / (count - 1).clamp(min=1)
+    return deviation / (variance + 1e-8).sqrt()

@@ -1,0 +1,75 @@
+"""One PPO iteration from log-probabilities to loss, against figures that the method's authors' code computed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from reft_pl.rl.advantages import generalized_advantages
+from reft_pl.rl.diagnostics import explained_variance
+from reft_pl.rl.kl import k1_kl, kl_penalised_rewards, sequence_kl
+from reft_pl.rl.losses import clipped_value_loss, policy_ratio, ppo_clip_loss
+from reft_pl.rl.masks import sequence_mean, token_mean, zero_outside
+from reft_pl.rl.whitening import whiten
+
+
+def action_mask(input_ids: Tensor, prompt_length: int, eos_id: int) -> Tensor:
+    """From the last prompt token to the token before EOS; a cut-off row's last action chooses its last token."""
+    mask = torch.zeros_like(input_ids, dtype=torch.bool)
+    for row, ids in zip(mask, input_ids.tolist(), strict=True):
+        response = ids[prompt_length:]
+        last = prompt_length + (response.index(eos_id) if eos_id in response else len(response) - 1)
+        row[prompt_length - 1 : last] = True
+    return mask
+
+
+def padded(logprobs: list[list[float]]) -> Tensor:
+    """[B, T-1] to [B, T]: no token comes after the last, so whatever stands there must not matter."""
+    return torch.nn.functional.pad(torch.tensor(logprobs, dtype=torch.float64), (0, 1), value=float("nan"))
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_golden_ppo(shared: Path, case: int) -> None:
+    cases: list[dict[str, Any]] = json.loads((shared / "golden" / "ppo.json").read_text())["cases"]
+    assert len(cases) == 5
+    settings, inputs, golden = (cases[case][key] for key in ("settings", "inputs", "expected"))
+
+    def check(actual: Tensor, name: str) -> None:
+        expected = torch.tensor(golden[name], dtype=torch.float64)
+        if expected.dim():
+            expected = zero_outside(expected, mask)  # what stands outside the mask is not compared
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6, msg=lambda text: f"{name}: {text}")
+
+    mask = action_mask(torch.tensor(inputs["input_ids"]), settings["prompt_length"], settings["eos_token_id"])
+    assert torch.equal(mask, torch.tensor(golden["action_mask"]).bool())
+    old, ref, new = (padded(inputs[key]) for key in ("old_logprobs", "ref_logprobs", "new_logprobs"))
+    outcome, old_values, new_values = (
+        torch.tensor(inputs[key], dtype=torch.float64) for key in ("outcome_reward", "old_values", "new_values")
+    )
+
+    rewards = kl_penalised_rewards(outcome, old, ref, mask, settings["kl_coef"])
+    check(rewards, "rewards")
+    check(kl_penalised_rewards(outcome, old, ref, mask, 0.0), "score_rewards")
+    check(-k1_kl(old, ref, mask), "kl_rewards")  # theirs before the coefficient
+    check(sequence_kl(old, ref, mask).mean(), "mean_sequence_kl")
+
+    advantages, returns = generalized_advantages(rewards, old_values, mask, settings["gamma"], settings["lam"])
+    check(advantages, "advantages")
+    check(returns, "returns")
+    check(explained_variance(old_values, returns, mask), "value_explained_variance")
+    if settings["adv_whitening"] != "none":
+        advantages = whiten(advantages, mask)
+    if golden["advantages_whitened"] is not None:
+        check(advantages, "advantages_whitened")
+
+    ratio = policy_ratio(new, old, mask)
+    check(token_mean(ratio, mask), "mean_ratio")
+    policy_loss = sequence_mean(ppo_clip_loss(ratio, advantages, mask, settings["clip_range"]), mask)
+    value_terms = clipped_value_loss(new_values, old_values, returns, mask, settings["value_clip_range"])
+    value_loss = sequence_mean(value_terms, mask)
+    check(policy_loss, "policy_loss")
+    check(value_loss, "value_loss")
+    check(policy_loss + settings["vf_coef"] * value_loss, "loss")

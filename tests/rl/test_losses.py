@@ -1,0 +1,94 @@
+"""PPO's losses: hand-computed cases, what holds at ratio 1, and where the gradient stops."""
+
+import pytest
+import torch
+
+from reft_pl.rl.losses import clipped_value_loss, policy_ratio, ppo_clip_loss, token_cross_entropy
+from reft_pl.rl.masks import sequence_mean
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (1.1, 2.0, -2.2, -2.0),  # inside the range: -rho A
+        (1.5, 2.0, -2.4, 0.0),  # better than the clip allows: held at 1.2, nothing to gain
+        (0.5, 2.0, -1.0, -2.0),  # a good action made rarer: the unclipped term pulls it back
+        (1.5, -2.0, 3.0, 2.0),  # a bad action made likelier: the same
+        (0.5, -2.0, 1.6, 0.0),  # a bad action already rare: held at 0.8
+    ],
+)
+def test_ppo_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+    rho = torch.tensor([[ratio]], requires_grad=True)
+    result = ppo_clip_loss(rho, torch.tensor([[advantage]]), torch.tensor([[True]]), clip_range=0.2)
+    result.sum().backward()
+    assert result.item() == pytest.approx(loss)
+    assert rho.grad is not None
+    assert rho.grad.item() == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "gradient"),
+    [
+        (0.6, 0.08, -0.4),  # old 0.5, return 1: inside the range, 0.5 * 0.4^2
+        (0.9, 0.045, 0.0),  # moved more than 0.2 towards the return: judged at 0.7
+        (0.1, 0.405, -0.9),  # moved away: judged where it is
+    ],
+)
+def test_value_loss_by_hand(value: float, loss: float, gradient: float) -> None:
+    v = torch.tensor([[value]], requires_grad=True)
+    result = clipped_value_loss(v, torch.tensor([[0.5]]), torch.tensor([[1.0]]), torch.tensor([[True]]), clip_range=0.2)
+    result.sum().backward()
+    assert result.item() == pytest.approx(loss)
+    assert v.grad is not None
+    assert v.grad.item() == pytest.approx(gradient)
+
+
+def test_at_ratio_one_the_loss_is_minus_the_mean_advantage_and_its_gradient_the_policy_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    old = torch.randn(3, 5, generator=generator)
+    advantages = torch.randn(3, 5, generator=generator)
+    mask = torch.rand(3, 5, generator=generator) < 0.7
+    logprobs = old.clone().requires_grad_()
+    loss = sequence_mean(ppo_clip_loss(policy_ratio(logprobs, old, mask), advantages, mask, 0.2), mask)
+    torch.testing.assert_close(loss, -sequence_mean(advantages, mask))
+    reinforce = logprobs.detach().clone().requires_grad_()
+    (-sequence_mean(reinforce * advantages, mask)).backward()
+    loss.backward()
+    torch.testing.assert_close(logprobs.grad, reinforce.grad)
+
+
+def test_nan_outside_the_mask_reaches_neither_loss_nor_gradient() -> None:
+    mask = torch.tensor([[False, True, False]])
+    old = advantages = returns = torch.tensor([[NAN, 0.5, NAN]])
+    new = torch.tensor([[NAN, 0.4, NAN]], requires_grad=True)
+    ratio = policy_ratio(new, old, mask)
+    assert ratio[~mask].tolist() == [1, 1]
+    terms = (
+        ppo_clip_loss(ratio, advantages, mask, 0.2),
+        clipped_value_loss(new, old, returns, mask, 0.2),
+        token_cross_entropy(new, mask),
+    )
+    for term in terms:
+        assert (term[~mask] == 0).all()
+    torch.stack(terms).sum().backward()
+    assert new.grad is not None
+    assert torch.isfinite(new.grad).all()
+    assert (new.grad[~mask] == 0).all()
+
+
+def test_nan_inside_the_mask_reaches_the_loss() -> None:
+    """It must, or the guard against non-finite updates would never see it."""
+    mask, x, nan = torch.tensor([[True]]), torch.tensor([[0.5]]), torch.tensor([[NAN]])
+    assert ppo_clip_loss(policy_ratio(nan, x, mask), x, mask, 0.2).isnan().all()
+    assert clipped_value_loss(nan, x, x, mask, 0.2).isnan().all()
+    assert token_cross_entropy(nan, mask).isnan().all()
+
+
+def test_token_cross_entropy_equals_torch() -> None:
+    logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    logprobs = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(2, 3)
+    torch.testing.assert_close(token_cross_entropy(logprobs, torch.ones(2, 3, dtype=torch.bool)), expected)
