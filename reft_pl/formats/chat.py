@@ -1,0 +1,118 @@
+"""Questions to an instruct model through its tokenizer's chat template; answers found by a pattern."""
+
+from __future__ import annotations
+
+import re
+
+from typing_extensions import override
+
+from reft_pl.errors import UserError
+from reft_pl.formats.base import ChatTemplate, CoTFormat
+from reft_pl.formats.parsing import answer_text, last_boxed, read_answer
+from reft_pl.types import ExecutionResult, Problem
+
+_BOXED, _HASHES, _PROGRAM = "boxed", "####", "program"
+_SPELLINGS = {"\\boxed{}": _BOXED, "\\boxed": _BOXED, "hash": _HASHES}
+_INSTRUCTIONS = {
+    _BOXED: "Think step by step and put the final answer in \\boxed{}.",
+    _HASHES: "Think step by step and end with the final answer on a line of its own after ####.",
+    _PROGRAM: "Write a Python function solution() without arguments that returns the answer, in one ```python block.",
+}
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+
+
+class Chat(CoTFormat):
+    r"""One user message a question, rendered by the tokenizer's chat template; needs no annotated solutions.
+
+    Args:
+        answer_pattern: where a response states its answer: ``boxed`` (the last ``\boxed{}``), ``####`` (what follows the last
+            one on its line), ``program`` (a ``solution()`` in the last code fence, run in the sandbox), or a regular expression
+            with one group, whose last match counts.
+        instruction: what is said after the question; null says what suits the pattern, an empty text says nothing.
+        system: the system message; null leaves it to the template.
+    """
+
+    uses_chat_template = True
+
+    def __init__(self, answer_pattern: str = "boxed", instruction: str | None = None, system: str | None = None) -> None:
+        self.answer_pattern = _SPELLINGS.get(answer_pattern, answer_pattern)
+        self.instruction = instruction
+        self.system = system
+        self._expression = None if self.answer_pattern in _INSTRUCTIONS else _expression(answer_pattern)
+        self.runs_programs = self.answer_pattern == _PROGRAM
+
+    @override
+    def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
+        if chat_template is None:
+            raise UserError(
+                "the Chat format needs a tokenizer with a chat template; choose an instruct model, or another data.format"
+            )
+        instruction = _INSTRUCTIONS.get(self.answer_pattern, "") if self.instruction is None else self.instruction
+        messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+        messages.append({"role": "user", "content": "\n\n".join(filter(None, [problem.question, instruction]))})
+        return chat_template(messages)
+
+    @override
+    def target_text(self, problem: Problem) -> str:
+        if problem.solution is None or problem.answer is None:
+            raise UserError(
+                f"{problem.id} has no annotated solution with an answer to train on; give the source a solution field, or "
+                "go without SFT"
+            )
+        solution = problem.solution.strip()
+        if self.answer_pattern == _PROGRAM:
+            return solution if _FENCE.search(solution) else f"```python\n{solution}\n```"
+        if self._stated(solution) is not None:
+            return solution
+        answer = answer_text(problem.answer)
+        if self.answer_pattern == _BOXED:
+            return f"{solution}\nThe answer is \\boxed{{{answer}}}."
+        if self.answer_pattern == _HASHES:
+            return f"{solution}\n#### {answer}"
+        raise UserError(
+            f"the annotated solution of {problem.id} does not match the answer pattern {self.answer_pattern!r}, so training on "
+            "it would teach a form whose answers cannot be read"
+        )
+
+    @override
+    def program(self, problem: Problem, response: str) -> str | None:
+        if self.answer_pattern != _PROGRAM:
+            return None
+        blocks = [str(match[1]) for match in _FENCE.finditer(response)]
+        with_solution = [block for block in blocks if "def solution(" in block]
+        found = with_solution or blocks
+        return found[-1] if found else None
+
+    @override
+    def answer(self, problem: Problem, response: str) -> ExecutionResult:
+        if self.answer_pattern == _PROGRAM:
+            raise TypeError("these responses hold programs: run them in a sandbox")
+        return read_answer(self._stated(response), problem.answer)
+
+    @override
+    def settings(self) -> dict[str, object]:
+        arguments = {"answer_pattern": self.answer_pattern, "instruction": self.instruction, "system": self.system}
+        return {"class_path": "reft_pl.formats.Chat", "init_args": arguments}
+
+    def _stated(self, response: str) -> str | None:
+        """What stands where the pattern looks, or None."""
+        if self._expression is not None:
+            matches = list(self._expression.finditer(response))
+            return matches[-1][1] if matches else None
+        if self.answer_pattern == _BOXED:
+            return last_boxed(response)
+        _, marker, rest = response.rpartition("####")
+        return rest.strip().split("\n", 1)[0] if marker else None
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"the answer pattern {pattern!r} is not a regular expression: {error}") from None
+    if expression.groups != 1:
+        raise UserError(
+            f"the answer pattern {pattern!r} has {expression.groups} groups: it must be boxed, ####, program, or a regular "
+            "expression with exactly one group around the answer"
+        )
+    return expression

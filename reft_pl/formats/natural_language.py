@@ -1,0 +1,48 @@
+"""Solutions in plain words that end in a fixed phrase with the answer."""
+
+from __future__ import annotations
+
+import re
+
+from typing_extensions import override
+
+from reft_pl.errors import UserError
+from reft_pl.formats.base import ChatTemplate, CoTFormat
+from reft_pl.formats.parsing import answer_text, read_answer
+from reft_pl.formats.question import plain_input
+from reft_pl.types import ExecutionResult, Problem
+
+PHRASE = "Therefore, the answer is:"
+
+# Annotations may end in a conclusion of their own ("Therefore, the answer is <203>."). It is taken off where it is a sentence
+# by itself, so that the target concludes once and in one form.
+_OWN_CONCLUSION = re.compile(
+    r"(?:^|\n|(?<=[.!?])[ \t]+)[ \t]*(?:(?:therefore|so|thus|hence),?\s+)?the answer is:?[^\n]*$", re.IGNORECASE
+)
+
+
+class NaturalLanguage(CoTFormat):
+    """The natural-language form of the paper: the reasoning, then ``Therefore, the answer is: {answer}`` on the last line."""
+
+    @override
+    def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
+        return plain_input(problem)
+
+    @override
+    def target_text(self, problem: Problem) -> str:
+        if problem.solution is None or problem.answer is None:
+            raise UserError(
+                f"{problem.id} has no annotated solution with an answer to train on; give the source a solution field, or "
+                "go without SFT"
+            )
+        reasoning = _OWN_CONCLUSION.sub("", problem.solution.strip()).rstrip()
+        return "\n".join(filter(None, [reasoning, f"{PHRASE} {answer_text(problem.answer)}"]))
+
+    @override
+    def answer(self, problem: Problem, response: str) -> ExecutionResult:
+        _, phrase, rest = response.rpartition(PHRASE)
+        return read_answer(rest.strip().split("\n", 1)[0] if phrase else None, problem.answer)
+
+    @override
+    def settings(self) -> dict[str, object]:
+        return {"class_path": "reft_pl.formats.NaturalLanguage", "init_args": {}}

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reft_pl.errors import UserError
+from reft_pl.formats import Chat, NaturalLanguage, PythonProgram, format_from_settings
+
+
+@pytest.mark.parametrize(
+    "form", [PythonProgram(), NaturalLanguage(), Chat(r"A: (.*)", instruction="", system="s"), Chat("program")]
+)
+def test_a_form_is_rebuilt_from_its_settings(form):
+    rebuilt = format_from_settings(json.loads(json.dumps(form.settings())))
+    assert type(rebuilt) is type(form)
+    assert rebuilt.settings() == form.settings()
+    assert rebuilt.runs_programs == form.runs_programs
+
+
+def test_short_names_do():
+    assert isinstance(format_from_settings({"class_path": "NaturalLanguage"}), NaturalLanguage)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_path": "no.such.Form"}, "cannot be imported"),
+        ({}, "cannot be imported"),
+        ({"class_path": "collections.OrderedDict"}, "no prompt form"),
+        ({"class_path": "Chat", "init_args": {"colour": 1}}, "does not take these settings"),
+        ({"class_path": "Chat", "init_args": [1]}, "must be a mapping"),
+    ],
+)
+def test_unusable_settings_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        format_from_settings(settings)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reft_pl.formats.parsing import answer_text, last_boxed, parse_choice, parse_number, read_answer
+from reft_pl.types import Status
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("18", 18), ("1,234", 1234), ("1,234,567.5", 1234567.5), ("$18", 18), ("-$5", -5), ("$ -5", -5), ("- 5", -5), ("+7", 7),
+        ("\u22127", -7), ("3/4", 0.75), ("1 1/2", 1.5), ("-1 1/2", -1.5), (r"\frac{3}{4}", 0.75), (r"-\dfrac{1}{2}", -0.5),
+        ("25%", 25), (r"18\%", 18), ("18 dollars", 18), ("203 pairs of birds.", 203), ("x = 5", 5), ("2 + 3 = 5.", 5),
+        (".5", 0.5), ("5.", 5), ("1e5", 1e5), ("2.5e-3", 2.5e-3), (r"3 \times 10^{5}", 3e5), (r"\text{18}", 18),
+        (r"\$1{,}234.50", 1234.5), ("<203>", 203), ("**42**", 42), ("$42$", 42), ("2, 3", 2),
+        ("60 minutes (1 hour)", 60), ("10:30", 10), ("\u20ac9", 9),
+        ("5 apples", 5), ("5 dollars", 5), (r"5\text{ cm}", 5), (r"5\%", 5), ("5 cm^2", 5), ("5 kg", 5), ("5 third-graders", 5),
+        (r"5\ \mathrm{cm}^2", 5), (r"90^\circ", 90), (r"90^{\circ}", 90), (r"\approx 5", 5), (r"x \approx 5.1", 5.1),
+        (r"\(5\)", 5), (r"10,\!000", 1e4), (r"10\,000", 1e4), (r"2\frac{1}{2}", 2.5), (r"\sqrt{4} = 2", 2),
+        (r"\textbf{\text{7} cm}", 7),
+        ("5 hands and a foot", 5), (r"\frac{3}{4} \text{ of it}", 0.75), ("H2O: 5 l", 5),
+    ],
+)  # fmt: skip
+def test_numbers(text, number):
+    assert parse_number(text) == pytest.approx(number, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "none", "b2", "1,5", "12,34", "1.2.3", "3/4/2020", "5/0", "nan", "two", "2^3", "x2"])
+def test_not_numbers(text):
+    assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"2\sqrt{3}", r"2\pi", r"\sqrt{2}", r"\frac{\sqrt{3}}{2}", r"5 \cdot \pi", r"2^{\frac{1}{2}}",
+        r"\log 5", r"\binom{5}{2}", "1.5 million", "1.5-million", r"1.5\text{ million}", "3 hundred", "4 thousandths",
+        "2 dozen", "5k", "2 and a half", "3 and one-third", "5 squared",
+        "2\u221a3", "\u221a2", "\u221a16", "2\u03c0", "2 \u03c0", "5\u00b2", "3\u00bd",
+        "1 000", "12 345", "2^3 or 5", "1,5 or 2",
+    ],
+)  # fmt: skip
+def test_part_of_a_number_is_not_taken_for_it(text):
+    result = read_answer(text, 5.0)
+    assert (result.status, result.value) == (Status.NON_NUMERIC, None)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_written_numbers_are_read_back(number):
+    assert parse_number(answer_text(number)) == number
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_whole_numbers_with_separators_are_read_back(number):
+    assert parse_number(f"{number:,}") == parse_number(f"{number}") == number
+    assert answer_text(float(number)) == str(number)
+
+
+def test_choices_are_written_as_their_letter():
+    assert answer_text("b") == "b"
+
+
+@given(st.text())
+def test_reading_never_fails(text):
+    for gold in (1.0, "a"):
+        result = read_answer(text, gold)
+        assert (result.value is not None) == (result.status is Status.OK)
+        if isinstance(result.value, float):
+            assert math.isfinite(result.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "b"),
+        ("(b)", "b"),
+        ("b ) 30", "b"),
+        ("option c.", "c"),
+        ("**D**", "d"),
+        (r"\text{E}", "e"),
+        ("a: 5", "a"),
+        ("[A]", "a"),
+    ],
+)
+def test_choices(text, letter):
+    assert parse_choice(text) == letter
+
+
+@pytest.mark.parametrize("text", ["f", "(x)", "option f", "a dog", "none", "", "abc", "5", "(1)"])
+def test_not_choices(text):
+    assert parse_choice(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "status"),
+    [
+        ("18", 5.0, Status.OK),
+        ("b", 5.0, Status.NON_NUMERIC),
+        ("nan", 5.0, Status.NON_FINITE),
+        ("-inf", 5.0, Status.NON_FINITE),
+        (r"\infty", 5.0, Status.NON_FINITE),
+        ("1e999", 5.0, Status.TOO_LARGE),
+        ("1e999/1", 5.0, Status.NON_NUMERIC),
+        ("18", "c", Status.WRONG_TYPE),
+        ("c", "a", Status.OK),
+        (None, 5.0, Status.NO_RESULT),
+        ("  ", "a", Status.NO_RESULT),
+    ],
+)
+def test_statuses(text, gold, status):
+    result = read_answer(text, gold)
+    assert result.status is status
+    assert result.backend == "text"
+
+
+def test_huge_digits_do_not_raise():
+    assert read_answer("9" * 5000, 1.0).status is Status.TOO_LARGE
+    assert read_answer(f"{'9' * 400}/{'9' * 400}", 1.0).status in {Status.TOO_LARGE, Status.NON_NUMERIC, Status.NON_FINITE}
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        (r"so \boxed{5}", "5"),
+        (r"\boxed{1} or \boxed{\frac{3}{4}}.", r"\frac{3}{4}"),
+        (r"\boxed{2} and \boxed{3", "2"),
+        (r"\boxed{}", ""),
+        ("nothing", None),
+    ],
+)
+def test_last_boxed(text, inside):
+    assert last_boxed(text) == inside
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("$1,234.", 1234.0), ("b ) 30", "b"), ("(C)", "c"), ("x = 5", 5.0), ("a dozen, 12", 12.0), ("none", None)],
+)
+def test_without_a_known_kind_a_choice_is_read_before_a_number(text, value):
+    assert read_answer(text, None).value == value
