@@ -1,0 +1,22 @@
+"""Sandboxes that the tests of a session share, so that zygotes start once."""
+
+import pytest
+
+from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.sandbox.tiered import TieredSandbox
+
+
+def _shared(make):
+    @pytest.fixture(scope="session")
+    def sandbox():
+        made = make(timeout_seconds=0.5, workers=4)
+        yield made
+        made.close()
+
+    return sandbox
+
+
+cpython = _shared(CPythonSandbox)
+monty = _shared(MontySandbox)
+tiered = _shared(TieredSandbox)

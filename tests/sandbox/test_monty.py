@@ -1,0 +1,130 @@
+"""Monty: what it answers, what it leaves to others, and attacks of our own on its limits."""
+
+import pytest
+
+from reft_pl.errors import UserError
+from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.types import Status
+
+SANE = "def solution():\n return 6 * 7"
+
+ATTACKS = {
+    "loop": "def solution():\n while True: pass",
+    "loop that catches": "def solution():\n while True:\n  try:\n   while True: pass\n  except BaseException: pass",
+    "power": "def solution():\n return (10**10**7)**50 % 97",
+    "square of a huge integer": "def solution():\n x = 7**(3 * 10**7)\n return (x * x * x) % 11",
+    "digits": "def solution():\n return len(str(3**(2 * 10**7)))",
+    "factorial": "def solution():\n return math.factorial(3 * 10**6) % 1000003",
+    "shift": "def solution():\n return (1 << 10**11) % 7",
+    "list": "def solution():\n return [0] * 10**10",
+    "list returned": "def solution():\n return [[i] for i in range(10**6)]",
+    "text returned": "def solution():\n return 'x' * 10**8",
+    "deep list returned": "def solution():\n x = []\n for _ in range(10**6): x = [x]\n return x",
+    "list in itself": "def solution():\n x = []\n x.append(x)\n return x",
+    "growing text": "def solution():\n s = 'x'\n while True: s = s + s",
+    "padding": "def solution():\n return len(f'{1:>{10**10}}')",
+    "sort": "def solution():\n return sorted(range(10**9))[0]",
+    "sum": "def solution():\n return sum(range(10**13))",
+    "recursion": "def f(n):\n return f(n + 1)\ndef solution():\n return f(0)",
+    "printing": "def solution():\n while True: print('x' * 1000)",
+    "sleep": "import time\ndef solution():\n time.sleep(60)",
+    "many sleeps": "import time\ndef solution():\n while True: time.sleep(0.001)",
+    "parentheses": "def solution():\n return " + "(" * 10**5 + ")" * 10**5,
+    "brackets": "x = " + "[" * 10**5,
+    "operators": "def solution():\n return " + "-" * 10**6 + "1",
+    "files": "def solution():\n return len(open('/etc/passwd').read())",
+    "environment": "import os\ndef solution():\n return len(os.environ['PATH'])",
+    "folders": "from pathlib import Path\ndef solution():\n return len(list(Path('/').iterdir()))",
+    "float that lies": "class E:\n def __float__(self): return 42.0\ndef solution():\n return E()",
+    "nothing": "",
+}
+
+
+def test_attacks_fail(monty):
+    results = dict(zip(ATTACKS, monty.run(list(ATTACKS.values())), strict=True))
+    assert {name: result.value for name, result in results.items() if result.status is Status.OK} == {}
+    assert {name: result.seconds for name, result in results.items() if result.seconds > 1.5} == {}
+    assert [result.value for result in monty.run([SANE] * 4)] == [42.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "value"),
+    [
+        ("def solution():\n return math.sqrt(16)", Status.OK, 4.0),
+        ("def solution():\n return 7 // 2", Status.OK, 3.0),
+        ("def solution():\n return 'B'", Status.OK, "b"),
+        ("def solution():\n return '72'", Status.NON_NUMERIC, None),
+        ("def solution():\n return True", Status.WRONG_TYPE, None),
+        ("def solution():\n return 1, 2", Status.WRONG_TYPE, None),
+        ("def solution():\n pass", Status.WRONG_TYPE, None),
+        ("def solution():\n return float('inf')", Status.NON_FINITE, None),
+        ("def solution():\n return 10**400", Status.TOO_LARGE, None),
+        ("def solution():\n return 1 / 0", Status.EXCEPTION, None),
+        ("def solution():\n return apples * 2", Status.EXCEPTION, None),
+        ("def other():\n return 1", Status.NO_SOLUTION, None),
+        ("def solution(:\n return 1", Status.SYNTAX_ERROR, None),
+        ("def solution():\n return 5 + \\", Status.SYNTAX_ERROR, None),
+        ('def solution():\n """never closed\n return 5', Status.SYNTAX_ERROR, None),
+        ("x = '\udcff'", Status.SYNTAX_ERROR, None),
+        ("def solution():\n print('x' * 2**21)\n return 1", Status.OUTPUT_TOO_LARGE, None),
+    ],
+)
+def test_statuses(monty, program, status, value):
+    (result,) = monty.run([program])
+    assert (result.status, result.value, result.backend) == (status, value, "monty")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def g():\n yield 1\ndef solution():\n return sum(g())",
+        "def solution():\n x = 1\n del x\n return 1",
+        "class A: pass\nclass B(A): pass\ndef solution():\n return 1",
+        "from fractions import Fraction\ndef solution():\n return Fraction(1, 2)",
+        "import statistics\ndef solution():\n return statistics.mean([1, 2])",
+        "import numpy as np\ndef solution():\n return np.sum([1, 2])",
+        "def solution():\n return sympy.Integer(1)",
+        "def solution():\n return len(bytearray(3))",
+        "def solution():\n return math.sumprod([1], [2]).missing",
+        "import re\ndef solution():\n return len(re.findall('a', 'banana'))",
+        "async def solution():\n return 1",
+        "def solution():\n return round(2.675, 2)",
+        "def solution():\n return list({30, 1, 22})[0]",
+        "def solution():\n return list(set([30, 1, 22]))[0]",
+    ],
+)
+def test_what_monty_may_lack_is_unsupported_and_never_wrong(monty, program):
+    assert monty.run([program])[0].status is Status.UNSUPPORTED
+
+
+def test_sessions_share_nothing(monty):
+    results = monty.run(["seen = 1\ndef solution():\n return 1", "def solution():\n return seen"] * 6)
+    assert [result.status for result in results] == [Status.OK, Status.EXCEPTION] * 6
+
+
+def test_the_same_program_draws_the_same_numbers(monty):
+    program = "import random\ndef solution():\n return random.random()"
+    assert len({result.value for result in monty.run([program] * 8)}) == 1
+
+
+def test_a_binary_that_does_not_start_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("MONTY_BIN", "/nowhere/monty")
+    sandbox = MontySandbox(workers=1)
+    with pytest.raises(UserError, match="pydantic-monty"):
+        sandbox.run([SANE])
+    sandbox.close()
+
+
+def test_programs_of_a_dataset_get_their_answers(shared, monty):
+    import json
+
+    rows = json.loads((shared / "data" / "svamp_python_sdp.json").read_text(encoding="utf-8"))
+    results = monty.run([row["answer_cot"] for row in rows])
+    wrong = [
+        row["item_id"]
+        for row, result in zip(rows, results, strict=True)
+        if result.status is not Status.UNSUPPORTED
+        and (result.value is None or abs(result.value - float(row["answer_value"])) > 1e-2)
+    ]
+    assert not wrong
+    assert sum(result.status is Status.UNSUPPORTED for result in results) < 0.01 * len(rows)

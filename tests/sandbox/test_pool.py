@@ -1,0 +1,200 @@
+"""Batches over several processes: order, deaths, threads, forks, and the end."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.types import Status
+
+SLOW = "import time\ndef solution():\n time.sleep({seconds})\n return {value}"
+
+
+def children_of(pids):
+    """Process ids whose parent is one of these."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) in pids and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("sandbox_class", [MontySandbox, CPythonSandbox])
+def test_results_stand_in_the_order_of_the_programs(sandbox_class, workers):
+    sandbox = sandbox_class(workers=workers)
+    try:
+        programs = [SLOW.format(seconds=0.01 * (i % 3), value=i) for i in range(30)]
+        assert [result.value for result in sandbox.run(programs)] == [float(i) for i in range(30)]
+        assert len(sandbox.worker_pids) == workers
+    finally:
+        sandbox.close()
+
+
+@pytest.mark.parametrize("victims", ["workers", "their children"])
+@pytest.mark.parametrize("sandbox_class", [MontySandbox, CPythonSandbox])
+def test_killing_workers_mid_batch_loses_no_result(sandbox_class, victims):
+    """kill -9, six times, while the batch runs: of our processes, or of what they started (interpreter, program)."""
+    sandbox = sandbox_class(timeout_seconds=5.0)
+    count = 300
+    results = []
+    try:
+        sandbox.run([SLOW.format(seconds=0, value=0)] * 2)
+        programs = [SLOW.format(seconds=0.015, value=i) for i in range(count)]
+        batch = threading.Thread(target=lambda: results.extend(sandbox.run(programs)))
+        batch.start()
+        killed = 0
+        while batch.is_alive() and killed < 6:
+            time.sleep(0.2)
+            targets = sandbox.worker_pids if victims == "workers" else children_of(sandbox.worker_pids)
+            for pid in targets[killed % 2 :][:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+        batch.join(timeout=60)
+    finally:
+        sandbox.close()
+    assert killed >= 3
+    assert [(result.status, result.value) for result in results] == [(Status.OK, float(i)) for i in range(count)]
+
+
+@pytest.mark.parametrize("sandbox_class", [MontySandbox, CPythonSandbox])
+def test_a_worker_killed_between_batches_is_replaced(sandbox_class):
+    sandbox = sandbox_class()
+    try:
+        for value in range(3):
+            assert sandbox.run([SLOW.format(seconds=0, value=value)] * 3)[2].value == value
+            for pid in sandbox.worker_pids:
+                os.kill(pid, signal.SIGKILL)
+    finally:
+        sandbox.close()
+
+
+def test_a_worker_that_hangs_costs_one_timeout_and_no_other_result():
+    """A stopped zygote stands for any hang of a process that supervises programs."""
+    sandbox = CPythonSandbox(timeout_seconds=0.5, workers=1)
+    try:
+        sandbox.run([SLOW.format(seconds=0, value=0)])
+        os.kill(sandbox.worker_pids[0], signal.SIGSTOP)
+        start = time.monotonic()
+        results = sandbox.run([SLOW.format(seconds=0, value=i) for i in range(10)])
+        assert time.monotonic() - start < 5
+    finally:
+        sandbox.close()
+    assert [result.status for result in results] == [Status.TIMEOUT] + [Status.OK] * 9
+    assert [result.value for result in results[1:]] == [float(i) for i in range(1, 10)]
+
+
+def test_large_programs_among_small_ones():
+    sandbox = CPythonSandbox(timeout_seconds=5.0)
+    large = "x = '" + "y" * 3_000_000 + "'\ndef solution():\n return len(x)"
+    try:
+        results = sandbox.run([large if i % 5 == 0 else SLOW.format(seconds=0, value=i) for i in range(20)])
+    finally:
+        sandbox.close()
+    assert [result.value for result in results] == [3e6 if i % 5 == 0 else float(i) for i in range(20)]
+
+
+def test_closing_ends_every_process_and_running_again_starts_new_ones():
+    sandbox = MontySandbox()
+    program = [SLOW.format(seconds=0, value=1)] * 4
+    sandbox.run(program)
+    workers = sandbox.worker_pids
+    processes = workers + children_of(workers)
+    assert len(processes) == 4  # two of ours, each with an interpreter
+    sandbox.close()
+    assert wait_until(lambda: not any(map(alive, processes)))
+    assert sandbox.worker_pids == []
+    assert sandbox.run(program)[3].value == 1.0
+    sandbox.close()
+
+
+def test_several_threads_may_run_batches_beside_torch(tiered):
+    """Off the main thread, with torch's own threads at work: no signal is involved."""
+    got = {}
+
+    def run(start):
+        torch.randn(64, 64) @ torch.randn(64, 64)
+        got[start] = [
+            r.value for r in tiered.run([f"def solution():\n return {start + i}" for i in range(20)] + ["while 1: pass"])
+        ]
+
+    threads = [threading.Thread(target=run, args=(start,)) for start in (0, 100, 200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == {start: [*(float(start + i) for i in range(20)), None] for start in (0, 100, 200)}
+
+
+def _run_in_fork(sandbox, queue):
+    queue.put([result.value for result in sandbox.run([SLOW.format(seconds=0, value=7)] * 3)])
+
+
+def test_a_fork_of_the_trainer_gets_workers_of_its_own():
+    """A forked data loader inherits the sandbox; neither side may disturb the other's processes."""
+    sandbox = MontySandbox(workers=1)
+    try:
+        sandbox.run([SLOW.format(seconds=0, value=1)])
+        before = sandbox.worker_pids
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=_run_in_fork, args=(sandbox, queue))
+        process.start()
+        assert queue.get() == [7.0] * 3
+        process.join(timeout=20)
+        assert process.exitcode == 0
+        assert sandbox.run([SLOW.format(seconds=0, value=2)])[0].value == 2.0
+        assert sandbox.worker_pids == before
+    finally:
+        sandbox.close()
+
+
+@pytest.mark.parametrize("ending", ["return", "kill -9"])
+def test_no_process_outlives_the_trainer(ending):
+    script = (
+        "import os, sys, time\nfrom reft_pl.sandbox.tiered import TieredSandbox\nsandbox = TieredSandbox()\n"
+        "sandbox.run(['def solution():\\n return 1', 'def solution():\\n yield 1'])\n"
+        "print(*sandbox.worker_pids, flush=True)\nsys.stdin.readline()\n"
+    )
+    trainer = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        workers = [int(pid) for pid in trainer.stdout.readline().split()]
+        processes = workers + children_of(workers)
+        assert len(workers) >= 2
+        assert all(map(alive, processes))
+        if ending == "return":
+            trainer.stdin.close()
+        else:
+            trainer.kill()
+        trainer.wait(timeout=20)
+        assert wait_until(lambda: not any(map(alive, processes)))
+    finally:
+        trainer.kill()
+        trainer.wait()

@@ -1,0 +1,29 @@
+"""What is loaded in advance is enough: nothing is missing once the file system is gone."""
+
+import pytest
+
+PROGRAMS = {
+    "equations": "x, y = symbols('x y')\n return solve([x + y - 3, x - y - 1], [x, y])[x]",
+    "inequality": "x = symbols('x')\n return solveset(x**2 < 4, x, S.Reals).measure",
+    "quintic": "x = symbols('x')\n return re(N(solve(x**5 - x + 1, x)[0]))",
+    "diophantine": "x, y = symbols('x y', integer=True)\n return len(diophantine(2*x + 3*y - 5))",
+    "integral": "x = symbols('x')\n return integrate(exp(-x**2), (x, -oo, oo))**2 / pi",
+    "simplify": "x = symbols('x')\n return simplify(sin(x)**2 + cos(x)**2)",
+    "sum": "n = symbols('n')\n return summation(n, (n, 1, 10))",
+    "limit": "x = symbols('x')\n return limit(sin(x) / x, x, 0)",
+    "matrix": "return Matrix([[1, 2], [3, 4]]).det()",
+    "text": "return sympify('2 * 21')",
+    "lambdify": "x = symbols('x')\n return float(lambdify(x, x**2)(3))",
+    "recurrence": "n = symbols('n')\n f = Function('f')\n return rsolve(f(n + 1) - 2*f(n), f(n), {f(0): 1}).subs(n, 5)",
+    "ordinary": "x = symbols('x')\n f = Function('f')(x)\n return dsolve(f.diff(x) - x, f).rhs.subs({x: 2, 'C1': 1})",
+    "primes": "return prime(20) + sum(factorint(360).values())",
+    "rational": "return nsimplify(0.25, rational=True)",
+    "maximum": "x = symbols('x')\n return maximum(x**2, x, Interval(0, 2))",
+    "geometry": "return Point(0, 0).distance(Point(3, 4))",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sympy_finds_its_lazy_parts(cpython, name):
+    (result,) = cpython.run([f"from sympy import *\ndef solution():\n {PROGRAMS[name]}"])
+    assert result.value is not None, (name, result.status, result.detail)
