@@ -1,0 +1,283 @@
+"""The data of a run: sources, splits, the codec and the loaders that SFT, PPO, sampling and reranking share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+
+from reft_pl.data.cache import TokenCache
+from reft_pl.data.candidates import Candidate, candidates, read_sets
+from reft_pl.data.codec import Codec
+from reft_pl.data.example import Example
+from reft_pl.data.hf_dataset import HFDatasetSource
+from reft_pl.data.loader import ProblemLoader
+from reft_pl.data.sample_file import SampledQuestion
+from reft_pl.data.self_training import SelfTraining
+from reft_pl.data.sources import AuthorsJson, Gsm8kOfficial, ProblemSource
+from reft_pl.data.splits import hold_out, without
+from reft_pl.data.stories.source import StorySource
+from reft_pl.data.tokenizer import load_tokenizer
+from reft_pl.errors import UserError
+from reft_pl.formats import Chat, CoTFormat, NaturalLanguage, PythonProgram
+from reft_pl.types import Problem
+
+# Importing the sources and forms is what makes their short names known to configs.
+__all__ = [
+    "AuthorsJson",
+    "Chat",
+    "Gsm8kOfficial",
+    "HFDatasetSource",
+    "NaturalLanguage",
+    "PythonProgram",
+    "ReasoningDataModule",
+    "SelfTraining",
+    "StorySource",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class ReasoningDataModule(LightningDataModule):
+    """Problems to train, validate and test on, and how they become tokens.
+
+    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and
+    how many there were is said.
+
+    Args:
+        train: sources of training problems, taken together.
+        test: sources of test problems, each under the name that its results get.
+        samples: files of sampled solutions (``reft-pl predict`` writes them) under ``train``, ``validation`` and the names of
+            test sets. With them the module serves the reranker: candidates to train on, sampled questions to evaluate.
+        predict: which sets to sample from: names of test sets, ``validation``, ``train``; null is all test sets.
+        validation: sources of validation problems; null leaves this to holdout.
+        holdout: how many training questions to hold out for validation when there is no validation source.
+        format: how problems are put to the model and answers are read.
+        tokenizer: model folder or hub id whose tokenizer is used.
+        batch_size: training problems a step, over all ranks: of an optimizer step in SFT, of a rollout in PPO.
+        eval_batch_size: problems an evaluation batch, over all ranks.
+        max_prompt_tokens: longest sampling prompt, in tokens. Prompts are never cut.
+        max_tokens: longest sequence of prompt and response, in tokens.
+        add_bos: begin inputs with BOS where the tokenizer's own convention does.
+        on_too_long: ``error`` stops at a question over the limit; ``drop`` leaves such questions out and says how many.
+        holdout_seed: fixes which questions are held out, whatever the run's seed: stages of one chain must hold out the same.
+        seed: fixes the order of training.
+        cache_dir: folder for tokenised data; null takes reft-pl under XDG_CACHE_HOME or ~/.cache.
+    """
+
+    train_problems: list[Problem]
+    validation_problems: list[Problem]
+    test_problems: dict[str, list[Problem]]
+
+    def __init__(
+        self,
+        *,
+        format: CoTFormat,  # noqa: A002 (the name that configs use)
+        tokenizer: str,
+        train: list[ProblemSource] | None = None,
+        samples: dict[str, str] | None = None,
+        test: dict[str, ProblemSource] | None = None,
+        predict: list[str] | None = None,
+        validation: list[ProblemSource] | None = None,
+        holdout: int = 0,
+        holdout_seed: int = 1,
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        max_prompt_tokens: int = 300,
+        max_tokens: int = 700,
+        add_bos: bool = True,
+        on_too_long: Literal["error", "drop"] = "error",
+        seed: int = 1,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if validation and holdout:
+            raise UserError("data.validation and data.holdout are two ways to one end: leave one of them out")
+        if samples and (train or test or validation or holdout):
+            raise UserError("data.samples takes the place of data.train, validation, test and holdout: set those to null")
+        if min(batch_size, eval_batch_size) < 1 or holdout < 0:
+            raise UserError("data.batch_size and data.eval_batch_size must be positive, and data.holdout not negative")
+        self.train = train or []
+        self.samples = samples or {}
+        self.test = test or {}
+        self.predict_names = list(self.test) if predict is None else predict
+        known = [*self.test, "validation", "train"]
+        if unknown := [name for name in self.predict_names if name not in known]:
+            raise UserError(f"data.predict names {unknown[0]!r}, which is no set of this config: choose from {known}")
+        self.validation = validation
+        self.holdout = holdout
+        self.holdout_seed = holdout_seed
+        self.format = format
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_tokens = max_tokens
+        self.add_bos = add_bos
+        self.on_too_long = on_too_long
+        self.seed = seed
+        self.cache = TokenCache(Path(cache_dir) if cache_dir else default_cache_dir())
+        self.train_problems, self.validation_problems, self.test_problems = [], [], {}
+        self.sampled: dict[str, list[SampledQuestion]] = {}
+        self.candidates: list[Candidate] = []
+        self._loaded: set[str] = set()
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Tokenizer and form together."""
+        return Codec(load_tokenizer(self.tokenizer), self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the stage needs: for ``fit`` everything, since training must not know the test questions."""
+        if self.samples:
+            self._load_samples()
+            return
+        wanted = set(self.predict_names) if stage == "predict" else {stage}
+        held_out = not self.validation and not wanted.isdisjoint({"validate", "validation"})
+        training = stage in (None, "fit") or "train" in wanted or held_out
+        if stage != "validate" or training:
+            self._load_test()
+        if training or not wanted.isdisjoint({"validate", "validation"}):
+            self._load_validation()
+        if training:
+            self._load_train()
+
+    def prepare_examples(self) -> None:
+        """Tokenise the annotated solutions of all training problems now, before anything is trained on them.
+
+        Raises:
+            UserError: a problem has no annotated solution of the form, or makes a sequence over ``max_tokens`` (which
+                ``on_too_long="drop"`` leaves out instead, and counts).
+        """
+        examples = self.codec.examples(self.train_problems, self.cache)
+        if self.on_too_long == "drop":
+            pairs = zip(self.train_problems, examples, strict=True)
+            fitting = [p for p, e in pairs if len(e.ids) <= self.max_tokens]
+            self.train_problems = self._said("train", "whose solutions are too long", self.train_problems, fitting)
+        else:
+            for problem in self.train_problems:
+                self.codec.example(problem)
+
+    def examples(self, problems: Sequence[Problem]) -> list[Example]:
+        """Training sequences of the problems.
+
+        Raises:
+            UserError: a problem has no annotated solution of the form, or makes a sequence over ``max_tokens``.
+        """
+        return [self.codec.example(problem) for problem in problems]
+
+    @property
+    def test_names(self) -> list[str]:
+        """The test sets, in the order of their loaders."""
+        return [name for name in self.samples or self.test if name not in ("train", "validation")]
+
+    def train_dataloader(self) -> ProblemLoader[Any]:
+        """Shuffled global batches, this rank's part."""
+        return self._loader(self.candidates if self.samples else self.train_problems, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> ProblemLoader[Any] | list[ProblemLoader[Any]]:
+        """Validation problems in order; no loader where there are none."""
+        items = self.sampled.get("validation", []) if self.samples else self.validation_problems
+        return self._loader(items, self.eval_batch_size) if items else []
+
+    def test_dataloader(self) -> list[ProblemLoader[Any]]:
+        """One loader a test set, in the order of ``test_names``."""
+        sets: Mapping[str, Sequence[Any]] = self.sampled if self.samples else self.test_problems
+        return [self._loader(sets[name], self.eval_batch_size) for name in self.test_names]
+
+    def predict_dataloader(self) -> list[ProblemLoader[Problem]]:
+        """One loader a set of ``predict_names``, with all its batches on every rank: ranks share them out as they go."""
+        sets = {**self.test_problems, "validation": self.validation_problems, "train": self.train_problems}
+        return [ProblemLoader(sets[name], self.eval_batch_size, shuffle=False) for name in self.predict_names]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave batches alone: they are problems, not tensors."""
+        return batch
+
+    def _loader(self, problems: Sequence[Any], batch_size: int, *, shuffle: bool = False) -> ProblemLoader[Any]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return ProblemLoader(problems, batch_size, seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
+
+    def _load_samples(self) -> None:
+        """Sampled questions of every set; none that is evaluated on is trained on."""
+        if self.sampled:
+            return
+        self.sampled = read_sets(self.samples, self.samples)
+        evaluated = [item for name, items in self.sampled.items() if name != "train" for item in items]
+        train = self.sampled.get("train", [])
+        apart = without(train, evaluated)
+        if len(apart) < len(train):
+            logger.warning("train: left out %d of %d questions that are evaluated on", len(train) - len(apart), len(train))
+        self.candidates = candidates(apart)
+
+    def _load_test(self) -> None:
+        if "test" not in self._loaded:
+            self._loaded.add("test")
+            self.test_problems = {name: self._fitting(name, source.load()) for name, source in self.test.items()}
+
+    def _load_validation(self) -> None:
+        if self.validation and "validation" not in self._loaded:
+            self._loaded.add("validation")
+            self.validation_problems = self._fitting("validation", _load(self.validation))
+
+    def _load_train(self) -> None:
+        if "train" in self._loaded:
+            return
+        self._loaded.add("train")
+        problems = _load(self.train)
+        tests = [p for problems in self.test_problems.values() for p in problems]
+        problems = self._said("train", "that are test questions", problems, without(problems, tests))
+        if self.holdout:
+            before = len(problems)
+            problems, self.validation_problems = hold_out(self._fitting("train", problems), self.holdout, self.holdout_seed)
+            rank_zero_only(logger.info)(
+                "held out %d of %d training problems for validation", len(self.validation_problems), before
+            )
+        else:
+            apart = without(problems, self.validation_problems)
+            problems = self._fitting("train", self._said("train", "that are validation questions", problems, apart))
+        if not problems:
+            raise UserError("no training problems are left; see the counts above of what was left out")
+        self.train_problems = problems
+
+    def _fitting(self, name: str, problems: list[Problem]) -> list[Problem]:
+        """Check the length of every prompt now rather than in the middle of a run."""
+        prompts = self.codec.prompts(problems, self.cache)
+        if self.on_too_long == "error":
+            for problem in problems:
+                self.codec.prompt_ids(problem)
+        short = [p for p, prompt in zip(problems, prompts, strict=True) if len(prompt.ids) <= self.max_prompt_tokens]
+        return self._said(name, f"longer than {self.max_prompt_tokens} tokens", problems, short)
+
+    @staticmethod
+    def _said(name: str, why: str, before: list[Problem], after: list[Problem]) -> list[Problem]:
+        if len(after) < len(before):
+            rank_zero_only(logger.warning)(
+                "%s: left out %d of %d questions %s", name, len(before) - len(after), len(before), why
+            )
+        return after
+
+
+def default_cache_dir() -> Path:
+    """``reft-pl`` under XDG_CACHE_HOME, or under ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reft-pl"
+
+
+def _load(sources: Sequence[ProblemSource]) -> list[Problem]:
+    """All problems of several sources. Ids stay unique, since seeds and reports go by them."""
+    problems: dict[str, Problem] = {}
+    for source in sources:
+        for problem in source.load():
+            if problem.id in problems:
+                raise UserError(
+                    f"{source.name} has the id {problem.id!r}, which an earlier source has too; give one another prefix"
+                )
+            problems[problem.id] = problem
+    return list(problems.values())

@@ -1,0 +1,181 @@
+"""Problems from any table: a dataset of the Hugging Face hub, a saved Arrow folder, JSON, JSON lines, CSV, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, read_text, to_problems
+from reft_pl.data.sources import ProblemSource
+from reft_pl.errors import UserError
+from reft_pl.types import Problem
+
+
+class HFDatasetSource(ProblemSource):
+    r"""Any table with a question and an answer in each row.
+
+    Args:
+        path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet file.
+        split: which split of a hub dataset or of a folder with several.
+        subset: the configuration of a hub dataset that has several (``main`` of openai/gsm8k).
+        question: name of the column with the question.
+        answer: name of the column with the answer.
+        solution: name of the column with the annotated solution; null if there is none.
+        id: name of the column with ids; null numbers the rows (``{prefix}_{row}``, from 0).
+        prefix: what numbered ids begin with; null takes the file's or the dataset's own name.
+        answer_pattern: regular expression with one group that finds the answer within its column (``####\s*(.+)``), last match.
+        answer_type: ``number``, ``choice`` (a letter), or ``auto``: a single letter is a choice, all else a number.
+        solutions: whether to keep the annotated solutions; false leaves questions and answers.
+        limit: take only this many problems from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        split: str = "train",
+        subset: str | None = None,
+        question: str = "question",
+        answer: str = "answer",
+        solution: str | None = None,
+        id: str | None = None,  # noqa: A002 (the name that configs use for the field)
+        prefix: str | None = None,
+        answer_pattern: str | None = None,
+        answer_type: AnswerKind = "auto",
+        solutions: bool = True,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> None:
+        self.path = path
+        self.split = split
+        self.subset = subset
+        self.columns = {"question": question, "answer": answer, "solution": solution, "id": id}
+        self.prefix = prefix or Path(path).stem
+        self.answer_pattern = _pattern(answer_pattern)
+        self.answer_type = answer_type
+        self.solutions = solutions
+        self.limit = limit
+        self.on_bad_row = on_bad_row
+
+    @property
+    def name(self) -> str:
+        """The path, with subset and split where they matter."""
+        if Path(self.path).suffix in _FILES:
+            return self.path
+        return " ".join(filter(None, [self.path, self.subset, f"split {self.split}"]))
+
+    def load(self) -> list[Problem]:
+        """Read the table."""
+        return to_problems(
+            self._rows(), source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit
+        )
+
+    def _rows(self) -> Iterator[Row | RowError]:
+        for index, (place, row) in enumerate(self._table()):
+            if isinstance(row, RowError):
+                yield row
+                continue
+            if index == 0:
+                self._check_columns(row)
+            question, answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
+            if self.answer_pattern is not None:
+                found = self.answer_pattern.findall(str(answer))
+                if not found:
+                    yield RowError("no answer", f"{place} has no answer that matches {self.answer_pattern.pattern!r}")
+                    continue
+                answer = found[-1]
+            row_id = own_id if self.columns["id"] else f"{self.prefix}_{index}"
+            yield Row(place, row_id, question, answer, solution, self.answer_type)
+
+    def _table(self) -> Iterable[tuple[str, Mapping[str, Any] | RowError]]:
+        path = Path(self.path)
+        reader = _FILES.get(path.suffix)
+        if reader is not None:
+            return reader(path)
+        dataset = self._from_disk(path) if path.is_dir() else self._from_hub()
+        return ((f"row {number}", row) for number, row in enumerate(dataset, start=1))
+
+    def _from_disk(self, path: Path) -> Iterable[Mapping[str, Any]]:
+        from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 (slow to import, and not every run needs it)
+
+        try:
+            dataset = load_from_disk(str(path))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote: {_first_line(error)}") from None
+        if not isinstance(dataset, DatasetDict):
+            return cast("Iterable[Mapping[str, Any]]", dataset)
+        if self.split not in dataset:
+            raise UserError(f"{path} has no split {self.split!r}; it has {', '.join(dataset)}")
+        return cast("Iterable[Mapping[str, Any]]", dataset[self.split])
+
+    def _from_hub(self) -> Iterable[Mapping[str, Any]]:
+        from datasets import load_dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+
+        try:
+            return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"cannot load the dataset {self.name}: {_first_line(error)}; it must be a file, a folder of save_to_disk, "
+                "or the name of a dataset that the hub (or the local cache) has"
+            ) from None
+
+    def _check_columns(self, row: Mapping[str, Any]) -> None:
+        for field, column in self.columns.items():
+            if column is not None and column not in row:
+                raise UserError(f"{self.name} has no column {column!r} for {field}; it has {', '.join(map(repr, row))}")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} holds no list of rows but {type(rows).__name__}")
+    for number, row in enumerate(rows, start=1):
+        place = f"item {number}"
+        yield place, row if isinstance(row, dict) else RowError("not an object", f"{place} is no JSON object")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            place = f"line {reader.line_num}"
+            yield place, RowError("too many fields", f"{place} has more fields than the header") if None in row else row
+    except csv.Error as error:
+        raise UserError(f"{path} is broken after line {reader.line_num}: {error}; mend the file") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
+    from datasets import Dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+
+    try:
+        rows = Dataset.from_parquet(str(path), keep_in_memory=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; check the path in the config") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no Parquet file: {_first_line(error)}") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", row
+
+
+_FILES = {".json": _json_rows, ".jsonl": read_json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}
+
+
+def _pattern(pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"the answer_pattern {pattern!r} is not a regular expression: {error}") from None
+    if compiled.groups != 1:
+        raise UserError(f"the answer_pattern {pattern!r} needs exactly one group, around the answer; it has {compiled.groups}")
+    return compiled
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,170 @@
+"""From the rows of a file to problems: one place that knows what is wrong with a row."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from reft_pl.choices import CHOICES
+from reft_pl.errors import UserError
+from reft_pl.types import Answer, Problem
+
+logger = logging.getLogger(__name__)
+
+OnBadRow = Literal["error", "skip"]
+AnswerKind = Literal["auto", "number", "choice"]
+
+
+class RowError(Exception):
+    """A row that gives no problem. ``reason`` is one of few, to be counted; ``detail`` says where and what."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The fields of one row as they stand in the file. ``place`` says where that is ("line 3")."""
+
+    place: str
+    id: object
+    question: object
+    answer: object
+    solution: object = None
+    kind: AnswerKind = "auto"
+
+
+def read_json(path: Path) -> Any:
+    """Parse a whole JSON file.
+
+    Raises:
+        UserError: it is missing, not UTF-8, or broken (the line is named).
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; mend the file"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise UserError(f"{path} cannot be read as JSON: {error}; mend the file") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
+    """Yield the place and the object of every line that is not blank; a broken line comes as a ``RowError``."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield place, RowError("broken JSON", f"broken JSON at {place}: {error.msg}")
+            continue
+        except (ValueError, RecursionError) as error:
+            yield place, RowError("broken JSON", f"{place} cannot be read as JSON: {error}")
+            continue
+        yield place, value if isinstance(value, dict) else RowError("not an object", f"{place} is no JSON object")
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, or say in one sentence why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; check the path in the config") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def to_problems(
+    rows: Iterable[Row | RowError], *, source: str, on_bad_row: OnBadRow, solutions: bool, limit: int | None
+) -> list[Problem]:
+    """Check rows and build problems of them, in order.
+
+    Args:
+        rows: what the file holds.
+        source: its name, for messages.
+        on_bad_row: stop at the first bad row, or leave bad rows out and log how many there were, by reason.
+        solutions: whether to keep annotated solutions.
+        limit: how many problems to take at most.
+
+    Raises:
+        UserError: a bad row under ``on_bad_row="error"``, or no problem at all.
+    """
+    problems: dict[str, Problem] = {}
+    skipped: Counter[str] = Counter()
+    for row in rows:
+        if limit is not None and len(problems) >= limit:
+            break
+        try:
+            problem = _problem(row, solutions, problems)
+        except RowError as bad:
+            if on_bad_row == "error":
+                raise UserError(f"{source}: {bad.detail}; mend it, or leave such rows out with on_bad_row: skip") from None
+            skipped[bad.reason] += 1
+        else:
+            problems[problem.id] = problem
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        rank_zero_only(logger.warning)(
+            "%s: skipped %d rows (%s), kept %d", source, sum(skipped.values()), reasons, len(problems)
+        )
+    if not problems:
+        raise UserError(f"{source} holds no problems" + (": every row was skipped" if skipped else "; check the file"))
+    return list(problems.values())
+
+
+def _problem(row: Row | RowError, solutions: bool, earlier: Container[str]) -> Problem:
+    if isinstance(row, RowError):
+        raise row
+    place = row.place if row.id is None else f"{row.place} ({row.id})"
+    question = _text(row.question)
+    if question is None:
+        raise RowError("no question", f"{place} has no question")
+    if row.id is None or not str(row.id).strip():
+        raise RowError("no id", f"{row.place} has no id")
+    if str(row.id) in earlier:
+        raise RowError("duplicate id", f"{row.place} has the id {str(row.id)!r} of an earlier row")
+    answer = _answer(row.answer, row.kind, place)
+    solution = _text(row.solution) if solutions else None
+    for text in (str(row.id), question, solution or ""):
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise RowError("not Unicode", f"{place} holds half of a surrogate pair, which is not Unicode text")
+    return Problem(str(row.id), question, answer, solution)
+
+
+def _text(value: object) -> str | None:
+    text = value.strip() if isinstance(value, str) else ""
+    return text or None
+
+
+def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
+    if isinstance(value, bool) or value is None or (isinstance(value, str) and not value.strip()):
+        raise RowError("no answer", f"{place} has no answer")
+    letter = value.strip().lower() if isinstance(value, str) and kind != "number" else ""
+    if len(letter) == 1 and letter in CHOICES:
+        return letter
+    if kind == "choice" or (len(letter) == 1 and letter.isalpha()):
+        wanted = f"which is no choice from {CHOICES[0]} to {CHOICES[-1]}"
+        raise RowError("answer is no choice", f"{place} has the answer {value!r}, {wanted}")
+    try:
+        number = float(value.replace(",", "").strip(" $%") if isinstance(value, str) else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RowError("non-numeric answer", f"{place} has the answer {value!r}, which is not a finite number")
+    return number

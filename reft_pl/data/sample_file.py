@@ -1,0 +1,141 @@
+"""Files of sampled solutions: one JSON line a question, in the form of the ReFT authors' release with a few fields more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reft_pl.choices import CHOICES
+from reft_pl.data.rows import RowError, read_json, read_json_lines
+from reft_pl.errors import UserError
+from reft_pl.formats.answers import is_answer_to, is_correct, most_voted
+from reft_pl.types import Answer, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One sampled solution: its whole text, what executing it gave (None: nothing of the question's kind), the verdict.
+
+    ``status`` and ``tokens`` are None in files that other programs wrote.
+    """
+
+    text: str
+    answer: Answer | None
+    correct: bool
+    status: str | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampledQuestion:
+    """A question with its gold answer and what was sampled for it, in sampling order."""
+
+    id: str
+    question: str
+    gold: Answer
+    predictions: tuple[Prediction, ...]
+    solution: str | None = None
+
+    @property
+    def answers(self) -> list[Answer | None]:
+        """[n] executed answers."""
+        return [prediction.answer for prediction in self.predictions]
+
+    @property
+    def verdicts(self) -> list[bool]:
+        """[n] whether each is right."""
+        return [prediction.correct for prediction in self.predictions]
+
+
+def sampled_question(samples: Sequence[Sample]) -> SampledQuestion:
+    """What one question's samples come to; all are of one problem, whose answer is known."""
+    problem = samples[0].problem
+    assert problem.answer is not None
+    predictions = tuple(
+        Prediction(
+            sample.text,
+            sample.result.value if is_answer_to(sample.result.value, problem.answer) else None,
+            is_correct(sample),
+            sample.result.status.value,
+            len(sample.completion.token_ids),
+        )
+        for sample in samples
+    )
+    return SampledQuestion(problem.id, problem.question, problem.answer, predictions, problem.solution)
+
+
+def to_line(item: SampledQuestion) -> str:
+    """The item as a line of a sample file, newline included."""
+    voted = most_voted(item.answers)
+    row = {
+        "item_id": item.id,
+        "question": item.question,
+        "answer_value": item.gold if isinstance(item.gold, str) else repr(float(item.gold)),
+        "answer_cot": item.solution,
+        "predictions": [
+            {
+                "completion": p.text,
+                "solving_res": p.answer,
+                "correctness": p.correct,
+                "status": p.status,
+                "tokens": p.tokens,
+            }
+            for p in item.predictions
+        ],
+        "most_voted_answer": None if voted is None else item.predictions[voted].answer,
+        "is_correct": voted is not None and item.predictions[voted].correct,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_samples(path: Path) -> list[SampledQuestion]:
+    """The questions of a sample file: our JSON lines, or the JSON list that the authors' scripts write.
+
+    Raises:
+        UserError: there is no such file, it holds no questions, or one of them is not of the form.
+    """
+    if not path.is_file():
+        raise UserError(f"there are no samples at {path}: write them with `reft-pl predict --config configs/sample.yaml`")
+    items = [_item(path, place, row) for place, row in _rows(path)]
+    if not items:
+        raise UserError(f"{path} holds no samples: delete it and sample again")
+    return items
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        is_list = file.read(1) == "["
+    rows = ((f"item {n}", row) for n, row in enumerate(read_json(path), 1)) if is_list else read_json_lines(path)
+    for place, row in rows:
+        if isinstance(row, RowError):
+            raise UserError(f"{path}: {row.detail}; delete that line and sample again")
+        yield place, row
+
+
+def _item(path: Path, place: str, row: Any) -> SampledQuestion:
+    try:
+        gold = _gold(row["answer_value"], row["item_id"])
+        predictions = tuple(_prediction(entry, gold) for entry in row["predictions"])
+        return SampledQuestion(str(row["item_id"]), str(row["question"]), gold, predictions, row.get("answer_cot"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}, {place} is no sampled question ({type(error).__name__}: {error}): sample it again") from None
+
+
+def _gold(value: Any, item_id: Any) -> Answer:
+    text = str(value).replace(",", "").strip().lower()
+    if len(text) == 1 and text in CHOICES:
+        return text
+    if str(item_id).startswith("mathqa_"):
+        raise ValueError(f"answer_value {text[:20]!r} is no choice from {CHOICES[0]} to {CHOICES[-1]}")
+    return float(text)
+
+
+def _prediction(entry: dict[str, Any], gold: Answer) -> Prediction:
+    value = entry["solving_res"]
+    if isinstance(value, str):
+        value = value.strip().lower()
+    answer = value if is_answer_to(value, gold) else None
+    return Prediction(str(entry["completion"]), answer, bool(entry["correctness"]), entry.get("status"), entry.get("tokens"))

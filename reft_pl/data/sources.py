@@ -1,0 +1,127 @@
+"""Where problems come from: the interface, and the two public formats of the paper's data."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, to_problems
+from reft_pl.errors import UserError
+from reft_pl.types import Problem
+
+_KINDS: dict[str, AnswerKind] = {"mathqa": "choice", "mathqa-numeric": "number", "gsm8k": "number", "svamp": "number"}
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+class ProblemSource(ABC):
+    """A set of problems, read when it is needed; named in a config by class."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @abstractmethod
+    def load(self) -> list[Problem]:
+        """Read the problems, in the source's own order; ids are unique within the source.
+
+        Raises:
+            UserError: it cannot be read, a row is bad, or there are none.
+        """
+
+
+class AuthorsJson(ProblemSource):
+    """A JSON file in the form of the ReFT authors' release.
+
+    It is a list of objects with item_id, question, answer_value and, where there is a solution, answer_cot. The item_id names
+    the dataset (``svamp_17``): answers of mathqa are letters, those of svamp, gsm8k and mathqa-numeric numbers.
+
+    Args:
+        path: the file.
+        solutions: whether to keep the annotated solutions; false leaves questions and answers.
+        limit: take only this many problems from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+    """
+
+    def __init__(self, path: str, solutions: bool = True, limit: int | None = None, on_bad_row: OnBadRow = "error") -> None:
+        self.path = Path(path)
+        self.solutions = solutions
+        self.limit = limit
+        self.on_bad_row = on_bad_row
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def load(self) -> list[Problem]:
+        """Read the file."""
+        rows = read_json(self.path)
+        if not isinstance(rows, list):
+            raise UserError(
+                f"{self.path} holds no list of problems but {type(rows).__name__}; see AuthorsJson in the documentation"
+            )
+        return to_problems(
+            map(self._row, range(1, len(rows) + 1), rows),
+            source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit,
+        )  # fmt: skip
+
+    @staticmethod
+    def _row(number: int, row: object) -> Row | RowError:
+        if not isinstance(row, dict):
+            return RowError("not an object", f"item {number} is no JSON object")
+        kind = _KINDS.get(str(row.get("item_id")).rpartition("_")[0], "auto")
+        place = f"item {number}"
+        return Row(place, row.get("item_id"), row.get("question"), row.get("answer_value"), row.get("answer_cot"), kind)
+
+
+class Gsm8kOfficial(ProblemSource):
+    """GSM8K as released: JSON lines of question and answer, the answer being a solution and, after ``####``, a number.
+
+    Calculator annotations (``<<48/2=24>>``) are taken out of the solutions. Ids are ``{prefix}_{line}``, counted from 0.
+
+    Args:
+        path: the file.
+        prefix: what ids begin with.
+        solutions: whether to keep the annotated solutions; false leaves questions and answers.
+        limit: take only this many problems from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        prefix: str = "gsm8k",
+        solutions: bool = True,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> None:
+        self.path = Path(path)
+        self.prefix = prefix
+        self.solutions = solutions
+        self.limit = limit
+        self.on_bad_row = on_bad_row
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def load(self) -> list[Problem]:
+        """Read the file."""
+        return to_problems(
+            self._rows(), source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit
+        )
+
+    def _rows(self) -> Iterator[Row | RowError]:
+        for index, (place, row) in enumerate(read_json_lines(self.path)):
+            if isinstance(row, RowError):
+                yield row
+                continue
+            solution, marker, answer = str(row.get("answer") or "").rpartition("####")
+            if not marker:
+                yield RowError("no answer", f"{place} has no answer after ####")
+                continue
+            yield Row(place, f"{self.prefix}_{index}", row.get("question"), answer, _CALCULATOR.sub("", solution), "number")

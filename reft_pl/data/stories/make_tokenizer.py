@@ -1,0 +1,80 @@
+"""Make the folder of the embedded model: configuration and tokenizer, no weights.
+
+Run ``python -m reft_pl.data.stories.make_tokenizer --out configs/models/tiny_llama``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jsonargparse import auto_cli
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from reft_pl.data.stories.generator import make_problem
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+
+# A line break with its indent, but for the blank that a word keeps before it (so that a name at the start of a line is the same
+# token as within it); a word with the blank before it; a digit; the parts of snake_case; marks; blanks. Numbers are spelt in
+# digits, so that no number is a token that training hardly ever shows.
+PIECES = r"\n *(?= [A-Za-z])|\n *| ?[A-Za-z]+|_[a-z]+| ?\d| ?[^\sA-Za-z0-9_]+|\s+"
+
+
+def texts(problems: int) -> Iterator[str]:
+    """The training split, each problem as the model will read it."""
+    for index in range(problems):
+        problem = make_problem("train", index)
+        yield f"Question:\n{problem.question}\nAnswer reasoning:\n{problem.solution}"
+
+
+def train_tokenizer(vocabulary: int, problems: int) -> Tokenizer:
+    """Byte-level BPE in which a word of the stories, or a digit, is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(problems), trainer)
+    return tokenizer
+
+
+def main(out: Path, vocabulary: int = 1536, problems: int = 10_000) -> None:
+    """Write ``config.json`` and the tokenizer's files.
+
+    Args:
+        out: folder to write, made if missing.
+        vocabulary: number of tokens, special ones and 256 bytes included.
+        problems: training problems that the tokenizer learns from.
+    """
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=train_tokenizer(vocabulary, problems), pad_token=PAD, bos_token=BOS, eos_token=EOS
+    )
+    tokenizer.save_pretrained(out)
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.06,  # the usual 0.02 is for wide models
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,12 @@
+"""The kinds of story: those that training tells, and those kept back."""
+
+from reft_pl.data.stories.grammar import Situation
+from reft_pl.data.stories.situations.kitchen import KITCHEN
+from reft_pl.data.stories.situations.market import MARKET
+from reft_pl.data.stories.situations.outdoors import OUTDOORS
+from reft_pl.data.stories.situations.school import SCHOOL
+from reft_pl.data.stories.situations.unseen import UNSEEN
+
+SEEN: tuple[Situation, ...] = MARKET + KITCHEN + SCHOOL + OUTDOORS
+
+__all__ = ["SEEN", "UNSEEN", "Situation"]

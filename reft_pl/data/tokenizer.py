@@ -1,0 +1,47 @@
+"""Loading the tokenizer of a model folder or hub id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reft_pl.errors import UserError
+from reft_pl.hub import locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Special tokens that it does not name itself are taken from the model's config beside it: Galactica's tokenizer, for one,
+    leaves EOS to that.
+
+    Raises:
+        UserError: the folder holds none, or the hub (and its cache) does not have it.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import, and not every command needs it)
+
+    source, options = locate(name_or_path)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {line}") from None
+    missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
+    if missing:
+        _take_from_config(tokenizer, source, options, missing)
+    return tokenizer
+
+
+def _take_from_config(tokenizer: PreTrainedTokenizerBase, source: str, options: dict[str, Any], roles: list[str]) -> None:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    try:
+        config = AutoConfig.from_pretrained(source, **options).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return  # a folder with a tokenizer alone; the codec says what it lacks
+    for role in roles:
+        token_id = getattr(config, f"{role}_id", None)
+        if isinstance(token_id, int) and 0 <= token_id < len(tokenizer):
+            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(token_id))

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from reft_pl.data.cache import TokenCache
+from reft_pl.data.example import Example
+
+SEQUENCES = [Example((1, 2, 3), 2), Example((70000,), 1), Example((4, 5), 1)]
+
+
+def never() -> list[Example]:
+    raise AssertionError("made again")
+
+
+def test_what_was_made_is_found(tmp_path):
+    cache = TokenCache(tmp_path / "deep" / "er")
+    assert cache.get("k", lambda: SEQUENCES) == SEQUENCES
+    assert TokenCache(cache.folder).get("k", never) == SEQUENCES
+    assert [p.name for p in cache.folder.iterdir()] == ["k.safetensors"]
+
+
+def test_a_damaged_file_is_made_anew(tmp_path):
+    cache = TokenCache(tmp_path)
+    cache.get("k", lambda: SEQUENCES)
+    path = tmp_path / "k.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert cache.get("k", lambda: SEQUENCES) == SEQUENCES
+    assert cache.get("k", never) == SEQUENCES
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_borne(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot cache"):
+        assert TokenCache(tmp_path / "file" / "sub").get("k", lambda: SEQUENCES) == SEQUENCES

@@ -1,0 +1,83 @@
+"""Sample files, ours and the authors'."""
+
+import json
+
+import pytest
+
+from reft_pl.data.sample_file import Prediction, SampledQuestion, read_samples, to_line
+from reft_pl.errors import UserError
+
+ITEM = SampledQuestion(
+    "svamp_1",
+    "How many?\u2028Really?",
+    7.0,
+    (Prediction("a", 7.0, True, "ok", 3), Prediction("b", None, False, "timeout", 9), Prediction("c", 7.004, True, "ok", 2)),
+    "annotated",
+)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    file = tmp_path / "s.jsonl"
+    choice = SampledQuestion("mathqa_2", "Which?", "c", (Prediction("x", "c", True), Prediction("y", "a", False)))
+    file.write_text(to_line(ITEM) + to_line(choice))
+    assert read_samples(file) == [ITEM, choice]
+
+
+def test_a_line_holds_the_authors_fields():
+    row = json.loads(to_line(ITEM))
+    assert row["answer_value"] == "7.0"
+    assert row["predictions"][0] == {"completion": "a", "solving_res": 7.0, "correctness": True, "status": "ok", "tokens": 3}
+    assert (row["most_voted_answer"], row["is_correct"]) == (7.0, True), "7.004 is another answer, and 7 came first"
+
+
+def test_the_authors_list_is_read(tmp_path):
+    rows = [
+        {
+            "item_id": "mathqa_3",
+            "question": "Which?",
+            "answer_value": "B ",
+            "answer_cot": None,
+            "predictions": [
+                {"completion": "p", "solving_res": "b", "correctness": True},
+                {"completion": "q", "solving_res": "none", "correctness": False},
+                {"completion": "r", "solving_res": None, "correctness": False},
+            ],
+            "most_voted_answer": "b",
+            "is_correct": True,
+        },
+        {
+            "item_id": "gsm8k_4",
+            "question": "How many?",
+            "answer_value": "1,200",
+            "predictions": [{"completion": "p", "solving_res": 1200.0, "correctness": True}],
+        },
+    ]
+    file = tmp_path / "samples.json"
+    file.write_text(json.dumps(rows, indent=1))
+    choice, number = read_samples(file)
+    assert choice.gold == "b"
+    assert choice.answers == ["b", None, None]
+    assert number.gold == 1200.0
+    assert number.verdicts == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no samples"),
+        ("{broken", "broken JSON at line 1"),
+        (to_line(ITEM) + '{"item_id": "x"}\n', "line 2 is no sampled question"),
+        ('[{"item_id": "x", "question": "q", "answer_value": "1", "predictions": [{}]}]', "item 1 is no sampled question"),
+        ("[1]", "item 1 is no sampled question"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(text, sentence, tmp_path):
+    file = tmp_path / "s.jsonl"
+    file.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_samples(file)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(UserError, match=r"reft-pl predict --config configs/sample\.yaml"):
+        read_samples(tmp_path / "none.jsonl")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reft_pl.data.splits import hold_out, question_key, without
+from reft_pl.errors import UserError
+from reft_pl.types import Problem
+
+
+def problems(*questions: str) -> list[Problem]:
+    return [Problem(f"p_{i}", question, 1.0) for i, question in enumerate(questions)]
+
+
+def test_keys_ignore_spacing_case_and_quotes():
+    assert question_key("Bob\u2019s car .") == question_key("bob's  CAR.") != question_key("bob's cars.")
+    assert question_key("10.5 apples") != question_key("105 apples")
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=3, max_size=30), st.integers(0, 2), st.integers(0, 9))
+def test_hold_out_splits_questions(questions, n, seed):
+    all_problems = problems(*questions)
+    if n >= len(set(questions)):
+        return
+    train, held = hold_out(all_problems, n, seed)
+    assert len(held) == n
+    assert not {p.question for p in train} & {p.question for p in held}
+    assert {p.question for p in train} | {p.question for p in held} == set(questions)
+    # Whatever the order of the file, the same questions are held out.
+    again = hold_out(list(reversed(all_problems)), n, seed)[1]
+    assert {p.question for p in again} == {p.question for p in held}
+
+
+def test_hold_out_depends_on_the_seed():
+    all_problems = problems(*map(str, range(100)))
+    assert hold_out(all_problems, 10, 1) != hold_out(all_problems, 10, 2)
+
+
+def test_hold_out_leaves_something_to_train_on():
+    with pytest.raises(UserError, match="holdout=2 leaves nothing to train on: there are 2 different"):
+        hold_out(problems("a", "b", "A"), 2, 0)
+
+
+def test_without():
+    assert [p.id for p in without(problems("a?", "b?", "A ?"), problems("a ?"))] == ["p_1"]
