@@ -1,0 +1,33 @@
+"""Folders that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder`` to write into; when the block ends well, it takes the name ``folder``.
+
+    A former ``folder`` is moved aside and then deleted, so that whoever is killed at any moment leaves the old content or
+    the new, never a mixture. (Between the two renames neither stands under the name; the next call tidies up.)
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, former = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if former.exists() and not folder.exists():
+        former.rename(folder)
+    for leftover in (fresh, former):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        if folder.exists():
+            folder.rename(former)
+        os.replace(fresh, folder)  # noqa: PTH105 (the name says that it replaces)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""Policies from a hub id or a folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from reft_pl.errors import UserError
+from reft_pl.hub import locate
+from reft_pl.models.policy import Policy, ValueKind
+from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
+from reft_pl.models.settings import PolicySettings
+from reft_pl.models.stored_weights import StoredWeights, first_line
+from reft_pl.models.value_file import restore_value
+
+_CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types
+
+
+def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int = 0) -> Policy:
+    """Load (or draw) a policy, in eval mode and on the CPU.
+
+    A folder that holds the value function of a former run, or TRL's value head, gives it back, if one is wanted.
+
+    Args:
+        settings: Where from, and how it computes.
+        value: The value function to have.
+        seed: Of the weights, with ``from_scratch``. The global generator is left alone.
+
+    Raises:
+        UserError: nothing there, the hub out of reach, unreadable or incomplete weights, not a decoder-only language model.
+    """
+    source, options = locate(settings.init_from)
+    config = _load_config(source, options)
+    stored = None if settings.from_scratch else StoredWeights(source, options)
+    lm = _draw(config, settings, seed) if stored is None else _load_weights(stored, config, settings)
+    policy = Policy(lm, value, settings.gradient_checkpointing).eval()
+    _check_decoder_only(policy, settings.init_from)
+    if stored is not None:
+        restore_value(policy, stored)
+    return policy
+
+
+def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
+    config = load_config(source, options)
+    if config.is_encoder_decoder:
+        raise UserError(f"{source} is an encoder-decoder ({config.model_type}): reft-pl trains decoder-only language models.")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{source} is no causal language model ({config.model_type}): reft-pl trains decoder-only language models."
+        )
+    return config
+
+
+def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            lm: PreTrainedModel = _CausalLM.from_config(config, dtype=torch.float32, attn_implementation=settings.attention)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"No model can be made from {settings.init_from}: {first_line(error)}.") from error
+    for parameter in lm.parameters():  # not lm.to(dtype), which rounds the rotary frequencies too
+        parameter.data = parameter.data.to(settings.torch_dtype)
+    lm.config.dtype = settings.torch_dtype
+    return lm
+
+
+def _load_weights(stored: StoredWeights, config: PreTrainedConfig, settings: PolicySettings) -> PreTrainedModel:
+    advice = "from_scratch: true draws weights for a folder without any"
+    loaded = load_pretrained(_CausalLM, stored, config, settings.torch_dtype, settings.attention, advice)
+    if loaded.missing:
+        name = min(loaded.missing)
+        raise UserError(
+            f"{stored.source} lacks weights of a language model, {name} for one: it may be a classifier or a bare trunk."
+        )
+    refuse_unplaced(stored.source, loaded)
+    return loaded.model
+
+
+@torch.no_grad()
+def _check_decoder_only(policy: Policy, source: str) -> None:
+    """Refuse architectures for which our reading of hidden states, LM head and causality does not hold.
+
+    Two forward passes of four tokens tell: a bidirectional model sees the last of them from the first, and a head with a
+    quirk unknown to ``Policy.logits`` gives other logits than the model itself.
+    """
+    ids = torch.tensor([[1, 2, 3, 4]], device=policy.device) % policy.vocab_size
+    real = torch.ones_like(ids, dtype=torch.bool)
+    hidden = policy.hidden_states(ids, real)
+    tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
+    if _distance(policy.hidden_states(ids[:, :3], real[:, :3]), hidden[:, :3]) > tolerance:
+        raise UserError(f"{source} is not causal (tokens see those that follow): reft-pl trains decoder-only language models.")
+    if _distance(policy.logits(hidden), policy.lm(input_ids=ids, use_cache=False).logits) > tolerance:
+        raise UserError(f"{source} ({policy.lm.config.model_type}) does something to its logits that reft-pl does not know.")
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).norm() / b.float().norm().clamp_min(1e-12))

@@ -1,0 +1,119 @@
+"""AdamW for weights of low precision, with float32 master copies.
+
+bfloat16 keeps 8 significant bits: a weight of 1 does not move by less than 0.004, and a learning rate of 3e-6 moves it by a
+thousandth of that. The optimizer therefore works on float32 copies and gives the rounded result to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.optimizer import Optimizer, ParamsT
+
+BUCKET_ELEMENTS = 2**26
+"""Weights that one call of torch's AdamW updates: bounds the float32 copies of gradients to 256 MB."""
+
+FUSED_DEVICES = ("cpu", "cuda")
+
+
+class MasterAdamW(Optimizer):
+    """``torch.optim.AdamW``, with float32 master copies of bfloat16 and float16 weights; float32 weights have none.
+
+    The arithmetic is torch's own fused AdamW (its default AdamW on devices without). Masters and moments are part of the
+    state, so that a resumed run goes on bitwise.
+
+    Args:
+        params: Parameters or parameter groups.
+        lr: Learning rate.
+        betas: Decay rates of the running averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay, times the learning rate.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"lr, eps and weight_decay must not be negative and betas lie in [0, 1), got {lr, eps, weight_decay, betas}"
+            )
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for bucket in _buckets([p for p in group["params"] if p.grad is not None]):
+                self._step_bucket(group, bucket)
+        return loss
+
+    def _step_bucket(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        states = [self._state_of(p) for p in params]
+        masters = [state.get("master", p) for state, p in zip(states, params, strict=True)]
+        adamw(
+            masters,
+            [p.grad.to(master.dtype) for p, master in zip(params, masters, strict=True) if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=all(p.device.type in FUSED_DEVICES for p in params) or None,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for p, master in zip(params, masters, strict=True):
+            if master is not p:
+                p.copy_(master)
+
+    def _state_of(self, param: Tensor) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[param]
+        if not state:
+            if param.dtype in (torch.bfloat16, torch.float16):
+                state["master"] = param.detach().to(torch.float32, copy=True)
+            shape = state.get("master", param)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+            state["exp_avg"] = torch.zeros_like(shape)
+            state["exp_avg_sq"] = torch.zeros_like(shape)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state bit for bit: ``Optimizer``'s own would round masters and moments to the weights' precision."""
+        super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
+        params = [p for group in self.param_groups for p in group["params"]]
+        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+        for index, param in zip(indices, params, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                self.state[param][name] = value.to(param.device, copy=True)
+
+
+def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Consecutive parameters of one dtype and device, of bounded size together."""
+    bucket: list[Tensor] = []
+    elements = 0
+    for p in params:
+        alike = not bucket or (p.dtype, p.device) == (bucket[0].dtype, bucket[0].device)
+        if bucket and (not alike or elements + p.numel() > BUCKET_ELEMENTS):
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(p)
+        elements += p.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,133 @@
+"""The policy: a decoder-only language model, with or without a value function."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+from transformers import PreTrainedModel
+
+from reft_pl.models.activation_checkpointing import checkpoint_layers
+
+ValueKind: TypeAlias = Literal["none", "shared", "separate"]
+"""No value function; a head on the policy's own trunk; a head on a trunk of its own that starts as a copy."""
+
+
+class Policy(nn.Module):
+    """A causal language model taken apart at its last hidden state.
+
+    Callers never need the full [B, T, V] logits: they take ``hidden_states``, pick positions, and apply ``logits`` and
+    ``state_values`` to those.
+
+    Args:
+        lm: A decoder-only model of ``transformers`` with a language-modelling head.
+        value: Which value function to add, zero-initialised: it says 0 of every state until it is trained.
+        gradient_checkpointing: Recompute activations in the backward pass.
+    """
+
+    def __init__(self, lm: PreTrainedModel, value: ValueKind = "none", gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.lm = lm
+        self.value_kind: ValueKind = value
+        self.value_trunk: nn.Module | None = copy.deepcopy(lm.base_model) if value == "separate" else None
+        self.value_head: nn.Linear | None = None
+        if value != "none":
+            self.value_head = nn.Linear(self.hidden_size, 1, dtype=torch.float32, device=lm.device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        if gradient_checkpointing:
+            checkpoint_layers(lm.base_model)
+            if self.value_trunk is not None:
+                checkpoint_layers(self.value_trunk)
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        """The last layer, [D] to [V]; its weight may be that of the input embeddings."""
+        head: nn.Linear = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return head
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the last hidden state as the LM head sees it (OPT-350m projects it down)."""
+        return int(self.lm_head.weight.shape[1])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits, which may exceed the number of tokens that the tokenizer knows."""
+        return int(self.lm_head.weight.shape[0])
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model reads at most, or None where its config sets no bound."""
+        bound: int | None = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
+        return bound
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model's weights are."""
+        return self.lm.device
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states after the final norm.
+
+        Rows are shifted to the left edge first. Padding then only follows real tokens, so that plain causal attention
+        without a mask is right, positions count from 0 in every architecture (absolute, rotary, ALiBi), and the result
+        cannot depend on the side of the padding.
+
+        Args:
+            input_ids: [B, T] int64.
+            attention_mask: [B, T] bool, true on real tokens; the real tokens of a row are contiguous.
+
+        Returns:
+            [B, T, D] in the layout of ``input_ids``, dtype of the model; arbitrary finite numbers at padding.
+        """
+        return _run_flush_left(self.lm.base_model, input_ids, attention_mask)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits of [..., D] hidden states: [..., V], dtype of the model.
+
+        Scaling and soft-capping that some architectures apply after the head (Cohere, Granite, Falcon-H1, Gemma) are included.
+        """
+        config = self.lm.config.get_text_config()
+        logits: Tensor = self.lm_head(hidden)
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+        scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+        if scale != 1.0:
+            logits = logits * scale
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def value_hidden_states(self, input_ids: Tensor, attention_mask: Tensor, hidden: Tensor) -> Tensor:
+        """The states [B, T, D] that the value head reads: ``hidden`` itself, or those of the separate value trunk."""
+        if self.value_trunk is None:
+            return hidden
+        return _run_flush_left(self.value_trunk, input_ids, attention_mask)
+
+    def state_values(self, hidden: Tensor) -> Tensor:
+        """Values [...] in float32 of [..., D] hidden states, whatever precision the trunk has."""
+        if self.value_head is None:
+            raise ValueError("this policy has no value head: make it with value='shared' or value='separate'")
+        head = self.value_head
+        return F.linear(hidden.float(), head.weight.float(), head.bias.float()).squeeze(-1)
+
+    def value_parameters(self) -> dict[str, Tensor]:
+        """What belongs to the value function alone, by name: ``value_head.*`` and, with its own trunk, ``value_trunk.*``."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("value_head.", "value_trunk."))}
+
+
+def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    mask = attention_mask.bool()
+    if bool(mask[:, 0].all()) and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        return _run(trunk, input_ids)
+    order = torch.argsort(~mask, dim=1, stable=True)
+    hidden = _run(trunk, input_ids.gather(1, order))
+    back = torch.argsort(order, dim=1)
+    return hidden.gather(1, back.unsqueeze(-1).expand_as(hidden))
+
+
+def _run(trunk: nn.Module, input_ids: Tensor) -> Tensor:
+    hidden: Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden

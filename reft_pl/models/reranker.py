@@ -1,0 +1,62 @@
+"""The reranker's network: how likely it is that a solution is right, read off its last token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reft_pl.models.export import write_description
+from reft_pl.models.folders import replace_folder
+
+RIGHT = 1
+"""The class of right solutions; 0 is that of wrong ones."""
+
+
+class Reranker(nn.Module):
+    """A two-class sequence classifier whose batches are padded on the right.
+
+    Padding is marked by token id, which is how the library's classifiers find a row's last token; a real token of that id at a
+    row's end would be taken for padding, so rows do not end in EOS (paper: the reranker's input has none).
+
+    Args:
+        classifier: A classifier of ``transformers`` with two classes and ``config.pad_token_id``.
+    """
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.pad_id = int(classifier.config.pad_token_id)
+
+    def forward(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Logits of the two classes, [B, 2] float32.
+
+        Args:
+            sequences: B token sequences of question and solution, none empty.
+        """
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        width = int(lengths.max())
+        ids = torch.tensor([[*sequence, *[self.pad_id] * (width - len(sequence))] for sequence in sequences])
+        mask = torch.arange(width) < lengths[:, None]
+        device = self.classifier.device
+        logits: Tensor = self.classifier(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
+        return logits.float()
+
+
+def export_reranker(
+    reranker: Reranker,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    description: Mapping[str, object],
+    card: str | None = None,
+) -> None:
+    """Write a folder that ``AutoModelForSequenceClassification`` loads anywhere; an existing one is replaced whole."""
+    reranker.classifier.config.id2label = {0: "wrong", RIGHT: "right"}
+    reranker.classifier.config.label2id = {"wrong": 0, "right": RIGHT}
+    with replace_folder(folder) as fresh:
+        reranker.classifier.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        write_description(fresh, description, card)

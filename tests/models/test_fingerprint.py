@@ -1,0 +1,15 @@
+import copy
+
+import torch
+
+from reft_pl.models.fingerprint import weights_id
+
+
+def test_weights_are_known_again_in_every_format_that_holds_them(llama):
+    rounded = copy.deepcopy(llama).bfloat16()
+    assert weights_id(rounded) == weights_id(copy.deepcopy(rounded).float())
+    assert weights_id(rounded) != weights_id(llama), "rounding makes other weights"
+    with torch.no_grad():
+        changed = copy.deepcopy(llama)
+        next(changed.parameters()).view(-1)[0] += 1e-3
+    assert weights_id(changed) != weights_id(llama)
