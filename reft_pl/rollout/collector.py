@@ -1,0 +1,111 @@
+"""Sample, execute, reward, score: from problems to the experience that an update learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from reft_pl.data.batching import collate
+from reft_pl.data.codec import Codec
+from reft_pl.errors import UserError
+from reft_pl.models.policy import Policy
+from reft_pl.models.scoring import score_in_batches
+from reft_pl.reward.base import RewardFunction
+from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.execution import execute_responses
+from reft_pl.rollout.phases import PhaseTimer
+from reft_pl.sandbox.base import Sandbox
+from reft_pl.types import Problem, Rollout, Sample, SampleRequest, SamplingParams, ScoredRollout, TokenBatch
+
+SeedOf = Callable[[Problem, int], int]
+"""The seed of a problem's i-th sample."""
+
+
+class Collector:
+    """Lets a policy write solutions and finds out what they are worth.
+
+    Args:
+        codec: Turns problems into prompts and token ids into responses.
+        sampler: Writes completions.
+        sandbox: Runs programs.
+        phases: Told of the phases as they pass.
+    """
+
+    def __init__(self, codec: Codec, sampler: Sampler, sandbox: Sandbox, phases: PhaseTimer) -> None:
+        self.codec = codec
+        self.sampler = sampler
+        self.sandbox = sandbox
+        self.phases = phases
+
+    def sample(
+        self, policy: Policy, problems: Sequence[Problem], params: SamplingParams, seed_of: SeedOf, n: int = 1
+    ) -> list[Sample]:
+        """Write ``n`` completions for each problem with the policy's weights as they are, and execute them.
+
+        A completion may fill what the prompt leaves of the codec's ``max_tokens``; ``params.max_new_tokens`` bounds it
+        further. Returns ``n`` samples a problem, next to each other and in the order of the problems.
+        """
+        requests = [self._request(i, problem, params, seed_of, n) for i, problem in enumerate(problems)]
+        completions = {}
+        self.sampler.sync(policy)
+        with self.phases.phase("rollout", len(problems) * n) as progress:
+            for completion in self.sampler.stream(requests):
+                completions[completion.request_id, completion.index] = completion
+                progress.advance(1, len(completion.token_ids))
+        ordered = [completions[request.id, index] for request in requests for index in range(n)]
+        repeated = [problem for problem in problems for _ in range(n)]
+        texts = [self.codec.response_text(p, c.token_ids) for p, c in zip(repeated, ordered, strict=True)]
+        with self.phases.phase("execute", len(texts)) as progress:
+            results = execute_responses(self.codec.format, self.sandbox, repeated, texts)
+            progress.advance(len(results))
+        return [Sample(*fields) for fields in zip(repeated, ordered, texts, results, strict=True)]
+
+    def reward(self, policy: Policy, reward: RewardFunction, samples: Sequence[Sample]) -> Rollout:
+        """The samples as tokens on the policy's device, with the outcome that the reward function gives each.
+
+        Raises:
+            UserError: it does not give every sample one.
+        """
+        scores = reward.score(samples)
+        if len(scores) != len(samples):
+            raise UserError(
+                f"the reward function {type(reward).__name__} gave {len(scores)} scores for {len(samples)} samples: give each "
+                f"sample one"
+            )
+        outcome = torch.tensor(scores, dtype=torch.float32, device=policy.device)
+        return Rollout(tuple(samples), self.tokens(samples).to(policy.device), outcome)
+
+    def score(
+        self, policy: Policy, reference: Policy, rollout: Rollout, *, temperature: float, micro_batch_tokens: int
+    ) -> ScoredRollout:
+        """Score a rollout under the policy and the frozen reference, without gradient.
+
+        Args:
+            policy: The policy that wrote the samples, with its weights unchanged since.
+            reference: The policy that the KL penalty refers to.
+            rollout: What was written.
+            temperature: At which it was written; log-probabilities are those of that distribution.
+            micro_batch_tokens: Bound on rows times longest row of a scoring micro-batch.
+        """
+        samples, tokens = rollout.samples, rollout.tokens
+        with self.phases.phase("score", 2 * len(samples)) as progress:
+            current = score_in_batches(policy, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
+            progress.advance(len(samples), int(tokens.attention_mask.sum()))
+            ref = score_in_batches(reference, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
+            progress.advance(len(samples), int(tokens.attention_mask.sum()))
+        values = torch.zeros_like(current.logprobs) if current.values is None else current.values
+        return ScoredRollout(samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy)
+
+    def tokens(self, samples: Sequence[Sample]) -> TokenBatch:
+        """Prompts and completions as one padded batch whose actions are the sampled tokens, [B, T]."""
+        prompts = [self.codec.prompt_ids(sample.problem) for sample in samples]
+        sequences = [(*prompt, *s.completion.token_ids) for prompt, s in zip(prompts, samples, strict=True)]
+        return collate(sequences, [len(prompt) for prompt in prompts], self.codec.pad_id)
+
+    def _request(self, i: int, problem: Problem, params: SamplingParams, seed_of: SeedOf, n: int) -> SampleRequest:
+        prompt = self.codec.prompt_ids(problem)
+        room = min(params.max_new_tokens, self.codec.max_tokens - len(prompt))
+        bounded = SamplingParams(room, params.temperature, params.top_k, params.top_p)
+        seeds = tuple(seed_of(problem, index) for index in range(n))
+        return SampleRequest(f"{i}:{problem.id}", prompt, bounded, seeds, eos_ids=(self.codec.eos_id,))

@@ -1,0 +1,206 @@
+"""Continuous batching: rows leave the moment they end, and waiting rows take their places."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from reft_pl.rollout.attention import Packing
+from reft_pl.rollout.cache import SlotCache
+from reft_pl.rollout.draw import DrawParams, draw
+from reft_pl.rollout.seeds import uniforms_at
+from reft_pl.types import Completion, SampleRequest, StopReason
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A request, and after its prefill where its keys lie and what comes first after it."""
+
+    request: SampleRequest
+    cache: DynamicCache | None = None
+    start: int = 0
+    logits: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of prompt tokens."""
+        return len(self.request.prompt_ids)
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One completion being written."""
+
+    prompt: Prompt
+    index: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        """What its uniform numbers are counted from."""
+        return self.prompt.request.seeds[self.index]
+
+    @property
+    def cached(self) -> int:
+        """Tokens whose keys are in the slot: all but the newest."""
+        return self.prompt.length + len(self.token_ids) - 1
+
+    @property
+    def stop(self) -> StopReason | None:
+        """Why it has ended, if it has."""
+        if self.token_ids[-1] in self.prompt.request.eos_ids:
+            return StopReason.EOS
+        return StopReason.LENGTH if len(self.token_ids) == self.prompt.request.params.max_new_tokens else None
+
+    def completion(self, stop: StopReason) -> Completion:
+        """What the caller gets to see."""
+        return Completion(self.prompt.request.id, self.index, tuple(self.token_ids), tuple(self.logprobs), stop)
+
+
+class ContinuousBatch:
+    """Rows that wait, and rows in slots (row i in slot i).
+
+    Args:
+        lm: The model, in sampling mode whenever ``run_until_one_ends`` is called.
+        requests: What is to be written.
+        max_rows: Number of slots.
+        prefill_tokens: Prompt tokens that are read in one forward pass.
+    """
+
+    def __init__(self, lm: PreTrainedModel, requests: Sequence[SampleRequest], max_rows: int, prefill_tokens: int) -> None:
+        self.lm = lm
+        self.device = next(lm.parameters()).device
+        self.prefill_tokens = prefill_tokens
+        prompts = [Prompt(r) for r in sorted(requests, key=lambda request: len(request.prompt_ids), reverse=True)]
+        self.waiting = deque(Row(prompt, index) for prompt in prompts for index in range(len(prompt.request.seeds)))
+        self.max_rows = min(max_rows, len(self.waiting))
+        self.rows: list[Row] = []
+        self.params: DrawParams | None = None  # of the rows in slots; None when they have changed
+        self.cache: SlotCache | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every completion has ended."""
+        return not self.rows and not self.waiting
+
+    def run_until_one_ends(self) -> list[Completion]:
+        """Admit rows and decode until at least one completion has ended; those that ended together."""
+        ended: list[Completion] = []
+        while not ended and not self.done:
+            if self._admission_is_due():
+                ended += self._admit()
+            if self.rows and not ended:
+                ended += self._decode()
+        return ended
+
+    def _admission_is_due(self) -> bool:
+        """Prompts are read several at once, since a forward pass costs much the same for few tokens as for some more."""
+        free = self.max_rows - len(self.rows)
+        return bool(self.waiting) and free >= min(len(self.waiting), max(1, self.max_rows // 8))
+
+    def _admit(self) -> list[Completion]:
+        """Give the free slots to waiting rows; those that end with their first token need none."""
+        free = self.max_rows - len(self.rows)
+        admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        self._prefill([row.prompt for row in admitted])
+        logits = torch.stack([row.prompt.logits for row in admitted if row.prompt.logits is not None])
+        self._append_tokens(admitted, logits, DrawParams.of([row.prompt.request.params for row in admitted], self.device))
+        ended = []
+        for row in admitted:
+            if row.stop is not None:
+                ended.append(row.completion(row.stop))
+                continue
+            prefill = row.prompt.cache
+            assert prefill is not None
+            if self.cache is None:
+                self.cache = SlotCache(self.max_rows, prefill)
+            self.cache.fit(max(other.cached for other in (*self.rows, row)), len(self.rows))
+            self.cache.fill(len(self.rows), prefill, row.prompt.start, row.prompt.length)
+            self.rows.append(row)
+        still_needed = self.waiting[0].prompt if self.waiting else None
+        for row in admitted:
+            if row.prompt is not still_needed:
+                row.prompt.cache = row.prompt.logits = None
+        self.params = None
+        return ended
+
+    def _prefill(self, prompts: Sequence[Prompt]) -> None:
+        """Read the prompts that have not been read, in passes of at most ``prefill_tokens`` tokens."""
+        unread: list[Prompt] = []
+        for prompt in prompts:
+            if prompt.logits is not None or (unread and unread[-1] is prompt):  # samples of a prompt stand together
+                continue
+            if unread and sum(p.length for p in unread) + prompt.length > self.prefill_tokens:
+                self._read(unread)
+                unread = []
+            unread.append(prompt)
+        if unread:
+            self._read(unread)
+
+    def _read(self, prompts: Sequence[Prompt]) -> None:
+        """One forward pass over the packed prompts."""
+        packing = Packing.of([prompt.length for prompt in prompts], self.device)
+        tokens = torch.tensor([token for prompt in prompts for token in prompt.request.prompt_ids], device=self.device)
+        cache = DynamicCache()
+        logits = self.lm(
+            input_ids=tokens[None],
+            position_ids=packing.positions[None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=packing.last,
+            packing=packing,
+        ).logits[0]
+        start = 0
+        for prompt, row_logits in zip(prompts, logits, strict=True):
+            prompt.cache, prompt.start, prompt.logits = cache, start, row_logits
+            start += prompt.length
+
+    def _decode(self) -> list[Completion]:
+        """One step of all rows in slots."""
+        assert self.cache is not None
+        self.cache.fit(max(row.cached for row in self.rows) + 1, len(self.rows))
+        positions = torch.tensor([row.cached for row in self.rows], device=self.device)
+        tokens = torch.tensor([row.token_ids[-1] for row in self.rows], device=self.device)
+        logits = self.lm(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
+            attention_mask=self.cache.advance(positions),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        if self.params is None:
+            self.params = DrawParams.of([row.prompt.request.params for row in self.rows], self.device)
+        self._append_tokens(self.rows, logits, self.params)
+        return self._retire()
+
+    def _append_tokens(self, rows: Sequence[Row], logits: Tensor, params: DrawParams) -> None:
+        u = torch.from_numpy(uniforms_at([row.seed for row in rows], [len(row.token_ids) for row in rows]))
+        tokens, logprobs = draw(logits, params, u.to(self.device))
+        if not bool(logprobs.isfinite().all()):
+            raise FloatingPointError("the policy's logits are not finite: its weights are broken")
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+
+    def _retire(self) -> list[Completion]:
+        """Take out the rows that have ended; the last rows move into the gaps."""
+        assert self.cache is not None
+        ended = []
+        for slot in reversed(range(len(self.rows))):
+            row = self.rows[slot]
+            if row.stop is None:
+                continue
+            ended.append(row.completion(row.stop))
+            last = self.rows.pop()
+            if last is not row:
+                self.cache.move(len(self.rows), slot, last.cached)
+                self.rows[slot] = last
+        if ended:
+            self.params = None
+        return ended

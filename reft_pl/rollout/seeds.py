@@ -1,0 +1,44 @@
+"""Counter-based randomness: what a sample draws depends on who it is, not on when or where it is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_UInts: TypeAlias = NDArray[np.uint64]
+
+# Constants of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+_LAST_SHIFT = np.uint64(31)
+
+
+def counter_seed(run_seed: int, stage: str, epoch: int, item_id: str, sample_index: int) -> int:
+    """The 64-bit seed of one sample: a hash of all that names it, equal in every process and on every machine."""
+    name = json.dumps([run_seed, stage, epoch, item_id, sample_index])
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def uniforms(seed: int, n: int) -> NDArray[np.float64]:
+    """The numbers in [0, 1) that the tokens 0 to ``n - 1`` of a sample are drawn with, [n] float64."""
+    return uniforms_at([seed] * n, range(n))
+
+
+def uniforms_at(seeds: Sequence[int], token_indices: Sequence[int]) -> NDArray[np.float64]:
+    """The number of one token of each of B samples, [B] float64 in [0, 1): a pure function of (seed, token index).
+
+    It is output ``token_index`` of SplitMix64 started at ``seed``, of which the upper 53 bits are kept.
+    """
+    state: _UInts = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64)
+    counter: _UInts = np.array(token_indices, dtype=np.uint64) + np.uint64(1)
+    mixed: _UInts = state + counter * _GAMMA
+    for shift, factor in _MIX:
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    mixed ^= mixed >> _LAST_SHIFT
+    numbers: NDArray[np.float64] = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
