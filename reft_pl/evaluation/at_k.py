@@ -1,0 +1,124 @@
+"""What k samples of a question are worth: pass@k, voting, reranking, each in expectation over which k of the n they are.
+
+All functions speak of one question and n samples of it. An *answer* is what executing a sample gave, None where that was
+nothing of the question's kind; a sample without an answer has no vote and cannot be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import comb
+
+import numpy as np
+
+from reft_pl.formats.answers import answer_key
+from reft_pl.types import Answer
+
+MAX_SAMPLES = 1000
+"""Beyond it binomial coefficients leave the range of float64."""
+
+
+def pass_at_k(correct: Sequence[bool], k: int) -> float:
+    """Probability that at least one of k samples is right: ``1 - C(n - c, k) / C(n, k)`` (Chen et al. 2021, equation 1).
+
+    Args:
+        correct: [n] verdicts.
+        k: 1 to n.
+    """
+    n = _checked(len(correct), k)
+    return 1 - comb(n - sum(correct), k) / comb(n, k)
+
+
+def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Sequence[int]) -> list[float]:
+    """Voting@k: probability that the most common answer among k samples is right, for each k.
+
+    Ties are shared: of t answers that are equally common each is taken with probability 1 / t, which is what "the first one
+    sampled" comes to when all orders are equally likely. An answer is as right as the first sample that has it.
+
+    With ``c`` the size of an answer's group, the number of k-subsets in which it has j votes and t others have as many is a
+    coefficient of a product of one small polynomial a rival group; groups of fewer than j samples cannot rival it and count
+    like samples without an answer.
+
+    Args:
+        answers: [n] executed answers.
+        correct: [n] verdicts.
+        ks: Numbers of samples, each 1 to n.
+    """
+    n = len(answers)
+    for k in ks:
+        _checked(n, k)
+    sizes: dict[Hashable, int] = {}
+    verdicts: dict[Hashable, bool] = {}
+    for answer, verdict in zip(answers, correct, strict=True):
+        if answer is not None:
+            key = answer_key(answer)
+            sizes[key] = sizes.get(key, 0) + 1
+            verdicts.setdefault(key, verdict)
+    wins = np.zeros(len(ks))
+    for key in (key for key, verdict in verdicts.items() if verdict):
+        others = [size for other, size in sizes.items() if other != key]
+        for votes in range(1, sizes[key] + 1):
+            ways = comb(sizes[key], votes) * _ways_to_be_outvoted(n - sizes[key], others, votes)
+            wins += [ways[k - votes] if 0 <= k - votes < len(ways) else 0.0 for k in ks]
+    return [float(win / comb(n, k)) for win, k in zip(wins, ks, strict=True)]
+
+
+def _ways_to_be_outvoted(n_others: int, sizes: Sequence[int], votes: int) -> np.ndarray:
+    """[n_others + 1]: of the ways to draw s other samples, those in which nobody has over ``votes``, each over 1 + its ties."""
+    rivals = [size for size in sizes if size >= votes]
+    ways = np.zeros((len(rivals) + 1, n_others + 1))  # by number of ties and samples drawn
+    free = n_others - sum(rivals)
+    ways[0, : free + 1] = [comb(free, s) for s in range(free + 1)]
+    for size in rivals:
+        after = ways.copy()  # none of this group drawn
+        for drawn in range(1, votes):
+            after[:, drawn:] += comb(size, drawn) * ways[:, :-drawn]
+        after[1:, votes:] += comb(size, votes) * ways[:-1, :-votes]
+        ways = after
+    shared: np.ndarray = (ways / (1 + np.arange(len(rivals) + 1))[:, None]).sum(0)
+    return shared
+
+
+def rerank_at(
+    scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool], ks: Sequence[int]
+) -> list[float]:
+    """Rerank@k: probability that the best-scored sample with an answer among k samples is right, for each k.
+
+    The sample of rank r (from 0) among those with an answer is the choice of ``C(n - r - 1, k - 1)`` subsets: those that hold
+    it and nothing ranked before it. Of equal scores the sample that stands first ranks first.
+
+    Args:
+        scores: [n] probabilities of being right, as the reranker sees it.
+        answers: [n] executed answers.
+        correct: [n] verdicts.
+        ks: Numbers of samples, each 1 to n.
+    """
+    n = len(scores)
+    for k in ks:
+        _checked(n, k)
+    ranked = sorted((i for i in range(n) if answers[i] is not None), key=lambda i: -scores[i])
+    right = [rank for rank, i in enumerate(ranked) if correct[i]]
+    return [sum(comb(n - rank - 1, k - 1) for rank in right) / comb(n, k) for k in ks]
+
+
+def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool]) -> bool:
+    """Whether the answer with the largest sum of scores over all n samples is right; of equal sums the first sampled."""
+    sums: dict[Hashable, float] = {}
+    verdicts: dict[Hashable, bool] = {}
+    for score, answer, verdict in zip(scores, answers, correct, strict=True):
+        if answer is not None:
+            key = answer_key(answer)
+            sums[key] = sums.get(key, 0.0) + score
+            verdicts.setdefault(key, verdict)
+    return verdicts[max(sums, key=sums.__getitem__)] if sums else False
+
+
+def powers_of_two(n: int) -> list[int]:
+    """1, 2, 4, ... and n."""
+    return sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n})
+
+
+def _checked(n: int, k: int) -> int:
+    if not 1 <= k <= n <= MAX_SAMPLES:
+        raise ValueError(f"k={k} of n={n} samples: k must lie between 1 and n, and n be at most {MAX_SAMPLES}")
+    return n

@@ -1,0 +1,139 @@
+"""The table `run | Top-1 | Voting@n | Rerank@n | weighted@n | upper bound`, one a test set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reft_pl.evaluation.report.rankings import Ranking
+from reft_pl.evaluation.report.runs import Run
+
+TRAINING_SETS = ("train", "validation")
+"""Sets that ``reft-pl predict`` may sample from and nobody is tested on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A share of questions with its 95% interval. ``k`` samples a question were chosen from; None for greedy Top-1."""
+
+    mean: float
+    low: float
+    high: float
+    questions: int
+    k: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1%} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A run, what else must be said of it, and its figures by column."""
+
+    run: str
+    remark: str
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All that was measured on one test set. ``columns`` are the headings of those that somebody has a figure for."""
+
+    name: str
+    columns: dict[str, str]
+    rows: list[Row]
+
+    @property
+    def questions(self) -> int | None:
+        """Number of questions of every figure; None where they differ."""
+        counts = {figure.questions for row in self.rows for figure in row.figures.values()}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def title(self) -> str:
+        """Name of the set with its number of questions."""
+        return self.name if self.questions is None else f"{self.name} ({self.questions:,} questions)"
+
+    def cell(self, row: Row, column: str) -> str:
+        """A figure with what its heading does not say; a dash where it was not measured."""
+        if column not in row.figures:
+            return "-"
+        figure = row.figures[column]
+        n = f", n = {figure.k}" if figure.k is not None and self.columns[column].endswith("@n") else ""
+        return f"{figure}{n}" + ("" if self.questions is not None else f", {figure.questions:,} questions")
+
+
+COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "upper bound")
+
+
+def tables(runs: Sequence[Run], rankings: Sequence[Ranking]) -> list[Table]:
+    """A table for every test set that any run has a figure of, in the order in which runs name them."""
+    names = dict.fromkeys(name for run in runs for section in ("test", "samples") for name in run.results.get(section, {}))
+    names |= dict.fromkeys(ranking.set_name for ranking in rankings)
+    found = ((name, list(_rows(name, runs, rankings))) for name in names if name not in TRAINING_SETS)
+    return [Table(name, _headings(rows), rows) for name, rows in found if rows]
+
+
+def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking]) -> Iterator[Row]:
+    here = [ranking for ranking in rankings if ranking.set_name == name]
+    for run in runs:
+        test, samples = run.results.get("test", {}).get(name), run.results.get("samples", {}).get(name)
+        own = [ranking for ranking in here if ranking.policy is run]
+        if not (test or samples or own):
+            continue
+        figures = _top1(test) if test else {}
+        figures |= _at_n(samples or own[0].figures, ("voting", "pass")) if samples or own else {}
+        for ranking in own:
+            yield Row(run.name, f"ranked by {ranking.reranker.name}", figures | _at_n(ranking.figures, ("rerank", "weighted")))
+        if not own:
+            yield Row(run.name, "", figures)
+    for ranking in here:
+        if ranking.policy is None:
+            figures = _at_n(ranking.figures, ("voting", "pass", "rerank", "weighted"))
+            yield Row(ranking.reranker.name, f"ranks {ranking.figures['samples']}", figures)
+
+
+def _top1(section: Mapping[str, Any]) -> dict[str, Figure]:
+    low, high = section["interval95"]
+    return {"Top-1": Figure(section["top1"], low, high, section["n"])}
+
+
+def _at_n(section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
+    """The figures of all n samples, where the section has them."""
+    columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "pass": "upper bound"}
+    n, figures = section["n"], {}
+    for kind in kinds:
+        if f"{kind}@{n}" in section:
+            mean, low, high = section[f"{kind}@{n}"]
+            figures[columns[kind]] = Figure(mean, low, high, section["questions"], n)
+    return figures
+
+
+def _headings(rows: Sequence[Row]) -> dict[str, str]:
+    headings: dict[str, str] = {}
+    for column in COLUMNS:
+        ks = {row.figures[column].k for row in rows if column in row.figures}
+        if column in ("Voting", "Rerank", "weighted"):
+            headings |= {column: f"{column}@{ks.pop() if len(ks) == 1 else 'n'}"} if ks else {}
+        elif ks:
+            headings[column] = column
+    return headings
+
+
+def to_markdown(table: Table) -> str:
+    """The table under its title."""
+    head = ["run", *table.columns.values()]
+    rows = [
+        [f"{row.run} ({row.remark})" if row.remark else row.run, *(table.cell(row, c) for c in table.columns)]
+        for row in table.rows
+    ]
+    lines = [f"| {' | '.join(map(_plain, cells))} |" for cells in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return f"### {_plain(table.title)}\n\n" + "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Names come from folders and configs: nothing in them is markup."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(text.split()))

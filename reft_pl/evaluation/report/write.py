@@ -1,0 +1,36 @@
+"""A report of some runs: the tables in Markdown, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reft_pl.evaluation.files import write_aside
+from reft_pl.evaluation.report.accuracy_charts import accuracy_against_k
+from reft_pl.evaluation.report.browser import browser_data
+from reft_pl.evaluation.report.page import page
+from reft_pl.evaluation.report.rankings import find_rankings
+from reft_pl.evaluation.report.runs import read_runs
+from reft_pl.evaluation.report.table import tables, to_markdown
+from reft_pl.evaluation.report.training_charts import learning_curves, status_charts
+
+
+def write_report(folders: Sequence[Path], output: Path) -> tuple[str, Path]:
+    """Write ``report.md`` and ``report.html`` of these run folders; returns the Markdown and the path of the page.
+
+    Raises:
+        UserError: a folder is none of a run, or holds a file that cannot be read.
+    """
+    runs = read_runs(folders)
+    rankings, notes = find_rankings(runs)
+    found = tables(runs, rankings)
+    charts = {
+        "accuracy": accuracy_against_k(runs, rankings),
+        "curves": learning_curves(runs),
+        "statuses": status_charts(runs),
+    }
+    markdown = "\n".join([*map(to_markdown, found), *(f"{note}\n" for note in notes)])
+    write_aside(output / "report.md", markdown)
+    path = output / "report.html"
+    write_aside(path, page(runs, found, notes, charts, browser_data(runs)))
+    return markdown, path

@@ -1,0 +1,123 @@
+"""What a run's files say about the weights in its ``hf/``, and about no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reft_pl.evaluation.files import read_predictions, read_results
+
+MAX_EXAMPLE_CHARACTERS = 2000
+_AT_K = re.compile(r"(voting|rerank|weighted|pass)@(\d+)")
+_ORDER = ("Top-1", "Voting", "Rerank", "Weighted", "Pass")
+_NOT_TESTS = ("train", "validation")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A share of questions in [0, 1], with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run, as far as it concerns the weights that ``description`` describes.
+
+    ``description`` is that of ``hf/reft.json``; ``config`` the run's config, empty where there is none; ``results`` the
+    sections of ``results.json``; ``example`` a right row of the predictions, with the name of its ``set``; ``sampling`` how
+    samples were drawn.
+    """
+
+    name: str
+    description: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    example: Mapping[str, Any] | None = None
+    sampling: Mapping[str, Any] | None = None
+
+    @property
+    def tests(self) -> dict[str, dict[str, Figure]]:
+        """The measured figures of each test set by name: ``Top-1``, ``Voting@k``, ..., of those at k the largest k."""
+        sets: dict[str, dict[str, Figure]] = {}
+        for name, entry in self.results.get("test", {}).items():
+            sets.setdefault(name, {})["Top-1"] = Figure(entry["top1"], *entry["interval95"])
+        for section in ("samples", "rerank", "reranked"):
+            for name, entry in self.results.get(section, {}).items():
+                if name not in _NOT_TESTS:
+                    sets.setdefault(name, {}).update(_at_largest_k(entry))
+        order = {kind: place for place, kind in enumerate(_ORDER)}
+        return {
+            name: dict(sorted(figures.items(), key=lambda item: order[item[0].partition("@")[0]]))
+            for name, figures in sets.items()
+            if figures
+        }
+
+    def questions(self, name: str) -> int | None:
+        """How many questions the figures of a test set are of, where that was written down."""
+        tested, *sampled = (self.results.get(section, {}).get(name, {}) for section in ("test", "samples", "rerank"))
+        counts = [tested.get("n"), *(entry.get("questions") for entry in sampled)]
+        return next((int(count) for count in counts if count is not None), None)
+
+
+def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
+    """Read a run's files, leaving out every figure that was measured on other weights than ``description`` says.
+
+    A figure says by its key ``weights`` on which it was measured; one without that key is taken to be of the run's own.
+
+    Raises:
+        UserError: ``results.json`` is broken.
+    """
+    weights = description.get("weights")
+    results = {name: _of_weights(section, weights) for name, section in read_results(run_dir).items()}
+    config = run_dir / "config.yaml"
+    return RunRecord(
+        run_dir.resolve().name,
+        description,
+        (yaml.safe_load(config.read_text(encoding="utf-8")) or {}) if config.is_file() else {},
+        results,
+        _right_prediction(run_dir, results.get("test", {})),
+        _sampling(run_dir, results.get("samples", {})),
+    )
+
+
+def _of_weights(section: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
+    if section.get("weights", weights) != weights:
+        return {}
+    return {
+        key: entry for key, entry in section.items() if not isinstance(entry, dict) or entry.get("weights", weights) == weights
+    }
+
+
+def _at_largest_k(entry: Mapping[str, Any]) -> dict[str, Figure]:
+    largest: dict[str, int] = {}
+    for match in filter(None, map(_AT_K.fullmatch, entry)):
+        largest[match[1]] = max(int(match[2]), largest.get(match[1], 0))
+    return {f"{kind.capitalize()}@{k}": Figure(*entry[f"{kind}@{k}"]) for kind, k in largest.items()}
+
+
+def _right_prediction(run_dir: Path, tests: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first right response of the tests, of those that are not too long to be shown."""
+    for name in tests:
+        path = run_dir / "predictions" / f"{name}.jsonl"
+        for row in read_predictions(path) if path.is_file() else ():
+            if row["correct"] and len(row["question"]) + len(row["response"]) <= MAX_EXAMPLE_CHARACTERS:
+                return {**row, "set": name}
+    return None
+
+
+def _sampling(run_dir: Path, samples: Mapping[str, Any]) -> dict[str, Any] | None:
+    for name in samples:
+        path = run_dir / "samples" / f"{name}.settings.json"
+        if name not in _NOT_TESTS and path.is_file():
+            settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return settings
+    return None

@@ -1,0 +1,39 @@
+"""Greedy Top-1 accuracy, accumulated over batches and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from reft_pl.evaluation.intervals import wilson_interval
+
+
+class Top1(Metric):
+    """Share of problems whose one greedy answer is right (fraction, 0 to 1)."""
+
+    full_state_update = False
+    higher_is_better = True
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, correct: Sequence[bool]) -> None:
+        """Add one verdict a problem."""
+        self.correct += sum(correct)
+        self.total += len(correct)
+
+    def compute(self) -> Tensor:
+        """Accuracy over everything seen since the last reset; 0 when nothing was."""
+        return self.correct / self.total.clamp(min=1)
+
+    def summary(self) -> dict[str, float | int | list[float]]:
+        """The figure with its count and 95% Wilson interval, for ``results.json``."""
+        correct, total = int(self.correct), int(self.total)
+        return {"top1": correct / max(1, total), "n": total, "interval95": list(wilson_interval(correct, total))}

@@ -1,0 +1,122 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reft_pl.errors import UserError
+from reft_pl.evaluation.report.rankings import find_rankings
+from reft_pl.evaluation.report.runs import read_runs
+from reft_pl.evaluation.report.table import Table, tables, to_markdown
+
+NewRun = Callable[[str], Any]
+
+
+def tables_of(*folders: Any) -> list[Table]:
+    runs = read_runs([getattr(folder, "folder", folder) for folder in folders])
+    return tables(runs, find_rankings(runs)[0])
+
+
+def test_a_row_holds_what_was_measured(sft: Any, reft: Any, reranker: Any) -> None:
+    (table,) = tables_of(sft, reft, reranker)
+    assert table.columns == {
+        "Top-1": "Top-1", "Voting": "Voting@4", "Rerank": "Rerank@4", "weighted": "weighted@4", "upper bound": "upper bound"
+    }  # fmt: skip
+    first, second = table.rows
+    assert (first.run, second.run) == ("sft", "re<i>ft & co")
+    assert set(first.figures) == {"Top-1"}
+    assert table.cell(first, "Rerank") == "-"
+    means = {column: figure.mean for column, figure in second.figures.items()}
+    # Of question 0 half of the samples are right (a tie of two and two), of question 1 none. The reranker likes the third best,
+    # which is wrong; by sum of scores the right answer has 0.7 against 1.0.
+    assert means == pytest.approx({"Top-1": 0.25, "Voting": 0.25, "upper bound": 0.5, "Rerank": 0.0, "weighted": 0.0})
+    assert second.remark == "ranked by reranker"
+
+
+def test_markdown_shows_names_as_they_are(reft: Any) -> None:
+    lines = to_markdown(*tables_of(reft)).splitlines()
+    assert lines[2] == "| run | Top-1 | Voting@4 | upper bound |"
+    assert lines[4].startswith(r"| re\<i\>ft \& co | 25.0% (10.0 to 90.0), 4 questions | 25.0% (0.0 to 74.0), 2 questions | ")
+
+
+def test_the_number_of_questions_is_said_once_where_it_is_one(sft: Any) -> None:
+    (table,) = tables_of(sft)
+    assert table.title == "ordinary (4 questions)"
+    assert table.cell(table.rows[0], "Top-1") == "50.0% (10.0 to 90.0)"
+
+
+def test_other_numbers_of_samples_are_said(new_run: NewRun) -> None:
+    a, b = new_run("a"), new_run("b")
+    a.sampled("ordinary", [a.question(0, "x", "y", right="rr")])
+    b.sampled("ordinary", [b.question(0, "x", "y", "z", right="rr")])
+    (table,) = tables_of(a, b)
+    assert table.columns["Voting"] == "Voting@n"
+    assert [table.cell(row, "Voting") for row in table.rows] == [
+        "100.0% (100.0 to 100.0), n = 2",
+        "100.0% (100.0 to 100.0), n = 3",
+    ]
+
+
+def test_what_is_sampled_to_learn_from_is_no_test_set(reft: Any) -> None:
+    reft.sampled("train", [reft.question(0, "x")])
+    assert [table.name for table in tables_of(reft)] == ["ordinary"]
+
+
+def test_a_reranker_finds_its_policy_from_any_folder(
+    reft: Any, reranker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = read_runs([reft.folder, reranker.folder])
+    for folder in (tmp_path, Path("/")):
+        monkeypatch.chdir(folder)
+        assert find_rankings(runs)[0][0].policy is runs[0]
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "runs")
+    linked = read_runs([link / "reranker", link / reft.folder.name])
+    assert find_rankings(linked)[0][0].policy is linked[1]
+    assert not os.fspath(linked[1].folder).startswith(str(tmp_path / "runs"))
+
+
+def test_a_reranker_whose_policy_is_not_there_has_its_own_row(sft: Any, reranker: Any) -> None:
+    (table,) = tables_of(sft, reranker)
+    assert table.rows[1].run == "reranker"
+    assert table.rows[1].remark == "ranks runs/re<i>ft & co/samples/ordinary.jsonl"
+    assert table.rows[1].figures["upper bound"].mean == 0.5
+
+
+def test_two_rerankers_are_two_rows(reft: Any, reranker: Any, new_run: NewRun) -> None:
+    other = new_run("other")
+    (other.folder / "results.json").write_text((reranker.folder / "results.json").read_text())
+    (table,) = tables_of(reft, reranker, other)
+    assert [row.remark for row in table.rows] == ["ranked by reranker", "ranked by other"]
+
+
+def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> None:
+    reft.sampled("ordinary", [reft.question(0, "a", "b", "c", "d", right="r"), reft.question(1, "d", "d", "e", "e", right="r")])
+    runs = read_runs([reft.folder, reranker.folder])
+    rankings, notes = find_rankings(runs)
+    assert rankings == []
+    assert "reranker ranked other samples than those that" in notes[0]
+    assert "Rerank" not in tables(runs, rankings)[0].columns
+
+
+def test_names_are_as_long_as_they_must_be(new_run: NewRun) -> None:
+    runs = [new_run(name) for name in ("1/sft", "2/sft", "2/ppo")]
+    for run in runs:
+        run.tested("ordinary", {"q": True})
+    folders = [run.folder for run in runs]
+    assert [run.name for run in read_runs(folders[1:])] == ["sft", "ppo"]
+    assert [run.name for run in read_runs([*folders, folders[0]])] == ["1/sft", "2/sft", "2/ppo"], "and each run stands once"
+
+
+def test_a_folder_that_is_none_of_a_run(new_run: NewRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no run folder .*nowhere"):
+        read_runs([tmp_path / "nowhere"])
+    empty = new_run("empty")
+    empty.stage("SFT")
+    with pytest.raises(UserError, match="empty holds nothing to report"):
+        read_runs([empty.folder])
+    (empty.folder / "results.json").write_text(json.dumps({"fit": {"batches": 1}}))
+    assert read_runs([empty.folder])[0].stage == "SFT"
