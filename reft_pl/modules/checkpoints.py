@@ -1,0 +1,169 @@
+"""When a run saves, what it resumes from, and what it leaves at its end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from reft_pl.data.loader import ProblemLoader
+from reft_pl.errors import UserError
+from reft_pl.evaluation.card import write_card
+from reft_pl.evaluation.files import forget_test, update_results
+from reft_pl.models.export import read_description
+from reft_pl.modules.stage_module import StageModule
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill never leaves half of one.
+
+    Lightning's own writer holds a second copy in memory and goes through the system's temporary folder, from where a move
+    to another disk is a copy again.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save ``checkpoint`` at ``path``, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        for leftover in path.parent.glob(f".{path.name}.*"):  # of runs that were killed while saving
+            leftover.unlink(missing_ok=True)
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt`` to resume from and ``checkpoints/best.ckpt`` by validation; exports the best to ``hf/``.
+
+    Args:
+        every_n_batches: Training batches (rollouts in PPO) between saves of ``last.ckpt``; validations save it too.
+        monitor: The validation figure that ``best.ckpt`` maximises.
+    """
+
+    def __init__(self, every_n_batches: int = 50, monitor: str = "val/top1") -> None:
+        if every_n_batches < 1:
+            raise UserError(f"checkpoints.every_n_batches is {every_n_batches}, but must be at least 1")
+        self.every_n_batches = every_n_batches
+        self.monitor = monitor
+        self.best_score: float | None = None
+        self.best_batch = 0
+        self._saved_batch = 0
+        self._loader_state: dict[str, Any] | None = None
+
+    @staticmethod
+    def folder(trainer: Trainer) -> Path:
+        """Where a run keeps its checkpoints."""
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note where the training data stand.
+
+        Lightning does so too, but does not restore it where it takes an epoch for finished, as after a second resume of a run
+        that validates in the middle of epochs.
+        """
+        if trainer.train_dataloader is not None:  # there is none yet while the initial weights are validated
+            checkpoint["reft_loader"] = cast("ProblemLoader[Any]", trainer.train_dataloader).state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember where the training data stood."""
+        self._loader_state = checkpoint.get("reft_loader")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on where the training data stood; what was saved needs no second save."""
+        self._saved_batch = self._batch(trainer)
+        if self._loader_state is not None:
+            cast("ProblemLoader[Any]", trainer.train_dataloader).load_state_dict(self._loader_state)
+            self._loader_state = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the axis of the curves at training batches done; Lightning's own count slips by one after some resumes."""
+        loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = loop.total_batch_idx
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save every n batches, but not just before a validation.
+
+        A run resumed from there would skip that validation; the save after it is as good.
+        """
+        loop = trainer.fit_loop
+        validation_follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+        if self._batch(trainer) % self.every_n_batches == 0 and not validation_follows and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best so far, then the last.
+
+        A whole validation before training (``trainer.num_sanity_val_steps: -1``) makes the initial weights the first best.
+        """
+        if trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.sanity_checking and trainer.num_sanity_val_steps != float("inf"):
+            return
+        if self.monitor not in trainer.callback_metrics:
+            given = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}")
+        score = float(trainer.callback_metrics[self.monitor])
+        # A run that goes on in another folder has no best there yet, whatever the checkpoint says.
+        known = self.best_score is not None and (self.folder(trainer) / "best.ckpt").exists()
+        if not known or score > cast("float", self.best_score):
+            self.best_score, self.best_batch = score, self._batch(trainer)
+            self._save_best(trainer)
+        if trainer.sanity_checking:
+            for logger in trainer.loggers:
+                logger.log_metrics({self.monitor: score}, step=0)
+        else:
+            self._save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what no validation saved; without any validation the last is the best."""
+        if trainer.fast_dev_run or self._batch(trainer) == 0:  # type: ignore[attr-defined]
+            return
+        if self._saved_batch != self._batch(trainer):
+            self._save_last(trainer)
+        if self.best_score is None or not (self.folder(trainer) / "best.ckpt").exists():
+            self._save_best(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the best weights back, write ``hf/`` and the run's figures."""
+        path = self.folder(trainer) / "best.ckpt"
+        if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
+            return
+        best = torch.load(path, map_location="cpu", weights_only=True)
+        pl_module.load_state_dict(best["state_dict"])
+        root = Path(trainer.default_root_dir)
+        pl_module.export(root / "hf")
+        figures = {"batches": self._batch(trainer), "epochs": trainer.current_epoch, "optimizer_steps": trainer.global_step}
+        if self.best_score is not None:
+            figures |= {"best": {self.monitor: self.best_score, "batch": self.best_batch}}  # type: ignore[dict-item]
+        update_results(root, "fit", {**figures, "weights": read_description(root / "hf").get("weights")})
+        write_card(root)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far travels with ``last.ckpt``."""
+        return {"best_score": self.best_score, "best_batch": self.best_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best so far."""
+        self.best_score, self.best_batch = state_dict["best_score"], state_dict["best_batch"]
+
+    def _batch(self, trainer: Trainer) -> int:
+        return trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+    def _save_best(self, trainer: Trainer) -> None:
+        forget_test(Path(trainer.default_root_dir))
+        trainer.save_checkpoint(self.folder(trainer) / "best.ckpt", weights_only=True)
+
+    def _save_last(self, trainer: Trainer) -> None:
+        self._saved_batch = self._batch(trainer)
+        trainer.save_checkpoint(self.folder(trainer) / "last.ckpt")

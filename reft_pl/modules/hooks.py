@@ -1,0 +1,75 @@
+"""Hooks that Lightning does not have: what happens inside one rollout-and-update iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from reft_pl.rollout.phases import Phase, PhaseTimer
+from reft_pl.types import Rollout
+
+__all__ = ["Phase", "PhaseDispatcher", "RolloutCallback"]
+
+
+class RolloutCallback(Callback):
+    """A Lightning callback that also hears of the phases of an iteration. Override what you need; every hook is a no-op.
+
+    A training step of PPO or online self-training is: ``rollout`` (sample completions), ``execute`` (run their programs),
+    ``score`` (log-probabilities, values, reference), ``on_rollout_end``, ``update`` (optimizer steps), ``on_update_end``.
+    Greedy evaluation has the first two phases as well, with ``trainer.validating`` or ``trainer.testing`` true.
+    """
+
+    def on_phase_start(self, trainer: Trainer, module: LightningModule, phase: Phase, total: int) -> None:
+        """A phase begins that consists of ``total`` sequences."""
+
+    def on_phase_progress(self, trainer: Trainer, module: LightningModule, phase: Phase, done: int) -> None:
+        """``done`` of the phase's sequences are finished."""
+
+    def on_phase_end(self, trainer: Trainer, module: LightningModule, phase: Phase, seconds: float) -> None:
+        """The phase took ``seconds`` of wall time."""
+
+    def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Rollout) -> None:
+        """Samples are executed, rewarded and scored; the weights are still those that sampled them."""
+
+    def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Mapping[str, float]) -> None:
+        """All optimizer steps on this rollout are done. ``statistics`` is what was logged, by its TensorBoard name."""
+
+
+class PhaseDispatcher(PhaseTimer):
+    """Times phases and tells the Trainer's ``RolloutCallback`` objects of them (and no other callback)."""
+
+    def __init__(self, module: LightningModule) -> None:
+        super().__init__()
+        self._module = module
+
+    @property
+    def callbacks(self) -> Iterator[RolloutCallback]:
+        """The Trainer's callbacks that know of rollouts."""
+        callbacks: Iterable[Callback] = getattr(self._module.trainer, "callbacks", ())
+        return (callback for callback in callbacks if isinstance(callback, RolloutCallback))
+
+    def on_start(self, phase: Phase, total: int) -> None:
+        """Pass it on."""
+        for callback in self.callbacks:
+            callback.on_phase_start(self._module.trainer, self._module, phase, total)
+
+    def on_progress(self, phase: Phase, done: int) -> None:
+        """Pass it on."""
+        for callback in self.callbacks:
+            callback.on_phase_progress(self._module.trainer, self._module, phase, done)
+
+    def on_end(self, phase: Phase, seconds: float) -> None:
+        """Pass it on."""
+        for callback in self.callbacks:
+            callback.on_phase_end(self._module.trainer, self._module, phase, seconds)
+
+    def rollout_end(self, rollout: Rollout) -> None:
+        """Dispatch ``on_rollout_end``."""
+        for callback in self.callbacks:
+            callback.on_rollout_end(self._module.trainer, self._module, rollout)
+
+    def update_end(self, statistics: Mapping[str, float]) -> None:
+        """Dispatch ``on_update_end``."""
+        for callback in self.callbacks:
+            callback.on_update_end(self._module.trainer, self._module, statistics)

@@ -1,0 +1,100 @@
+"""What SFT, PPO and self-training share: a policy that solves problems and is trained to solve more."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from reft_pl.data.batching import collate
+from reft_pl.evaluation.card import model_card
+from reft_pl.models.export import export_folder
+from reft_pl.models.lineage import inherited_metadata
+from reft_pl.models.micro_batches import split, take
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.scoring import score
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.solver_module import SolverModule
+from reft_pl.modules.stage_module import StageModule
+from reft_pl.rl.losses import token_cross_entropy
+from reft_pl.rl.masks import token_mean
+from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.seeds import counter_seed
+from reft_pl.sandbox.base import Sandbox
+from reft_pl.types import Problem, TokenBatch
+
+EXAMPLE = Problem("example", "A box holds 12 pencils. How many pencils do 4 such boxes hold?", 48.0)
+"""The question that shows the prompt form in exported folders; no dataset has it."""
+
+
+class PolicyModule(SolverModule, StageModule):
+    """Base of the stages that train a policy on problems. Subclasses write ``training_step``.
+
+    Args:
+        policy: The model to train and the precision to train it in.
+        optimizer: Makes the optimizer from the parameters.
+        schedule: How the learning rate moves.
+        gradient_clip_norm: Global norm to which gradients are clipped.
+        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once; memory, never results,
+            depends on it.
+        sampler: Writes completions; None is the in-process sampler.
+        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        seed: Run seed, from which every draw of this stage is derived.
+    """
+
+    def __init__(
+        self,
+        policy: PolicySettings,
+        optimizer: OptimizerCallable = MasterAdamW,
+        schedule: Schedule = Schedule(),
+        gradient_clip_norm: float = 1.0,
+        micro_batch_tokens: int = 4096,
+        sampler: Sampler | None = None,
+        sandbox: Sandbox | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(policy, sampler, sandbox, seed)
+        self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
+
+    @abstractmethod
+    def training_step(self, batch: list[Problem], batch_idx: int) -> None:
+        """Learn from one batch of problems."""
+
+    def annotated(self, problems: Sequence[Problem]) -> TokenBatch:
+        """The annotated solutions as one batch whose action mask selects the targets, [B, T]."""
+        examples = self.problems.examples(problems)
+        sequences, prompts = [e.ids for e in examples], [e.prompt_length for e in examples]
+        return collate(sequences, prompts, self.problems.codec.pad_id).to(self.device)
+
+    def cross_entropy(self, tokens: TokenBatch, weight: float = 1.0) -> Iterator[Tensor]:
+        """Micro-batch losses that sum to ``weight`` times the mean cross-entropy over the action tokens."""
+        n_tokens = int(tokens.action_mask.sum())
+        for rows in split(tokens, self.micro_batch_tokens):
+            micro = take(tokens, rows)
+            loss = token_cross_entropy(score(self.policy, micro).logprobs, micro.action_mask)
+            yield weight * token_mean(loss, micro.action_mask, n_tokens)
+
+    def train_with_dropout(self, step: int) -> None:
+        """Let dropout, where an architecture has it, draw from a seed of this step, so that a resumed run draws the same."""
+        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), 0) % 2**63)
+        self.policy.train()
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as it is now to a folder that ``transformers`` loads anywhere."""
+        codec, settings = self.problems.codec, self.policy_settings
+        description = {
+            "stage": self.stage,
+            "base": settings.init_from,
+            "from_scratch": settings.from_scratch,
+            **codec.description(),
+            "weights": self.weights,
+            "inherited": {} if settings.from_scratch else inherited_metadata(settings.init_from),
+            "example": {"question": EXAMPLE.question, "prompt": codec.prompt_text(EXAMPLE)},
+        }
+        card = model_card(Path(self.trainer.default_root_dir), description)
+        export_folder(self.policy, codec.tokenizer, folder, description, str(card))

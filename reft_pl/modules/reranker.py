@@ -1,0 +1,194 @@
+"""The reranker: a classifier of sampled solutions, which picks one of many at test time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torchmetrics import MeanMetric
+
+from reft_pl.data.candidates import Candidate, as_problem
+from reft_pl.data.sample_file import SampledQuestion
+from reft_pl.errors import UserError
+from reft_pl.evaluation.card import model_card
+from reft_pl.evaluation.curves import PerQuestion, reranking_figures, sampling_figures
+from reft_pl.evaluation.files import update_results, write_aside
+from reft_pl.models.classifier import load_classifier
+from reft_pl.models.fingerprint import weights_id
+from reft_pl.models.lineage import inherited_metadata
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.hooks import PhaseDispatcher
+from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.stage_module import StageModule
+from reft_pl.rollout.seeds import counter_seed
+
+
+class RerankerModule(StageModule):
+    """Learn to tell right solutions from wrong ones, and rank a question's samples by it (paper, section 4.3).
+
+    The data are sample files (``data.samples``): the different solutions that the warm-up policy sampled for each training
+    question, labelled by whether their executed answer is right. Validation is by rerank@n and not by loss, since ranking the
+    samples of one question is what it is for.
+
+    Args:
+        policy: The policy whose samples are ranked, on whose trunk the classifier begins; or a classifier.
+        optimizer: Makes the optimizer from the parameters.
+        schedule: How the learning rate moves.
+        gradient_clip_norm: Global norm to which gradients are clipped.
+        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once; memory, never results,
+            depends on it.
+        seed: Run seed, from which the classification head is drawn.
+    """
+
+    stage = "reranker"
+
+    def __init__(
+        self,
+        policy: PolicySettings,
+        optimizer: OptimizerCallable = MasterAdamW,
+        schedule: Schedule = Schedule("linear", warmup=0.1),
+        gradient_clip_norm: float = 1.0,
+        micro_batch_tokens: int = 4096,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
+        self.policy_settings = policy
+        self.seed = seed
+        self.phases = PhaseDispatcher(self)
+        self.figures = PerQuestion()
+        self.loss = MeanMetric()
+        self._tested: dict[int, list[tuple[SampledQuestion, list[float]]]] = {}
+
+    def configure_model(self) -> None:
+        """Load the classifier, or begin one on a policy's trunk."""
+        if not hasattr(self, "reranker"):
+            settings = self.policy_settings
+            self.reranker = Reranker(load_classifier(settings.init_from, settings.torch_dtype, self.seed))
+
+    @property
+    def weights(self) -> str:
+        """Names the weights that the classifier has now; every figure says of which it is."""
+        return weights_id(self.reranker.classifier)
+
+    # ---- learning
+
+    def setup(self, stage: str) -> None:
+        """Say what there is to learn from."""
+        if not self.problems.samples:
+            raise UserError("the reranker learns from sampled solutions: set data.samples, as configs/reranker.yaml does")
+        if stage == "fit":
+            found = self.problems.candidates
+            right = sum(candidate.right for candidate in found)
+            if right in (0, len(found)):
+                raise UserError(f"of {len(found)} training solutions {right} are right: there is nothing to tell apart")
+            questions = len({candidate.problem.id for candidate in found})
+            share = right / len(found)
+            rank_zero_info(f"training on {len(found):,} different solutions of {questions:,} questions, {share:.1%} right")
+            update_results(Path(self.trainer.default_root_dir), "data", {"solutions": len(found), "right": share})
+
+    def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
+        """One optimizer step on the batch's solutions."""
+        # Dropout, where an architecture has it, draws from here, so that a resumed run draws the same.
+        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), 0) % 2**63)
+        self.reranker.train()
+        right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
+        with self.phases.phase("update", len(batch)) as progress:
+            result = self.update(self.losses(self.sequences(batch), right))
+            progress.advance(len(batch))
+        statistics = {f"train/{name}": value for name, value in result.items()}
+        self.log_statistics({**statistics, **self.phases.take()})
+
+    def sequences(self, batch: Sequence[Candidate]) -> list[list[int]]:
+        """Question and solution of each candidate as tokens."""
+        return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
+
+    def losses(self, sequences: Sequence[Sequence[int]], right: Tensor) -> Iterator[Tensor]:
+        """Micro-batch losses that sum to the batch's mean cross-entropy."""
+        for rows in by_length(sequences, self.micro_batch_tokens):
+            logits = self.reranker([sequences[row] for row in rows])
+            yield F.cross_entropy(logits, right[rows], reduction="sum") / len(sequences)
+
+    # ---- ranking
+
+    def scores(self, item: SampledQuestion) -> list[float]:
+        """[n] probabilities that each sample is right; equal texts have equal ones."""
+        texts = list(dict.fromkeys(prediction.text for prediction in item.predictions))
+        sequences = self.problems.codec.joint_ids(as_problem(item), texts)
+        probabilities = torch.zeros(len(texts))
+        self.reranker.eval()
+        with torch.no_grad():
+            for rows in by_length(sequences, self.micro_batch_tokens):
+                logits = self.reranker([sequences[row] for row in rows])
+                probabilities[rows] = logits.softmax(-1)[:, RIGHT].cpu()
+        of_text = dict(zip(texts, probabilities.tolist(), strict=True))
+        return [of_text[prediction.text] for prediction in item.predictions]
+
+    def validation_step(self, batch: list[SampledQuestion], batch_idx: int) -> None:
+        """Rank the samples of held-out questions."""
+        for item in batch:
+            scores = self.scores(item)
+            self.figures.update(reranking_figures(item, scores))
+            right = torch.tensor(item.verdicts, dtype=torch.float32)
+            self.loss.update(F.binary_cross_entropy(torch.tensor(scores), right, reduction="none").to(self.device))
+
+    def on_validation_epoch_end(self) -> None:
+        """``val/rerank`` is rerank@n, which the best checkpoint maximises; the loss stands beside it."""
+        means = dict(zip(self.figures.names, self.figures.compute().tolist(), strict=True))
+        if means:
+            n = max(int(name.split("@")[1]) for name in means)
+            self.log("val/rerank", means[f"rerank@{n}"], prog_bar=True)
+            self.log("val/weighted", means[f"weighted@{n}"])
+            self.log("val/loss", self.loss.compute())
+        self.figures.reset()
+        self.loss.reset()
+
+    def test_step(self, batch: list[SampledQuestion], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Rank the samples of test questions."""
+        kept = self._tested.setdefault(dataloader_idx, [])
+        kept.extend((item, self.scores(item)) for item in batch)
+
+    def on_test_epoch_end(self) -> None:
+        """rerank@k, weighted voting, and what there was to choose from, into ``results.json`` and ``scores/``."""
+        run_dir, weights = Path(self.trainer.default_root_dir), self.weights
+        for index, name in enumerate(self.problems.test_names):
+            figures = PerQuestion()
+            ranked = self._tested.get(index, [])
+            for item, scores in ranked:
+                figures.update(reranking_figures(item, scores) | sampling_figures(item))
+            lines = (json.dumps({"item_id": item.id, "scores": scores}) + "\n" for item, scores in ranked)
+            write_aside(run_dir / "scores" / f"{name}.jsonl", "".join(lines))
+            n, summary = len(ranked[0][1]), figures.summary()
+            about = {"samples": self.problems.samples[name], "questions": len(ranked), "n": n, "weights": weights}
+            update_results(run_dir, "rerank", {name: {**about, **summary}})
+            self.log(f"test/rerank/{name}", summary[f"rerank@{n}"][0])
+        self._tested.clear()
+
+    # ---- what it leaves behind
+
+    def export(self, folder: Path) -> None:
+        """Write the classifier to a folder that ``AutoModelForSequenceClassification`` loads anywhere."""
+        codec = self.problems.codec
+        base = self.policy_settings.init_from
+        description = {"stage": self.stage, "base": base, **codec.description(), "weights": self.weights}
+        description["inherited"] = inherited_metadata(base)
+        card = model_card(Path(self.trainer.default_root_dir), description)
+        export_reranker(self.reranker, codec.tokenizer, folder, description, str(card))
+
+
+def by_length(sequences: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of the sequences in groups, longest first, whose rows times longest row stays within ``max_tokens``."""
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    start = 0
+    while start < len(order):
+        rows = max(1, max_tokens // len(sequences[order[start]]))
+        yield order[start : start + rows]
+        start += rows

@@ -1,0 +1,105 @@
+"""Sampling many solutions of every question: what voting, reranking and offline self-training are made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from reft_pl.data.sample_file import read_samples, sampled_question
+from reft_pl.errors import UserError
+from reft_pl.evaluation.at_k import MAX_SAMPLES
+from reft_pl.evaluation.curves import PerQuestion, sampling_figures
+from reft_pl.evaluation.files import update_results
+from reft_pl.evaluation.sample_store import SampleStore
+from reft_pl.models.fingerprint import fingerprint
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.solver_module import SolverModule
+from reft_pl.rollout.base import Sampler
+from reft_pl.sandbox.base import Sandbox
+from reft_pl.types import Problem, SamplingParams
+
+
+class SamplingModule(SolverModule):
+    """Write and execute n solutions of every question of ``data.predict`` with a trained policy.
+
+    Samples go to ``samples/<set>.jsonl`` of the run, one line a question, batch by batch. The same command goes on where it was
+    killed, and given several times at once (in other terminals, on other machines that share the folder) it shares the work.
+    When a file is complete, voting@k and pass@k go to ``results.json``.
+
+    Args:
+        policy: The model, and the precision to run it in.
+        n: Solutions a question.
+        temperature: At which they are sampled.
+        top_k: Only so many of the likeliest tokens may be drawn; 0 is all. The authors' samples had the library's default, 50.
+        top_p: Only the likeliest tokens up to this probability may be drawn.
+        sampler: Writes completions; None is the in-process sampler.
+        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        seed: Run seed, from which every draw is derived.
+    """
+
+    stage = "sampling"
+
+    def __init__(
+        self,
+        policy: PolicySettings,
+        n: int = 100,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 1.0,
+        sampler: Sampler | None = None,
+        sandbox: Sandbox | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(policy, sampler, sandbox, seed)
+        if not 1 <= n <= MAX_SAMPLES or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+            raise UserError(
+                f"model.n must lie between 1 and {MAX_SAMPLES}, top_p between 0 and 1, and temperature and top_k not below 0"
+            )
+        self.n = n
+        self.temperature = temperature
+        self.top_k = top_k
+        self.top_p = top_p
+        self.stores: list[SampleStore] = []
+
+    def on_predict_start(self) -> None:
+        """Open the files, before anything is sampled."""
+        folder = Path(self.trainer.default_root_dir) / "samples"
+        codec = self.problems.codec
+        settings = {
+            "model": fingerprint(self.policy),
+            "n": self.n,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            **codec.description(),
+        }
+        self.stores = []
+        for name, loader in zip(self.problems.predict_names, self.problems.predict_dataloader(), strict=True):
+            batches = loader.global_batches(0)
+            questions = {"questions": len(loader.problems), "batch_size": loader.batch_size}
+            self.stores.append(SampleStore(folder, name, [len(batch) for batch in batches], settings | questions))
+
+    def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Sample a batch of questions, unless that is done or another process is at it."""
+        store = self.stores[dataloader_idx]
+        with store.claim(batch_idx) as mine:
+            if mine:
+                params = SamplingParams(self.problems.codec.max_tokens, self.temperature, self.top_k, self.top_p)
+                samples = self.sample(batch, params, self.n)
+                self.phases.take()
+                groups = [samples[i : i + self.n] for i in range(0, len(samples), self.n)]
+                store.add(batch_idx, [sampled_question(group) for group in groups])
+
+    @rank_zero_only
+    def on_predict_end(self) -> None:
+        """Voting and pass@k of every complete file, into ``results.json``."""
+        for name, store in zip(self.problems.predict_names, self.stores, strict=True):
+            if store.finish():
+                figures = PerQuestion()
+                items = read_samples(store.path)
+                for item in items:
+                    figures.update(sampling_figures(item))
+                summary = {"questions": len(items), "n": self.n, **figures.summary(), "weights": self.weights}
+                update_results(Path(self.trainer.default_root_dir), "samples", {name: summary})

@@ -1,0 +1,132 @@
+"""What every stage that trains shares: an optimizer under a schedule, an update that cannot be poisoned, marked checkpoints."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.errors import UserError
+from reft_pl.modules.schedule import Schedule
+
+
+class StageModule(LightningModule):
+    """Base of what is trained.
+
+    Optimization is manual: one batch may take many optimizer steps, and each step many micro-batches.
+
+    Subclasses call ``configure_training`` when they are made, and write ``training_step`` and ``export``.
+    """
+
+    stage: ClassVar[str]
+    seed: int
+
+    def configure_training(
+        self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
+    ) -> None:
+        """Take over the settings of training.
+
+        Args:
+            optimizer: Makes the optimizer from the parameters.
+            schedule: How the learning rate moves.
+            gradient_clip_norm: Global norm to which gradients are clipped.
+            micro_batch_tokens: Bound on rows times longest row of what goes through the model at once.
+
+        Raises:
+            UserError: a bound is not positive.
+        """
+        if micro_batch_tokens < 1 or gradient_clip_norm <= 0:
+            raise UserError("micro_batch_tokens and gradient_clip_norm must be positive: check model.*")
+        self.automatic_optimization = False
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.gradient_clip_norm = gradient_clip_norm
+        self.micro_batch_tokens = micro_batch_tokens
+        self._rate = 0.0  # of the latest optimizer step
+
+    @property
+    def problems(self) -> ReasoningDataModule:
+        """The data module of this run."""
+        return cast("ReasoningDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the model as it is now to a folder that ``transformers`` loads anywhere."""
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimizer over what is trainable, with its schedule; stepped by ``update``."""
+        try:
+            optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        except ValueError as error:
+            raise UserError(f"the optimizer refuses its settings ({error}): check model.optimizer") from error
+        total = self.schedule_steps()
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def steps_per_batch(self) -> int:
+        """Optimizer steps that one full training batch takes."""
+        return 1
+
+    def schedule_steps(self) -> int:
+        """Optimizer steps in the whole learning-rate schedule."""
+        if self.schedule.epochs is not None:
+            return max(1, round(self.schedule.epochs * len(self.problems.train_dataloader()) * self.steps_per_batch()))
+        if self.trainer.max_steps > 0:
+            return self.trainer.max_steps
+        batches = self.trainer.estimated_stepping_batches
+        if batches == float("inf"):
+            if self.schedule.kind == "linear" or self.schedule.warmup:
+                raise UserError("the learning-rate schedule has no end: set model.schedule.epochs or trainer.max_epochs")
+            return 1
+        return max(1, int(batches) * self.steps_per_batch())
+
+    def update(self, losses: Iterable[Tensor]) -> dict[str, float]:
+        """One optimizer step on the sum of the losses of micro-batches, which are drawn one by one.
+
+        A loss or gradient that is not finite stops this step: the weights and the optimizer stay as they were. Returns
+        ``loss``, ``gradient_norm`` (before clipping) and ``skipped`` (0 or 1).
+        """
+        optimizer = cast("torch.optim.Optimizer", self.optimizers())
+        optimizer.zero_grad()
+        self._rate = optimizer.param_groups[0]["lr"]
+        total = torch.zeros((), device=self.device)
+        for loss in losses:
+            self.manual_backward(loss)
+            total += loss.detach().float()
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_norm)
+        finite = bool(torch.isfinite(total) & torch.isfinite(norm))
+        if finite:
+            optimizer.step()
+            cast("LambdaLR", self.lr_schedulers()).step()
+        else:
+            rank_zero_warn(f"skipped an optimizer step: loss {float(total)}, gradient norm {float(norm)}")
+        optimizer.zero_grad()
+        return {"loss": float(total), "gradient_norm": float(norm), "skipped": float(not finite)}
+
+    def log_statistics(self, statistics: Mapping[str, float]) -> None:
+        """Log the figures of one training batch under their TensorBoard names."""
+        self.log_dict({**statistics, "lr": self._rate}, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark the checkpoint with the stage that wrote it."""
+        checkpoint["reft_stage"] = self.stage
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another stage: its optimizer and counters mean nothing here."""
+        stage = checkpoint.get("reft_stage", "another program")
+        if stage != self.stage:
+            raise UserError(
+                f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
+                f"--model.policy.init_from to the hf/ folder of that run"
+            )

@@ -1,0 +1,158 @@
+"""The invariants of one PPO iteration, on a real Trainer and a model of a few thousand weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.data.stories.source import StorySource
+from reft_pl.formats import PythonProgram
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules import PPOModule, RolloutCallback
+from reft_pl.reward.base import RewardFunction
+from reft_pl.types import Sample, ScoredRollout, StopReason
+
+
+class Recorder(RolloutCallback):
+    """Keeps what the hooks were told, and the weights before the first update."""
+
+    def __init__(self) -> None:
+        self.rollouts: list[ScoredRollout] = []
+        self.statistics: list[dict[str, float]] = []
+        self.phases: list[str] = []
+        self.before: dict[str, torch.Tensor] = {}
+
+    def on_phase_start(self, trainer: Trainer, module: LightningModule, phase: Any, total: int) -> None:
+        self.phases.append(phase)
+
+    def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Any) -> None:
+        self.rollouts.append(rollout)
+        self.before = self.before or {k: v.clone() for k, v in module.state_dict().items()}
+
+    def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Any) -> None:
+        self.statistics.append(dict(statistics))
+
+
+class RewardFor(RewardFunction):
+    """A number a sample that depends on what was written, so that advantages differ; or always the same one."""
+
+    def __init__(self, constant: float | None = None) -> None:
+        self.constant = constant
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        return [sum(s.completion.token_ids) % 7 / 7 if self.constant is None else self.constant for s in samples]
+
+
+def iterate(folder: Path, micro_model: Path, batches: int = 1, **settings: Any) -> tuple[PPOModule, Recorder]:
+    """Train for some batches of eight problems with short completions."""
+    recorder = Recorder()
+    settings = {"reward": RewardFor(), "ppo_epochs": 1, "optimizer": lambda p: MasterAdamW(p, lr=1e-3)} | settings
+    module = PPOModule(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
+    data = ReasoningDataModule(
+        train=[StorySource("train", 8 * batches)],
+        format=PythonProgram(),
+        tokenizer=str(micro_model),
+        batch_size=8,
+        max_prompt_tokens=190,
+        max_tokens=195,
+        cache_dir=str(folder / "cache"),
+    )
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=1, callbacks=[recorder], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return module, recorder
+
+
+def test_before_any_update_the_ratio_is_one_and_the_kl_is_zero(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model)
+    (statistics,) = recorder.statistics
+    assert statistics["update/ratio"] == pytest.approx(1, abs=1e-5)
+    assert statistics["update/ratio_max"] == pytest.approx(1, abs=1e-5)
+    assert statistics["update/clip_fraction"] == 0
+    assert statistics["rollout/kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_after_an_update_they_are_not(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model, batches=2, ppo_epochs=3)
+    assert recorder.statistics[0]["update/ratio_max"] > 1.0001
+    assert abs(recorder.statistics[1]["rollout/kl"]) > 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_samplers_logprobs_are_the_scorers(temperature: float, tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model, temperature=temperature)
+    (rollout,) = recorder.rollouts
+    for row, sample in enumerate(rollout.samples):
+        scored = rollout.logprobs[row][rollout.tokens.action_mask[row]]
+        torch.testing.assert_close(scored, torch.tensor(sample.completion.logprobs), atol=1e-4, rtol=0)
+
+
+def test_actions_are_the_sampled_tokens_and_nothing_else(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model)
+    (rollout,) = recorder.rollouts
+    assert {s.completion.stop for s in rollout.samples} >= {StopReason.LENGTH}, "an untrained model is cut off"
+    for row, sample in enumerate(rollout.samples):
+        positions = rollout.tokens.action_mask[row].nonzero().squeeze(1)
+        assert rollout.tokens.input_ids[row, positions + 1].tolist() == list(sample.completion.token_ids)
+
+
+def test_results_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Path) -> None:
+    weights = []
+    for tokens in (10_000, 400, 1):
+        module, _ = iterate(tmp_path / str(tokens), micro_model, micro_batch_tokens=tokens, minibatch_size=4)
+        weights.append({k: v.clone() for k, v in module.state_dict().items()})
+    start = iterate(tmp_path / "start", micro_model, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))[0].state_dict()
+    for other in weights[1:]:
+        changes = [(weights[0][k] - start[k], other[k] - start[k]) for k in start]
+        distance = sum(float((a - b).square().sum()) for a, b in changes) ** 0.5
+        size = sum(float(a.square().sum()) for a, _ in changes) ** 0.5
+        assert size > 1e-2, "the weights moved at all"
+        # Adam divides by the gradient's size, which amplifies rounding where a gradient is near zero.
+        assert distance < 1e-3 * size
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path, micro_model: Path) -> None:
+    module, recorder = iterate(tmp_path, micro_model, reward=RewardFor(float("nan")), ppo_epochs=2)
+    assert recorder.statistics[0]["update/skipped"] == 2
+    assert module.trainer.global_step == 0
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, recorder.before[name]), name
+
+
+def test_a_separate_value_model_learns_beside_the_policy(tmp_path: Path, micro_model: Path) -> None:
+    module, recorder = iterate(tmp_path, micro_model, separate_value_model=True, batches=2)
+    changed = {k.split(".")[1] for k, v in module.state_dict().items() if not torch.equal(v, recorder.before[k])}
+    assert changed == {"lm", "value_trunk", "value_head"}
+    assert torch.isfinite(recorder.rollouts[-1].values).all()
+
+
+def test_several_samples_a_problem_stand_together(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model, samples_per_problem=3)
+    (rollout,) = recorder.rollouts
+    ids = [sample.problem.id for sample in rollout.samples]
+    assert ids == [problem for problem in dict.fromkeys(ids) for _ in range(3)]
+    assert len({sample.completion.token_ids for sample in rollout.samples[:3]}) > 1
+
+
+def test_the_phases_of_an_iteration_come_in_order(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model)
+    assert recorder.phases == ["rollout", "execute", "score", "update"]
+    statistics = recorder.statistics[0]
+    assert {f"seconds/{phase}" for phase in recorder.phases} <= statistics.keys()
+    fractions = [value for name, value in statistics.items() if name.startswith("status/")]
+    assert sum(fractions) == pytest.approx(1)
+
+
+def test_the_reference_is_neither_trained_nor_saved(tmp_path: Path, micro_model: Path) -> None:
+    module, recorder = iterate(tmp_path, micro_model)
+    assert not any("reference" in name for name in module.state_dict())
+    before = {k.removeprefix("policy."): v for k, v in recorder.before.items()}
+    for name, weight in module.reference.state_dict().items():
+        assert torch.equal(weight, before[name]), name

@@ -1,0 +1,152 @@
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from reft_pl.cli import main
+from reft_pl.data.candidates import candidates
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
+from reft_pl.modules.reranker import by_length
+
+Overlay = Callable[..., str]
+
+
+def item(index: int, kinds: Sequence[str]) -> SampledQuestion:
+    """Samples whose text tells whether they are right: ``r``ight, ``w``rong, ``n``o answer."""
+    bodies = {"r": "    return a + b", "w": "    return a * b", "n": "    return c"}
+    answers = {"r": float(index), "w": index + 1.0, "n": None}
+    predictions = [
+        Prediction(f"def solution():\n    x = {i}\n{bodies[kind]}", answers[kind], kind == "r") for i, kind in enumerate(kinds)
+    ]
+    return SampledQuestion(f"q_{index}", f"What is number {index}?", float(index), tuple(predictions))
+
+
+def write(path: Path, numbers: range) -> str:
+    draw = random.Random(0)
+    path.write_text("".join(to_line(item(i, draw.choices("rwn", k=6))) for i in numbers))
+    return str(path)
+
+
+@pytest.fixture
+def arguments(overlay: Overlay, tmp_path: Path) -> list[str]:
+    """A reranker on the trunk of a barely trained policy, with samples that are easy to tell apart."""
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
+    config = {
+        "run_dir": str(tmp_path / "reranker"),
+        "model": {
+            "init_args": {
+                "policy": {"init_from": str(tmp_path / "sft" / "hf")},
+                "optimizer": {"init_args": {"lr": 1e-2}},
+                "micro_batch_tokens": 400,
+            }
+        },
+        "data": {
+            "samples": {
+                "train": write(tmp_path / "train.jsonl", range(20)),
+                "validation": write(tmp_path / "validation.jsonl", range(30, 38)),
+                "ordinary": write(tmp_path / "ordinary.jsonl", range(40, 50)),
+                "unseen": write(tmp_path / "unseen.jsonl", range(50, 54)),
+            },
+            "batch_size": 12,
+        },
+        "trainer": {"max_epochs": 6, "check_val_every_n_epoch": 3},
+    }
+    path = tmp_path / "reranker.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["--config", "configs/reranker.yaml", "--config", str(path)]
+
+
+def test_it_learns_to_pick_the_right_sample(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["fit", *arguments]) == 0
+    run = tmp_path / "reranker"
+    results = json.loads((run / "results.json").read_text())
+    assert results["data"]["solutions"] == 120
+    assert "training on 120 different solutions of 20 questions" in caplog.text
+    assert results["fit"]["best"]["val/rerank"] > 0.8
+    assert main(["test", *arguments]) == 0
+    figures = json.loads((run / "results.json").read_text())["rerank"]
+    assert set(figures) == {"ordinary", "unseen"}
+    ordinary = figures["ordinary"]
+    assert ordinary["questions"] == 10
+    assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "where there is a right one it is picked"
+    assert ordinary["rerank@1"] == pytest.approx(ordinary["pass@1"])
+    assert "ordinary: 6 samples of 10 questions, rerank " in capsys.readouterr().out
+    scores = [json.loads(line) for line in (run / "scores" / "ordinary.jsonl").read_text().splitlines()]
+    assert len(scores) == 10
+    assert all(len(row["scores"]) == 6 for row in scores)
+
+    card = ModelCard.load(run / "hf" / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    assert {"Rerank@6", "Weighted@6", "Voting@6", "Pass@6"} == {result.metric_name for result in card.data.eval_results}
+    assert "120 different solutions to learn from" in card.text
+
+    # The export is a classifier that anyone can load, and says what ours said.
+    model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
+    assert model.config.id2label == {0: "wrong", 1: "right"}
+    tokenizer = AutoTokenizer.from_pretrained(run / "hf")
+    first = json.loads((tmp_path / "ordinary.jsonl").read_text().splitlines()[0])
+    text = f"Question:\n{first['question']}\nAnswer reasoning:\n{first['predictions'][0]['completion']}"
+    logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits
+    assert logits.softmax(-1)[0, 1].item() == pytest.approx(scores[0]["scores"][0], abs=1e-5)
+
+    # And what it ranks can be a run's own classifier folder.
+    again = ["--ckpt_path", str(run / "hf"), "--run_dir", str(tmp_path / "again")]
+    assert main(["test", *arguments, *again]) == 0
+    (other,) = (tmp_path / "again").rglob("results.json")
+    assert json.loads(other.read_text())["rerank"]["ordinary"]["rerank@6"] == ordinary["rerank@6"]
+
+
+def test_questions_that_are_evaluated_on_are_not_trained_on(
+    arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "unseen.jsonl", range(5))
+    assert main(["fit", *arguments, "--trainer.max_epochs", "1"]) == 0
+    assert "left out 5 of 20 questions that are evaluated on" in caplog.text
+
+
+def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.jsonl").write_text(to_line(item(1, "www")))
+    assert main(["fit", *arguments]) == 2
+    assert "of 3 training solutions 0 are right" in capsys.readouterr().err
+    (tmp_path / "train.jsonl").write_text(to_line(item(1, "rwn")) + to_line(item(2, "rw")))
+    assert main(["fit", *arguments]) == 2
+    assert "between 2 and 3 samples a question" in capsys.readouterr().err
+    (tmp_path / "train.jsonl").unlink()
+    assert main(["fit", *arguments]) == 2
+    assert "reft-pl predict --config configs/sample.yaml" in capsys.readouterr().err
+
+
+def test_candidates_are_the_different_solutions() -> None:
+    same = Prediction("def solution():\n    return 1", 1.0, True)
+    found = candidates([SampledQuestion("q", "?", 1.0, (same, same, Prediction("x", None, False)))])
+    assert [(c.text, c.right) for c in found] == [(same.text, True), ("x", False)]
+
+
+def test_groups_are_bounded_and_complete() -> None:
+    sequences = [[0] * n for n in (3, 9, 1, 4, 4)]
+    groups = list(by_length(sequences, 9))
+    assert sorted(i for group in groups for i in group) == [0, 1, 2, 3, 4]
+    assert groups == [[1], [3, 4], [0, 2]]
+    assert all(len(g) * len(sequences[g[0]]) <= 9 for g in groups)
+
+
+def test_losses_of_micro_batches_sum_to_the_mean(micro_model: Path) -> None:
+    from reft_pl.models.settings import PolicySettings
+    from reft_pl.modules import RerankerModule
+
+    def stub(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.tensor([[float(len(s)), 1.0] for s in sequences])
+
+    module = RerankerModule(PolicySettings(str(micro_model)), micro_batch_tokens=5)
+    module.__dict__["reranker"] = stub
+    sequences, right = [[1, 2, 3], [1], [1, 2]], torch.tensor([1, 0, 1])
+    whole = torch.nn.functional.cross_entropy(stub(sequences), right)
+    assert sum(module.losses(sequences, right)).item() == pytest.approx(whole.item())

@@ -1,0 +1,141 @@
+"""A run that is killed and resumed ends with the weights of one that was not."""
+
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GPT2Config
+
+from reft_pl.cli import main
+
+Overlay = Callable[..., str]
+
+REWARD = """
+from reft_pl.reward.base import RewardFunction
+
+
+class LengthReward(RewardFunction):
+    def score(self, samples):
+        return [len(sample.completion.token_ids) / 100 for sample in samples]
+"""
+
+
+def command(stage: str, overlay: str, run_dir: Path) -> list[str]:
+    code = "import sys; from reft_pl.cli import main; sys.exit(main())"
+    return [
+        sys.executable,
+        "-c",
+        code,
+        "fit",
+        "--config",
+        f"configs/{stage}.yaml",
+        "--config",
+        overlay,
+        "--run_dir",
+        str(run_dir),
+    ]
+
+
+def last(run_dir: Path) -> dict[str, object]:
+    checkpoint: dict[str, object] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, optimizer, schedule and best score are bitwise equal, and so is what was exported and logged."""
+    one, other = last(a), last(b)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+        assert flat(one[part]) == flat(other[part]), part
+    axis = "/fit_loop/epoch_loop.state_dict/_batches_that_stepped"
+    assert flat(one["loops"])[axis] == flat(other["loops"])[axis], "the curves' axis"
+    assert (a / "hf" / "model.safetensors").read_bytes() == (b / "hf" / "model.safetensors").read_bytes()
+    if (a / "rollouts.jsonl").exists():
+        assert (a / "rollouts.jsonl").read_bytes() == (b / "rollouts.jsonl").read_bytes()
+
+
+def flat(value: object, key: str = "") -> dict[str, object]:
+    """Leaves of a nested structure; tensors as bytes."""
+    if isinstance(value, dict):
+        return {k: v for name, child in value.items() for k, v in flat(child, f"{key}/{name}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for i, child in enumerate(value) for k, v in flat(child, f"{key}/{i}").items()}
+    if isinstance(value, torch.Tensor):
+        return {key: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()}
+    return {key: value}
+
+
+def with_dropout(tokenizer_from: Path, folder: Path) -> Path:
+    """A GPT-2 of a few thousand weights with the tokenizer of another folder; weights are drawn when it is loaded."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_from)
+    tokenizer.save_pretrained(folder)
+    size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}
+    GPT2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **size).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "trainer", "dropout"),
+    [
+        ("sft", {"max_epochs": 4, "check_val_every_n_epoch": 2}, False),
+        ("sft", {"max_epochs": 4, "check_val_every_n_epoch": 2}, True),
+        ("ppo", {"max_epochs": 4, "check_val_every_n_epoch": 2}, False),
+        ("ppo", {"max_epochs": 3, "check_val_every_n_epoch": 1, "val_check_interval": 2}, False),
+    ],
+    ids=["sft", "sft-dropout", "ppo", "ppo-validated-mid-epoch"],
+)
+def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
+    stage: str,
+    trainer: dict[str, int],
+    dropout: bool,
+    overlay: Overlay,
+    micro_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kill -9 at five random moments, whatever is going on: start-up, rollout, update, validation, saving, export."""
+    init_from = None
+    if stage == "ppo":
+        assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
+        init_from = tmp_path / "sft" / "hf"
+    model: dict[str, Any] = {}
+    if dropout:  # Llama has none
+        gpt2 = with_dropout(micro_model, tmp_path / "gpt2")
+        model = {"init_args": {"policy": {"init_from": str(gpt2), "from_scratch": True}}}
+    if stage == "ppo":  # an untrained model earns nothing, and learns nothing from that
+        (tmp_path / "resume_reward.py").write_text(REWARD)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        model = {"init_args": {"reward": {"class_path": "resume_reward.LengthReward"}, "minibatch_size": 2}}
+    config = overlay(stage, init_from=init_from, trainer=trainer, model=model)
+    start = time.monotonic()
+    subprocess.run(command(stage, config, tmp_path / "whole"), check=True, capture_output=True)
+    seconds = time.monotonic() - start
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"moments drawn with seed {seed}")
+    moments = random.Random(seed)
+    kills = 0
+    while kills < 5:
+        process = subprocess.Popen(
+            command(stage, config, tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(moments.uniform(0.2, 0.7) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:  # it came to its end before enough kills: begin again
+            shutil.rmtree(tmp_path / "killed")
+            kills = 0
+    done = subprocess.run(command(stage, config, tmp_path / "killed"), check=True, capture_output=True, text=True)
+    assert re.search(r"resuming from|Epoch|epoch", done.stdout + done.stderr)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")

@@ -1,0 +1,114 @@
+"""Offline and online self-training, from the command line and by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from reft_pl.cli import main
+from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
+from reft_pl.data.self_training import SelfTraining
+from reft_pl.data.stories.source import StorySource
+from reft_pl.formats import PythonProgram
+
+Overlay = Callable[..., str]
+
+REWARD = """
+from reft_pl.reward.base import RewardFunction
+
+
+class EveryOther(RewardFunction):
+    def score(self, samples):
+        return [float(i % 2) for i in range(len(samples))]
+"""
+
+
+def wrong_and_right(problem, *bodies):
+    texts = [f'def solution():\n    """x"""\n{body}' for body in bodies]
+    predictions = [Prediction(texts[0], 1.0, False), *(Prediction(text, problem.answer, True) for text in texts[1:])]
+    return SampledQuestion(problem.id, problem.question, problem.answer, tuple(predictions), problem.solution)
+
+
+def test_offline_takes_the_first_different_right_samples_and_the_annotated_one(tmp_path):
+    source = StorySource("train", 3)
+    first, second, third = source.load()
+    twice = "    return 2\n\nprint('never run')"
+    repeated = ("    return 1", twice, twice, "    return 3", "    return 4")
+    items = [
+        wrong_and_right(first, *repeated),
+        SampledQuestion(second.id, second.question, second.answer, (Prediction(second.solution, second.answer, True),)),
+    ]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(map(to_line, items)))
+    problems = SelfTraining(source, str(file), per_question=2).load()
+    assert [p.id for p in problems] == [first.id, f"{first.id}+1", f"{first.id}+2", second.id, third.id]
+    targets = [PythonProgram().target_text(p) for p in problems]
+    assert targets[1].endswith('"""\n    return 2')
+    assert targets[2].endswith('"""\n    return 3')
+
+
+def test_samples_of_other_questions_are_refused(tmp_path, capsys, overlay):
+    problem = StorySource("train", 1).load()[0]
+    item = SampledQuestion(problem.id, "another question", 1.0, (Prediction("x", 1.0, True),))
+    (tmp_path / "train.jsonl").write_text(to_line(item))
+    annotated = {"class_path": "StorySource", "init_args": {"split": "train", "size": 4}}
+    source = {"class_path": "SelfTraining", "init_args": {"annotated": annotated, "samples": str(tmp_path / "train.jsonl")}}
+    config = overlay("offline", data={"train": [source]})
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", config]) == 2
+    assert "has another question" in capsys.readouterr().err
+
+
+def test_online_from_the_command_line(overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "every_other.py").write_text(REWARD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
+    model = {"init_args": {"reward": {"class_path": "every_other.EveryOther"}, "minibatch_size": 2, "inner_epochs": 2}}
+    config = overlay("online", init_from=tmp_path / "sft" / "hf", trainer={"max_epochs": 1}, model=model)
+    assert main(["fit", "--config", "configs/online_self_training.yaml", "--config", config]) == 0
+    assert main(["test", "--config", "configs/online_self_training.yaml", "--config", config]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "online" / "rollouts.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    assert sum(row["reward"] for row in rows) == 6
+    assert json.loads((tmp_path / "online" / "results.json").read_text())["fit"]["optimizer_steps"] == 3 * 2 * 2
+
+
+@pytest.fixture
+def online(micro_model, tmp_path, monkeypatch):
+    """A module in a state to compute losses, on four problems."""
+    from types import SimpleNamespace
+
+    from reft_pl.models.settings import PolicySettings
+    from reft_pl.modules import OnlineSelfTrainingModule
+
+    module = OnlineSelfTrainingModule(
+        PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), micro_batch_tokens=150
+    )
+    data = ReasoningDataModule(
+        train=[StorySource("train", 4)], format=PythonProgram(), tokenizer=str(micro_model), max_tokens=200,
+        max_prompt_tokens=190, cache_dir=str(tmp_path),
+    )  # fmt: skip
+    data.setup("fit")
+    module._trainer = SimpleNamespace(datamodule=data, training=False, current_epoch=0, callbacks=[])
+    module.configure_model()
+    return module
+
+
+def test_the_loss_is_half_of_each_mean_and_a_missing_half_stays_missing(online):
+    problems = online.problems.train_problems
+    rollout = online.collect(problems)
+    rollout = type(rollout)(rollout.samples, rollout.tokens, torch.tensor([1.0, 0.1, 1.0, 0.0]))
+    total = sum(online.losses(problems, rollout, [0, 1, 2, 3])).item()
+
+    def mean(tokens, rows):
+        logits = online.policy.lm(tokens.input_ids[rows], attention_mask=tokens.attention_mask[rows].long()).logits
+        logprobs = logits[:, :-1].log_softmax(-1).gather(-1, tokens.input_ids[rows][:, 1:, None])[..., 0]
+        return -logprobs[tokens.action_mask[rows][:, :-1]].mean()
+
+    annotated = online.annotated(problems)
+    expected = 0.5 * mean(rollout.tokens, [0, 2]) + 0.5 * mean(annotated, [0, 1, 2, 3])
+    assert total == pytest.approx(expected.item(), rel=1e-5)
+    alone = sum(online.losses(problems, rollout, [1, 3])).item()
+    assert alone == pytest.approx(0.5 * mean(online.annotated([problems[1], problems[3]]), [0, 1]).item(), rel=1e-5)
