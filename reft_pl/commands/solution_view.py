@@ -1,0 +1,101 @@
+"""How a solution is shown: to a person, with the program highlighted on a terminal, or to a program, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+
+from reft_pl.formats.base import CoTFormat
+from reft_pl.formats.parsing import answer_text
+from reft_pl.formats.printable import printable
+from reft_pl.rollout.solver import Solution
+from reft_pl.types import ExecutionResult
+
+
+def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
+    """Print a solution; colours and styles go to a terminal only."""
+    lines = Text()
+    if with_question:
+        lines.append("question: ", "bold").append(printable(solution.chosen.problem.question)).append("\n\n")
+    program = _program(solution, form)
+    text = printable(solution.chosen.text if program is None else program).strip("\n")
+    lines.append_text(Text(text) if program is None else _highlighted(text)).append("\n\n")
+    lines.append("answer: ", "bold").append(_answer(solution), "bold green")
+    lines.append("\nstatus: ", "bold").append(_status(solution.chosen.result))
+    if len(solution.samples) > 1:
+        lines.append("\nvotes:", "bold").append("".join(f"\n{count:6}  {what}" for count, what in _votes(solution)))
+    _print(lines.append("\n" if with_question else ""))
+
+
+def as_json(solution: Solution, form: CoTFormat) -> str:
+    """A solution as one line of JSON, in ASCII.
+
+    Keys: ``question``; ``answer`` (null where there is none), ``status``, ``detail``, ``program`` (null where none was run) and
+    ``response`` of the chosen sample; ``samples``, their number; ``votes``, a list of ``answer`` and ``count``; ``statuses``,
+    counts of all samples.
+    """
+    chosen, answers = solution.chosen, solution.answers
+    record = {
+        "question": chosen.problem.question,
+        "answer": answers[solution.samples.index(chosen)],
+        "status": chosen.result.status.value,
+        "detail": chosen.result.detail,
+        "program": _program(solution, form),
+        "response": chosen.text,
+        "samples": len(solution.samples),
+        "votes": [{"answer": answers[group[0]], "count": len(group)} for group in solution.votes],
+        "statuses": Counter(sample.result.status.value for sample in solution.samples),
+    }
+    return json.dumps(record)
+
+
+def _program(solution: Solution, form: CoTFormat) -> str | None:
+    chosen = solution.chosen
+    return form.program(chosen.problem, chosen.text) if form.runs_programs else None
+
+
+def _answer(solution: Solution) -> str:
+    groups, answers = solution.votes, solution.answers
+    if not groups:
+        return "none"
+    answer = _shown(answers[groups[0][0]])
+    count = f" ({len(groups[0])} of {len(answers)} samples)" if len(answers) > 1 else ""
+    return answer + count
+
+
+def _shown(answer: float | str | None) -> str:
+    return "none" if answer is None else answer_text(float(answer) if isinstance(answer, int) else answer)
+
+
+def _status(result: ExecutionResult) -> str:
+    detail = printable(result.detail).replace("\n", "\\n")
+    return f"{result.status.value} ({detail})" if detail else result.status.value
+
+
+def _votes(solution: Solution) -> list[tuple[int, str]]:
+    """Every answer with its count, then what became of the samples that have none."""
+    answers = solution.answers
+    counted = [(len(group), _shown(answers[group[0]])) for group in solution.votes]
+    failed = Counter(
+        sample.result.status.value for sample, answer in zip(solution.samples, answers, strict=True) if answer is None
+    )
+    return counted + [(count, f"no answer: {status}") for status, count in failed.most_common()]
+
+
+def _highlighted(program: str) -> Text:
+    # Not the Syntax object itself: it fills every line with blanks up to the width of the terminal.
+    text = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(program)
+    text.rstrip()
+    return text
+
+
+def _print(text: Text) -> None:
+    if sys.stdout.isatty():
+        Console().print(text, soft_wrap=True)
+    else:
+        print(text.plain, flush=True)

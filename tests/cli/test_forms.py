@@ -1,0 +1,97 @@
+"""The other ways to state problems, each trained and tested for a moment from the command line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reft_pl.cli import main
+
+Overlay = Callable[..., str]
+
+
+def write_questions(path: Path, numbers: range, *, solutions: bool) -> str:
+    rows = [{"problem": f"What is {i} + {i}?", "target": 2 * i, "why": f"{i} + {i} = {2 * i}."} for i in numbers]
+    path.write_text("".join(json.dumps(row if solutions else row | {"why": None}) + "\n" for row in rows))
+    return str(path)
+
+
+def source(path: str) -> dict[str, object]:
+    fields = {"question": "problem", "answer": "target", "solution": "why"}
+    return {"class_path": "HFDatasetSource", "init_args": {"path": path, **fields}}
+
+
+def test_natural_language_from_jsonl_with_a_field_mapping(overlay: Overlay, tmp_path: Path) -> None:
+    data = {
+        "train": [source(write_questions(tmp_path / "train.jsonl", range(12), solutions=True))],
+        "validation": None,
+        "holdout": 4,
+        "test": {"sums": source(write_questions(tmp_path / "test.jsonl", range(12, 20), solutions=False))},
+        "format": {"class_path": "NaturalLanguage"},
+    }
+    config = overlay("nl", trainer={"max_epochs": 1}, data=data)
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", config]) == 0
+    assert main(["test", "--config", "configs/sft.yaml", "--config", config]) == 0
+    description = json.loads((tmp_path / "nl" / "hf" / "reft.json").read_text())
+    assert description["format"]["class_path"].endswith("NaturalLanguage")
+
+
+def test_ppo_from_a_chat_model_on_questions_without_solutions(overlay: Overlay, micro_model: Path, tmp_path: Path) -> None:
+    instruct = tmp_path / "instruct"
+    shutil.copytree(micro_model, instruct)
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}<assistant> "
+    (instruct / "chat_template.jinja").write_text(template)
+    data = {
+        "train": [source(write_questions(tmp_path / "train.jsonl", range(12), solutions=False))],
+        "validation": None,
+        "holdout": 4,
+        "test": {"sums": source(write_questions(tmp_path / "test.jsonl", range(12, 20), solutions=False))},
+        "format": {"class_path": "Chat", "init_args": {"answer_pattern": "boxed"}},
+    }
+    untrained = {"init_args": {"policy": {"from_scratch": True}}}
+    config = overlay("chat", init_from=instruct, data=data, model=untrained, trainer={"max_epochs": 1})
+    assert main(["fit", "--config", "configs/ppo.yaml", "--config", config]) == 0
+    assert (tmp_path / "chat" / "rollouts.jsonl").read_text().count("\n") == 8
+
+
+def test_sft_without_solutions_is_one_sentence(overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stories = {"class_path": "StorySource", "init_args": {"split": "train", "size": 12, "solutions": False}}
+    config = overlay("none", data={"train": [stories]})
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", config]) == 2
+    message = capsys.readouterr().err
+    assert "has no annotated program to train on" in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_users_own_callback_and_reward_from_the_working_folder(
+    overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the README shows: files beside the run, nothing installed."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
+    reward, callback = (next(b for b in blocks if name in b) for name in ("class BriefAnswerReward", "class PrintBest"))
+    (tmp_path / "my_reward.py").write_text(reward)
+    (tmp_path / "my_callback.py").write_text(callback.replace("print(", "print('BEST', "))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
+    config = overlay("ppo", init_from=tmp_path / "sft" / "hf", trainer={"max_epochs": 1})
+    own = tmp_path / "own.yaml"
+    own.write_text("trainer:\n  callbacks+:\n    - class_path: my_callback.PrintBest\n")
+    args = ["fit", "--config", "configs/ppo.yaml", "--config", config, "--config", str(own)]
+    assert main([*args, "--model.reward", "my_reward.BriefAnswerReward", "--model.reward.per_token", "0.002"]) == 0
+    assert capsys.readouterr().out.count("BEST") == 3
+
+
+def test_a_reward_that_forgets_samples_is_one_sentence(
+    overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], micro_model: Path
+) -> None:
+    code = ["from reft_pl.reward.base import RewardFunction", "class Short(RewardFunction):", " def score(self, samples):"]
+    (tmp_path / "short_reward.py").write_text("\n".join([*code, "  return [0.0]"]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"init_args": {"policy": {"from_scratch": True}, "reward": {"class_path": "short_reward.Short"}}}
+    assert main(["fit", "--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=micro_model, model=model)]) == 2
+    assert "the reward function Short gave 1 scores for 4 samples" in capsys.readouterr().err

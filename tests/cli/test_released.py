@@ -1,0 +1,112 @@
+"""The paper's published models by the commands of the README, on tiny weights in the same form."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from reft_pl.cli import main
+
+Overlay = Callable[..., str]
+Published = Callable[..., dict[str, torch.Tensor]]
+
+QUESTIONS = [
+    {"item_id": "gsm8k_0", "question": "Ann has 3 pens and buys 4. How many?", "answer_value": "7"},
+    {"item_id": "gsm8k_1", "question": "Bo had 9 figs and ate 2. How many?", "answer_value": "7"},
+    {"item_id": "gsm8k_2", "question": "Cy has 2 bags of 4 nuts. How many?", "answer_value": "8"},
+]
+
+KEEP_FIRST_VALUES = '''
+import torch
+from reft_pl.modules import RolloutCallback
+
+
+class KeepFirstValues(RolloutCallback):
+    """Stores the first rollout's tokens and values."""
+
+    def on_rollout_end(self, trainer, module, rollout):
+        tokens = rollout.tokens
+        if trainer.global_step == 0:
+            masks = {"real": tokens.attention_mask, "actions": tokens.action_mask}
+            torch.save({"ids": tokens.input_ids, "values": rollout.values, **masks}, "first.pt")
+'''
+
+
+@pytest.fixture
+def few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two questions where the overlays look for GSM8K's, and a third one beside them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "gsm8k_test_set.json").write_text(json.dumps(QUESTIONS[:2]))
+    (tmp_path / "data" / "validation.json").write_text(json.dumps(QUESTIONS[2:]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id", "head"),
+    [
+        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT-GSM8k", "value"),
+        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT-GSM8k", "lm"),
+    ],
+)
+def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
+    name: str,
+    hub_id: str,
+    head: str,
+    publish: Published,
+    few_questions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = few_questions / "cache" / f"models--{hub_id.replace('/', '--')}"
+    publish(repository / "snapshots" / ("0" * 40), "codellama" if "codellama" in name else "galactica", head)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(few_questions / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    overlays = ["--config", "configs/sft.yaml", "--config", f"configs/paper/{name}.yaml"]
+    limits = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens"]
+    logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
+    assert main(["test", *overlays, *limits]) == 0
+    logging.getLogger("transformers.modeling_utils").removeHandler(caplog.handler)
+    assert f"weights of {hub_id}" in capsys.readouterr().out
+    assert "LOAD REPORT" not in caplog.text
+    (results,) = (few_questions / "runs").rglob("results.json")
+    assert json.loads(results.read_text())["test"]["gsm8k"]["n"] == 2
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
+def test_ppo_goes_on_from_a_published_model_and_its_value_head(
+    wrapped: bool, publish: Published, few_questions: Path, overlay: Overlay
+) -> None:
+    weights = publish(few_questions / "released", "galactica", "value", wrapped=wrapped)
+    (few_questions / "keep_first_values.py").write_text(KEEP_FIRST_VALUES)
+    train, validation = (
+        [{"class_path": "AuthorsJson", "init_args": {"path": f"data/{name}.json"}}] for name in ("gsm8k_test_set", "validation")
+    )
+    config = overlay(
+        "ppo",
+        init_from=few_questions / "released",
+        data={"train": train, "validation": validation, "test": None, "max_tokens": 210, "batch_size": 2},
+        trainer={"max_epochs": 1, "callbacks+": [{"class_path": "keep_first_values.KeepFirstValues"}]},
+    )
+    assert main(["fit", "--config", "configs/ppo.yaml", "--config", config]) == 0
+
+    first = torch.load("first.pt", weights_only=True)
+    lm = AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(few_questions / "ppo" / "hf").config)
+    lm.load_state_dict({name: tensor.float() for name, tensor in weights.items() if not name.startswith("v_head")})
+    with torch.no_grad():
+        hidden = lm.eval()(first["ids"], attention_mask=first["real"], output_hidden_states=True).hidden_states[-1]
+        values = (hidden @ weights["v_head.summary.weight"].float().T + weights["v_head.summary.bias"].float()).squeeze(-1)
+    assert float(values[first["actions"]].abs().min()) > 0
+    torch.testing.assert_close(first["values"][first["actions"]], values[first["actions"]], rtol=1e-4, atol=1e-5)
+
+    exported = load_file(few_questions / "ppo" / "hf" / "model.safetensors").keys()
+    assert not [name for name in exported if name.startswith(("pretrained_model.", "v_head."))]

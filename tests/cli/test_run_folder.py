@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reft_pl.cli.run_folder import binding, checkpoint_to_resume, checkpoint_to_test, differences, results_folder
+from reft_pl.errors import UserError
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best", "last"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": {"lr": 1}, "data": {}, "seed_everything": 1, "trainer": 5}))
+    return tmp_path
+
+
+def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path) -> None:
+    assert checkpoint_to_resume(tmp_path, {}, None) is None
+
+
+def test_the_same_settings_resume_whatever_the_trainer_is_told(run_dir: Path) -> None:
+    config = {"model": {"lr": 1}, "data": {}, "seed_everything": 1, "trainer": 6}
+    last = run_dir / "checkpoints" / "last.ckpt"
+    assert checkpoint_to_resume(run_dir, config, None) == checkpoint_to_resume(run_dir, config, "last") == last
+
+
+@pytest.mark.parametrize("ckpt_path", [None, "last"])
+def test_other_settings_do_not_resume(run_dir: Path, ckpt_path: str | None) -> None:
+    with pytest.raises(UserError, match=r"model\.lr: 1 there, 2 here"):
+        checkpoint_to_resume(run_dir, {"model": {"lr": 2}, "data": {}, "seed_everything": 1}, ckpt_path)
+
+
+def test_memory_settings_may_change(run_dir: Path) -> None:
+    def config(tokens: int, sampler: object) -> dict[str, object]:
+        return {"model": {"init_args": {"micro_batch_tokens": tokens, "sampler": sampler}}, "data": {"eval_batch_size": tokens}}
+
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config(512, None)))
+    assert checkpoint_to_resume(run_dir, config(64, {"class_path": "X"}), None)
+
+
+def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:
+    def config(epochs: float | None) -> dict[str, object]:
+        schedule = {"kind": "linear", "warmup": 0.0, "epochs": epochs}
+        return {"model": {"init_args": {"schedule": schedule}}, "trainer": {"max_epochs": 3, "log_every_n_steps": 1}}
+
+    assert binding(config(None))["trainer"] == {"max_epochs": 3, "max_steps": None, "limit_train_batches": None}
+    assert "trainer" not in binding(config(40))
+
+
+@pytest.mark.parametrize(("name", "message"), [("gone.ckpt", "no checkpoint at"), ("best.ckpt", "weights alone")])
+def test_what_cannot_be_gone_on_from(run_dir: Path, name: str, message: str) -> None:
+    config = {"model": {"lr": 1}, "data": {}, "seed_everything": 1}
+    with pytest.raises(UserError, match=message):
+        checkpoint_to_resume(run_dir, config, str(run_dir / "checkpoints" / name))
+
+
+def test_differences_name_leaves_that_changed_or_went_but_not_settings_that_are_new() -> None:
+    assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}})) == [("a.c", 2, None)]
+
+
+def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:
+    assert checkpoint_to_test(run_dir, None) == run_dir / "checkpoints" / "best.ckpt"
+    assert checkpoint_to_test(run_dir, "last") == run_dir / "checkpoints" / "last.ckpt"
+    assert checkpoint_to_test(run_dir, "owner/model") is None
+    with pytest.raises(UserError, match="reft-pl fit"):
+        checkpoint_to_test(tmp_path / "nothing", None)
+    with pytest.raises(UserError, match="check --ckpt_path"):
+        checkpoint_to_test(run_dir, "gone.ckpt")
+
+
+def test_results_of_other_weights_stay_apart() -> None:
+    run = Path("runs/x")
+    assert results_folder(run, None) == results_folder(run, "best") == run
+    assert results_folder(run, "models/smollm2-135m/") == run / "tests" / "models--smollm2-135m"
