@@ -1,0 +1,126 @@
+"""Programs a minute: our sandboxes, and the process pool that one writes in ten lines, in turn on the same batches.
+
+The pool is made anew for every batch, as it must be when programs may patch their worker; it confines nothing. It runs only the
+dataset's annotated programs here, never a model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reft_pl.formats.answers import answers_equal
+from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.types import Answer
+
+Runner = Callable[[Sequence[str]], list[Answer | None]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of one contender over all rounds."""
+
+    name: str
+    programs_per_minute: float
+    slowest_round: float
+    fastest_round: float
+    right: int
+    programs: int
+    target: int | None
+
+
+def run_plainly(program: str) -> Answer | None:
+    """What a user would write: no limits, no isolation."""
+    namespace: dict[str, object] = {"math": math}
+    try:
+        exec(program, namespace)  # the dataset's own programs
+        return float(namespace["solution"]())  # type: ignore[operator]
+    except Exception:
+        return None
+
+
+def pool_per_batch(programs: Sequence[str], workers: int) -> list[Answer | None]:
+    """A process pool for one batch."""
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(run_plainly, programs, timeout=60))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table, and JSON on the last line. The exit code is 1 when a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks sandbox", description=__doc__)
+    parser.add_argument("--batch", type=int, default=256, help="programs in a batch (a PPO iteration's)")
+    parser.add_argument("--rounds", type=int, default=5, help="batches for each contender, in turn")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args(argv)
+
+    shared = Path(os.environ.get("REFT_SHARED", Path(__file__).parents[2] / "shared"))
+    source = shared / "data" / "svamp_python_sdp.json"
+    if not source.is_file():
+        print(f"no {source.name} under {shared}: set REFT_SHARED", file=sys.stderr)
+        return 2
+    rows = json.loads(source.read_text(encoding="utf-8"))
+    tiered, cpython = TieredSandbox(workers=arguments.workers), CPythonSandbox(workers=arguments.workers)
+    contenders: dict[str, tuple[Runner, int | None]] = {
+        "TieredSandbox (default)": (lambda programs: [result.value for result in tiered.run(programs)], 100_000),
+        "CPythonSandbox": (lambda programs: [result.value for result in cpython.run(programs)], 15_000),
+        "process pool per batch": (lambda programs: pool_per_batch(programs, arguments.workers), None),
+    }
+    try:
+        measured = measure(rows, contenders, arguments.batch, arguments.rounds)
+    finally:
+        tiered.close()
+        cpython.close()
+
+    print(f"{'':<26}{'programs/min':>14}{'slowest':>12}{'fastest':>12}{'right':>14}{'target':>10}")
+    for figures in measured:
+        right = f"{figures.right}/{figures.programs}"
+        print(
+            f"{figures.name:<26}{figures.programs_per_minute:>14,.0f}{figures.slowest_round:>12,.0f}"
+            f"{figures.fastest_round:>12,.0f}{right:>14}{figures.target or '':>10}"
+        )
+    print(json.dumps({"batch": arguments.batch, "workers": arguments.workers, "results": [asdict(m) for m in measured]}))
+    return int(any(m.target is not None and m.programs_per_minute < m.target for m in measured))
+
+
+def measure(
+    rows: Sequence[dict[str, str]], contenders: dict[str, tuple[Runner, int | None]], batch: int, rounds: int
+) -> list[Measurement]:
+    """Time every contender on every batch, one after the other, after one small batch each to start processes."""
+    batches = [[rows[(i * batch + j) % len(rows)] for j in range(batch)] for i in range(rounds)]
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    right = dict.fromkeys(contenders, 0)
+    for run, _ in contenders.values():
+        run([row["answer_cot"] for row in rows[:8]])
+    for chosen in batches:
+        programs = [row["answer_cot"] for row in chosen]
+        for name, (run, _) in contenders.items():
+            start = time.perf_counter()
+            values = run(programs)
+            seconds[name].append(time.perf_counter() - start)
+            right[name] += sum(answers_equal(v, float(row["answer_value"])) for v, row in zip(values, chosen, strict=True))
+    return [
+        Measurement(
+            name=name,
+            programs_per_minute=60 * batch / statistics.median(seconds[name]),
+            slowest_round=60 * batch / max(seconds[name]),
+            fastest_round=60 * batch / min(seconds[name]),
+            right=right[name],
+            programs=batch * rounds,
+            target=target,
+        )
+        for name, (_, target) in contenders.items()
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
