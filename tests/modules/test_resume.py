@@ -116,26 +116,26 @@ def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         model = {"init_args": {"reward": {"class_path": "resume_reward.LengthReward"}, "minibatch_size": 2}}
     config = overlay(stage, init_from=init_from, trainer=trainer, model=model)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     start = time.monotonic()
-    subprocess.run(command(stage, config, tmp_path / "whole"), check=True, capture_output=True)
+    subprocess.run(command(stage, config, whole), check=True, capture_output=True)
     seconds = time.monotonic() - start
     seed = random.SystemRandom().randrange(2**32)
     print(f"moments drawn with seed {seed}")
     moments = random.Random(seed)
     kills = 0
     while kills < 5:
-        process = subprocess.Popen(
-            command(stage, config, tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command(stage, config, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(moments.uniform(0.2, 0.7) * seconds)
+            exit_code = process.wait(moments.uniform(0.2, 0.7) * seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-        else:  # it came to its end before enough kills: begin again
-            shutil.rmtree(tmp_path / "killed")
-            kills = 0
-    done = subprocess.run(command(stage, config, tmp_path / "killed"), check=True, capture_output=True, text=True)
+        else:  # a resumed run has less left to do: it may end before its kill, and the next one begins anew
+            assert exit_code == 0
+            assert_same_run(whole, killed)
+            shutil.rmtree(killed)
+    done = subprocess.run(command(stage, config, killed), check=True, capture_output=True, text=True)
     assert re.search(r"resuming from|Epoch|epoch", done.stdout + done.stderr)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert_same_run(whole, killed)
