@@ -8,7 +8,7 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-seeds test test-all lint types layers format smollm2 clean
+.PHONY: help install demo table demo-seeds svamp test test-all lint types layers format smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -27,12 +27,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install  ## warm a small model up, reinforce it on its own solutions, test both (7 minutes on two cores)
 	$(REFT) fit --config configs/sft.yaml
 	$(REFT) test --config configs/sft.yaml
+	$(REFT) predict --config configs/sample.yaml --run_dir runs/sft --data.predict '[ordinary]'
 	$(REFT) fit --config configs/ppo.yaml
 	$(REFT) test --config configs/ppo.yaml
+	$(REFT) predict --config configs/sample.yaml --run_dir runs/ppo --data.predict '[ordinary]'
 	$(REFT) compare runs/sft runs/ppo --examples 1
+	$(REFT) report runs/sft runs/ppo --k 8
+
+table: install  ## the paper's table on story problems: five trainings, votes, rerankers, a page to look at (goes on from the demo)
+	benchmarks/table.sh $(REFT)
 
 demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in RESULTS.md
 	benchmarks/demo_seeds.sh $(REFT) $(SEEDS)
+
+svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT, votes, rerankers (two hours on two cores; wants data/)
+	benchmarks/svamp.sh $(REFT)
 
 test: install  ## the default tests
 	$(PYTEST) -n 2 tests

@@ -7,6 +7,7 @@
 set -euo pipefail
 reft=$1
 shift
+. "$(dirname "$0")/go_on.sh"
 export OMP_NUM_THREADS=1
 
 chain() {
@@ -23,12 +24,7 @@ chain() {
   local from=(--model.policy.init_from "$run/warm-up/hf")
   stage warm-up --config configs/sft.yaml
   # The warm-up is the first half of the same schedule: SFT goes on from it, as from any run that was stopped.
-  if [ ! -d "$run/sft" ]; then
-    rm -rf "$run/.sft"
-    cp -r "$run/warm-up" "$run/.sft"
-    rm -rf "$run/.sft/predictions"
-    mv "$run/.sft" "$run/sft"
-  fi
+  go_on "$run/warm-up" "$run/sft"
   stage sft --config configs/sft.yaml --config configs/stories/sft_long.yaml
   stage reft --config configs/ppo.yaml --config configs/stories/ppo_long.yaml "${from[@]}"
   stage reft-further --config configs/ppo.yaml --config configs/stories/further.yaml "${from[@]}"

@@ -1,26 +1,28 @@
 #!/usr/bin/env bash
-# The paper's table on the embedded default: warm-up, SFT, offline and online self-training, ReFT, each with votes and a reranker.
+# The paper's table on the embedded default: warm-up, SFT at its best, offline and online self-training, ReFT, each with votes
+# and a reranker.
 #
 #   benchmarks/table.sh REFT_PL
 #
 # Runs go where the configs say (runs/sft, runs/ppo, ...), so it goes on from `make demo`, and from itself where it was killed.
-# After the warm-up two chains run side by side, a thread each.
+# After the warm-up two chains run side by side, a thread each; what they print goes to runs/logs.
 set -euo pipefail
 reft=$1
-export OMP_NUM_THREADS=1
+here=$(dirname "$0")
+. "$here/go_on.sh"
 mkdir -p runs/logs
 
-evaluate() {  # RUN CONFIG...: greedy Top-1 and 16 samples of the ordinary test questions
+evaluate() {  # RUN CONFIG...: greedy Top-1 of both test sets, and 16 samples of the ordinary questions
   local run=$1
   shift
-  "$reft" test "$@"
+  [ -f "runs/$run/predictions/unseen.jsonl" ] || "$reft" test "$@"
   "$reft" predict --config configs/sample.yaml --run_dir "runs/$run" --data.predict '[ordinary]'
 }
 
 rerank() {  # RUN: a reranker on this policy's trunk, taught by the warm-up's samples, for this policy's samples
   local run=$1
   local at=(--config configs/reranker.yaml --run_dir "runs/$run-reranker" --model.policy.init_from "runs/$run/hf"
-    --data.samples "{train: runs/sft/samples/train.jsonl, validation: runs/sft/samples/validation.jsonl, ordinary: runs/$run/samples/ordinary.jsonl}")
+    --data.samples "{train: $learn/train.jsonl, validation: $learn/validation.jsonl, ordinary: runs/$run/samples/ordinary.jsonl}")
   "$reft" fit "${at[@]}"
   "$reft" test "${at[@]}"
 }
@@ -38,19 +40,24 @@ row() {  # RUN CONFIG...
 
 "$reft" fit --config configs/sft.yaml
 evaluate sft --config configs/sft.yaml
+learn=runs/sft/samples
 "$reft" predict --config configs/sample.yaml --run_dir runs/sft --model.n 8 --data.predict '[train,validation]'
 
+export OMP_NUM_THREADS=1
 (
+  go_on runs/sft runs/sft-long
   row sft-long --config configs/sft.yaml --config configs/stories/sft_long.yaml
   row offline --config configs/sft.yaml --config configs/offline_self_training.yaml
 ) &
 first=$!
 (
-  row ppo --config configs/ppo.yaml
+  "$reft" fit --config configs/ppo.yaml >runs/logs/ppo.log 2>&1
+  go_on runs/ppo runs/ppo-long
+  row ppo-long --config configs/ppo.yaml --config configs/stories/ppo_long.yaml
   row online --config configs/online_self_training.yaml
   rerank sft >runs/logs/sft-reranker.log 2>&1
 ) &
 second=$!
 wait "$first"
 wait "$second"
-"$reft" report runs/sft runs/sft-long runs/offline runs/online runs/ppo runs/*-reranker --output runs/table
+"$reft" report runs/{sft,sft-long,offline,online,ppo-long}{,-reranker} --output runs/table

@@ -96,6 +96,30 @@ def test_the_pretrained_models_recipe(few_rows: Path, small: Callable[..., list[
 
 
 @pytest.mark.slow
+def test_the_pretrained_models_table(few_rows: Path, small: Callable[..., list[str]]) -> None:
+    """SFT trained on from the warm-up, samples, and a reranker of them, as ``benchmarks/svamp.sh`` does."""
+    held_out = ["--data.holdout", "4"]
+    assert main(["fit", *configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), *held_out]) == 0
+    run = few_rows / "sft"
+    more = configs("sft", "data/svamp_python", "models/smollm2_135m_sft_more")
+    fit_and_test(*more, *small("more", run / "hf"), *held_out)
+    sizes = ["--data.max_prompt_tokens", "480", "--data.max_tokens", "500"]
+    sample = [*configs("sample", "data/svamp_python", "models/smollm2_135m_sample"), *sizes, *held_out, "--run_dir", str(run)]
+    assert main(["predict", *sample, "--data.predict", "[svamp,train,validation]", "--data.test.svamp.limit", "3"]) == 0
+    files = {name: run / "samples" / f"{name}.jsonl" for name in ("train", "validation", "svamp")}
+    assert [len(path.read_text().splitlines()) for path in files.values()] == [12, 4, 3]
+    for path in files.values():  # this model is never right: say that it sometimes was
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["predictions"][0]["correctness"] = True
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    at = [*configs("reranker", "models/smollm2_135m_reranker"), *sizes, "--run_dir", str(few_rows / "reranker")]
+    at += ["--model.policy.init_from", str(run / "hf"), "--trainer.limit_train_batches", "2"]
+    fit_and_test(*at, *(item for name, path in files.items() for item in (f"--data.samples.{name}", str(path))))
+    assert "rerank" in json.loads((few_rows / "reranker" / "results.json").read_text())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "story"), [("sft", "sft_long"), ("ppo", "ppo_long"), ("ppo", "further")], ids=["sft_long", "ppo_long", "further"]
 )

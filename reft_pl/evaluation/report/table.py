@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reft_pl.errors import UserError
 from reft_pl.evaluation.report.rankings import Ranking
 from reft_pl.evaluation.report.runs import Run
 
@@ -68,15 +69,32 @@ class Table:
 COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "upper bound")
 
 
-def tables(runs: Sequence[Run], rankings: Sequence[Ranking]) -> list[Table]:
-    """A table for every test set that any run has a figure of, in the order in which runs name them."""
+def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = None) -> list[Table]:
+    """A table for every test set that any run has a figure of, in the order in which runs name them.
+
+    Args:
+        runs: In the order of their rows.
+        rankings: Of their samples.
+        k: Of how many samples a question the choice is; None is of all that there are.
+
+    Raises:
+        UserError: runs were sampled, but for no choice of k.
+    """
     names = dict.fromkeys(name for run in runs for section in ("test", "samples") for name in run.results.get(section, {}))
     names |= dict.fromkeys(ranking.set_name for ranking in rankings)
-    found = ((name, list(_rows(name, runs, rankings))) for name in names if name not in TRAINING_SETS)
+    if k is not None:
+        _check_k(k, [section for run in runs for section in run.results.get("samples", {}).values()])
+    found = ((name, list(_rows(name, runs, rankings, k))) for name in names if name not in TRAINING_SETS)
     return [Table(name, _headings(rows), rows) for name, rows in found if rows]
 
 
-def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking]) -> Iterator[Row]:
+def _check_k(k: int, sections: Sequence[Mapping[str, Any]]) -> None:
+    known = {int(key.removeprefix("voting@")) for section in sections for key in section if key.startswith("voting@")}
+    if known and k not in known:
+        raise UserError(f"--k {k}: there are figures for {', '.join(map(str, sorted(known)))} samples a question; choose of these")
+
+
+def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None) -> Iterator[Row]:
     here = [ranking for ranking in rankings if ranking.set_name == name]
     for run in runs:
         test, samples = run.results.get("test", {}).get(name), run.results.get("samples", {}).get(name)
@@ -84,14 +102,14 @@ def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking]) -> Iterat
         if not (test or samples or own):
             continue
         figures = _top1(test) if test else {}
-        figures |= _at_n(samples or own[0].figures, ("voting", "pass")) if samples or own else {}
+        figures |= _at(k, samples or own[0].figures, ("voting", "pass")) if samples or own else {}
         for ranking in own:
-            yield Row(run.name, f"ranked by {ranking.reranker.name}", figures | _at_n(ranking.figures, ("rerank", "weighted")))
+            yield Row(run.name, f"ranked by {ranking.reranker.name}", figures | _at(k, ranking.figures, ("rerank", "weighted")))
         if not own:
             yield Row(run.name, "", figures)
     for ranking in here:
         if ranking.policy is None:
-            figures = _at_n(ranking.figures, ("voting", "pass", "rerank", "weighted"))
+            figures = _at(k, ranking.figures, ("voting", "pass", "rerank", "weighted"))
             yield Row(ranking.reranker.name, f"ranks {ranking.figures['samples']}", figures)
 
 
@@ -100,14 +118,14 @@ def _top1(section: Mapping[str, Any]) -> dict[str, Figure]:
     return {"Top-1": Figure(section["top1"], low, high, section["n"])}
 
 
-def _at_n(section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
-    """The figures of all n samples, where the section has them."""
+def _at(k: int | None, section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
+    """The figures of a choice of k (None: all) samples, where the section has them."""
     columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "pass": "upper bound"}
-    n, figures = section["n"], {}
+    size, figures = k or section["n"], {}
     for kind in kinds:
-        if f"{kind}@{n}" in section:
-            mean, low, high = section[f"{kind}@{n}"]
-            figures[columns[kind]] = Figure(mean, low, high, section["questions"], n)
+        if f"{kind}@{size}" in section:
+            mean, low, high = section[f"{kind}@{size}"]
+            figures[columns[kind]] = Figure(mean, low, high, section["questions"], size)
     return figures
 
 

@@ -15,15 +15,17 @@ from reft_pl.evaluation.report.table import tables, to_markdown
 from reft_pl.evaluation.report.training_charts import learning_curves, status_charts
 
 
-def write_report(folders: Sequence[Path], output: Path) -> tuple[str, Path]:
+def write_report(folders: Sequence[Path], output: Path, k: int | None = None) -> tuple[str, Path]:
     """Write ``report.md`` and ``report.html`` of these run folders; returns the Markdown and the path of the page.
 
+    The tables are of a choice of ``k`` samples a question, or of all that there are.
+
     Raises:
-        UserError: a folder is none of a run, or holds a file that cannot be read.
+        UserError: a folder is none of a run, or holds a file that cannot be read; or nobody has figures for ``k``.
     """
     runs = read_runs(folders)
     rankings, notes = find_rankings(runs)
-    found = tables(runs, rankings)
+    found = tables(runs, rankings, k)
     charts = {
         "accuracy": accuracy_against_k(runs, rankings),
         "curves": learning_curves(runs),

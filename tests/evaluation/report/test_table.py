@@ -59,6 +59,19 @@ def test_other_numbers_of_samples_are_said(new_run: NewRun) -> None:
     ]
 
 
+def test_runs_are_compared_at_a_number_of_samples_that_all_have(new_run: NewRun) -> None:
+    a, b = new_run("a"), new_run("b")
+    a.sampled("ordinary", [a.question(0, "x", "y", right="rw")])
+    b.sampled("ordinary", [b.question(0, "x", "x", "y", "z", right="rrww")])
+    runs = read_runs([a.folder, b.folder])
+    (table,) = tables(runs, [], 2)
+    assert table.columns == {"Voting": "Voting@2", "upper bound": "upper bound"}
+    # Of the pairs of b's samples one has two votes for the right answer, four hold it in a tie of two, and one does not.
+    assert [row.figures["Voting"].mean for row in table.rows] == pytest.approx([0.5, (1 + 4 / 2) / 6])
+    with pytest.raises(UserError, match="there are figures for 1, 2, 4 samples a question"):
+        tables(runs, [], 3)
+
+
 def test_what_is_sampled_to_learn_from_is_no_test_set(reft: Any) -> None:
     reft.sampled("train", [reft.question(0, "x")])
     assert [table.name for table in tables_of(reft)] == ["ordinary"]
