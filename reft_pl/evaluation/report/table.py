@@ -91,7 +91,8 @@ def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = Non
 def _check_k(k: int, sections: Sequence[Mapping[str, Any]]) -> None:
     known = {int(key.removeprefix("voting@")) for section in sections for key in section if key.startswith("voting@")}
     if known and k not in known:
-        raise UserError(f"--k {k}: there are figures for {', '.join(map(str, sorted(known)))} samples a question; choose of these")
+        there = ", ".join(map(str, sorted(known)))
+        raise UserError(f"--k {k}: there are figures for {there} samples a question; choose one of these")
 
 
 def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None) -> Iterator[Row]:
