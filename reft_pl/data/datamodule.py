@@ -225,13 +225,13 @@ class ReasoningDataModule(LightningDataModule):
     def _load_validation(self) -> None:
         if self.validation and "validation" not in self._loaded:
             self._loaded.add("validation")
-            self.validation_problems = self._fitting("validation", _load(self.validation))
+            self.validation_problems = self._fitting("validation", _load(self.validation, self.codec))
 
     def _load_train(self) -> None:
         if "train" in self._loaded:
             return
         self._loaded.add("train")
-        problems = _load(self.train)
+        problems = _load(self.train, self.codec)
         tests = [p for problems in self.test_problems.values() for p in problems]
         problems = self._said("train", "that are test questions", problems, without(problems, tests))
         if self.holdout:
@@ -270,11 +270,11 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reft-pl"
 
 
-def _load(sources: Sequence[ProblemSource]) -> list[Problem]:
+def _load(sources: Sequence[ProblemSource], codec: Codec) -> list[Problem]:
     """All problems of several sources. Ids stay unique, since seeds and reports go by them."""
     problems: dict[str, Problem] = {}
     for source in sources:
-        for problem in source.load():
+        for problem in source.load_for(codec):
             if problem.id in problems:
                 raise UserError(
                     f"{source.name} has the id {problem.id!r}, which an earlier source has too; give one another prefix"

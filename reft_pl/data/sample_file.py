@@ -119,7 +119,7 @@ def _item(path: Path, place: str, row: Any) -> SampledQuestion:
     try:
         gold = _gold(row["answer_value"], row["item_id"])
         predictions = tuple(_prediction(entry, gold) for entry in row["predictions"])
-        return SampledQuestion(str(row["item_id"]), str(row["question"]), gold, predictions, row.get("answer_cot"))
+        return SampledQuestion(str(row["item_id"]), str(row["question"]).strip(), gold, predictions, row.get("answer_cot"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}, {place} is no sampled question ({type(error).__name__}: {error}): sample it again") from None
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
+from reft_pl.data.codec import Codec
 from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, to_problems
 from reft_pl.errors import UserError
 from reft_pl.types import Problem
@@ -30,6 +31,10 @@ class ProblemSource(ABC):
         Raises:
             UserError: it cannot be read, a row is bad, or there are none.
         """
+
+    def load_for(self, codec: Codec) -> list[Problem]:
+        """Read the problems for training through ``codec``, on which they depend where solutions were sampled."""
+        return self.load()
 
 
 class AuthorsJson(ProblemSource):

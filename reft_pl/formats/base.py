@@ -40,6 +40,10 @@ class CoTFormat(ABC):
             UserError: the problem has no annotated solution, or one that is not of this form.
         """
 
+    def solution_in(self, problem: Problem, response: str) -> str | None:
+        """What of a sampled response gave its answer, for training on it; None where nothing did."""
+        return response
+
     def program(self, problem: Problem, response: str) -> str | None:
         """The program in a whole response (given lines included), or None when there is none to run."""
         return None

@@ -39,10 +39,20 @@ class NaturalLanguage(CoTFormat):
         return "\n".join(filter(None, [reasoning, f"{PHRASE} {answer_text(problem.answer)}"]))
 
     @override
+    def solution_in(self, problem: Problem, response: str) -> str | None:
+        reasoning, phrase, rest = response.rpartition(PHRASE)
+        return f"{reasoning}{phrase} {_stated(rest)}" if phrase else None
+
+    @override
     def answer(self, problem: Problem, response: str) -> ExecutionResult:
         _, phrase, rest = response.rpartition(PHRASE)
-        return read_answer(rest.strip().split("\n", 1)[0] if phrase else None, problem.answer)
+        return read_answer(_stated(rest) if phrase else None, problem.answer)
 
     @override
     def settings(self) -> dict[str, object]:
         return {"class_path": "reft_pl.formats.NaturalLanguage", "init_args": {}}
+
+
+def _stated(rest: str) -> str:
+    """The line of the answer, of what follows the phrase."""
+    return rest.strip().split("\n", 1)[0]

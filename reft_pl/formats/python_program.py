@@ -45,6 +45,10 @@ class PythonProgram(CoTFormat):
         return self.given_text(problem) + _body(problem)
 
     @override
+    def solution_in(self, problem: Problem, response: str) -> str | None:
+        return self.program(problem, response)  # what follows the program was never run
+
+    @override
     def program(self, problem: Problem, response: str) -> str | None:
         # The model may close the docstring in its own way, so a question's own blank lines are told from the one that ends the
         # program by how far the response still follows the given lines.
@@ -71,7 +75,7 @@ def docstring(question: str) -> str:
 
 
 def _function(solution: str) -> str:
-    """The function without what follows it (more may follow a sampled one, and was never run); all where it is no Python."""
+    """The function without what follows it, which no call of it runs; all where it is no Python."""
     try:
         return ast.get_source_segment(solution, ast.parse(solution).body[0]) or solution
     except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError):

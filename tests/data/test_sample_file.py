@@ -81,3 +81,12 @@ def test_a_bad_file_is_one_sentence(text, sentence, tmp_path):
 def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"reft-pl predict --config configs/sample\.yaml"):
         read_samples(tmp_path / "none.jsonl")
+
+
+def test_a_number_of_hundreds_of_digits_is_no_answer(tmp_path):
+    file = tmp_path / "s.json"
+    row = {"item_id": "gsm8k_1", "question": " How many? ", "answer_value": "1"}
+    file.write_text(json.dumps([{**row, "predictions": [{"completion": "p", "solving_res": 10**400, "correctness": False}]}]))
+    (item,) = read_samples(file)
+    assert item.answers == [None]
+    assert item.question == "How many?", "as sources have it"

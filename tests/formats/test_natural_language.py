@@ -49,3 +49,12 @@ def test_every_target_states_its_own_answer_once(shared, source):
         target = FORM.target_text(problem)
         assert target.count("Therefore, the answer is") == 1
         assert FORM.answer(problem, target).value == problem.answer
+
+
+def test_a_sampled_solution_ends_with_the_line_of_its_answer():
+    form, problem = NaturalLanguage(), Problem("q", "How many?", 7.0)
+    rambling = "3 + 4 = 7.\nTherefore, the answer is: 7\nQuestion:\nAnd then?"
+    solution = form.solution_in(problem, rambling)
+    assert solution == "3 + 4 = 7.\nTherefore, the answer is: 7"
+    assert form.target_text(Problem("q", "How many?", 7.0, solution)) == solution
+    assert form.solution_in(problem, "no answer") is None
