@@ -1,6 +1,7 @@
 """The invariants of one PPO iteration, on a real Trainer and a model of a few thousand weights."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,36 @@ def test_results_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Pat
         assert size > 1e-2, "the weights moved at all"
         # Adam divides by the gradient's size, which amplifies rounding where a gradient is near zero.
         assert distance < 1e-3 * size
+
+
+class Recording(torch.optim.SGD):
+    """Keeps the gradients of every step, all of a step as one vector; SGD, so that steps differ no more than gradients."""
+
+    def __init__(self, parameters: Any, seen: list[torch.Tensor]) -> None:
+        super().__init__(parameters, lr=1e-2)
+        self.seen = seen
+
+    def step(self, closure: Any = None) -> None:
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        assert all(g is not None for g in gradients)
+        self.seen.append(torch.cat([g.flatten() for g in gradients]).double())
+        super().step(closure)
+
+
+def test_gradients_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Path) -> None:
+    runs = []
+    for tokens in (10_000, 400, 1):
+        gradients: list[torch.Tensor] = []
+        optimizer = partial(Recording, seen=gradients)
+        settings = {"micro_batch_tokens": tokens, "minibatch_size": 4, "ppo_epochs": 2, "gradient_clip_norm": 1e6}
+        iterate(tmp_path / str(tokens), micro_model, optimizer=optimizer, **settings)
+        runs.append(gradients)
+    whole, *cut = runs
+    assert len(whole) == 4
+    assert all(gradient.norm() > 1e-2 for gradient in whole), "there is something to compare"
+    for other in cut:
+        for step, (a, b) in enumerate(zip(whole, other, strict=True)):
+            assert (a - b).norm() < 1e-5 * a.norm(), f"step {step}"
 
 
 class Poison(RolloutCallback):
