@@ -48,8 +48,9 @@ logger = logging.getLogger(__name__)
 class ReasoningDataModule(LightningDataModule):
     """Problems to train, validate and test on, and how they become tokens.
 
-    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and
-    how many there were is said.
+    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and a
+    validation question that is also a test question is left out of validation, by which checkpoints are chosen. How many there
+    were is said.
 
     Args:
         train: sources of training problems, taken together.
@@ -142,8 +143,7 @@ class ReasoningDataModule(LightningDataModule):
         wanted = set(self.predict_names) if stage == "predict" else {stage}
         held_out = not self.validation and not wanted.isdisjoint({"validate", "validation"})
         training = stage in (None, "fit") or "train" in wanted or held_out
-        if stage != "validate" or training:
-            self._load_test()
+        self._load_test()  # whatever the stage: neither training nor validation may hold a test question
         if training or not wanted.isdisjoint({"validate", "validation"}):
             self._load_validation()
         if training:
@@ -225,15 +225,21 @@ class ReasoningDataModule(LightningDataModule):
     def _load_validation(self) -> None:
         if self.validation and "validation" not in self._loaded:
             self._loaded.add("validation")
-            self.validation_problems = self._fitting("validation", _load(self.validation))
+            problems = _load(self.validation)
+            apart = self._said("validation", "that are test questions", problems, without(problems, self._tests()))
+            if not apart:
+                raise UserError("data.validation holds test questions alone: take others, or hold some out with data.holdout")
+            self.validation_problems = self._fitting("validation", apart)
+
+    def _tests(self) -> list[Problem]:
+        return [problem for problems in self.test_problems.values() for problem in problems]
 
     def _load_train(self) -> None:
         if "train" in self._loaded:
             return
         self._loaded.add("train")
         problems = _load(self.train)
-        tests = [p for problems in self.test_problems.values() for p in problems]
-        problems = self._said("train", "that are test questions", problems, without(problems, tests))
+        problems = self._said("train", "that are test questions", problems, without(problems, self._tests()))
         if self.holdout:
             before = len(problems)
             problems, self.validation_problems = hold_out(self._fitting("train", problems), self.holdout, self.holdout_seed)
