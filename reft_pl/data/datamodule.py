@@ -206,10 +206,20 @@ class ReasoningDataModule(LightningDataModule):
         return ProblemLoader(problems, batch_size, seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     def _load_samples(self) -> None:
-        """Sampled questions of every set; none that is evaluated on is trained on."""
+        """Sampled questions of every set; none that is evaluated on is trained on, and no test question validated on."""
         if self.sampled:
             return
         self.sampled = read_sets(self.samples, self.samples)
+        if validation := self.sampled.get("validation"):
+            tests = [item for name in self.test_names for item in self.sampled[name]]
+            self.sampled["validation"] = apart = without(validation, tests)
+            left_out = len(validation) - len(apart)
+            if not apart:
+                raise UserError(
+                    f"{self.samples['validation']} holds test questions alone: set data.samples.validation to others"
+                )
+            if left_out:
+                logger.warning("validation: left out %d of %d questions that are test questions", left_out, len(validation))
         evaluated = [item for name, items in self.sampled.items() if name != "train" for item in items]
         train = self.sampled.get("train", [])
         apart = without(train, evaluated)
