@@ -48,8 +48,9 @@ logger = logging.getLogger(__name__)
 class ReasoningDataModule(LightningDataModule):
     """Problems to train, validate and test on, and how they become tokens.
 
-    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and
-    how many there were is said.
+    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and a
+    validation question that is also a test question is left out of validation, by which checkpoints are chosen. How many there
+    were is said.
 
     Args:
         train: sources of training problems, taken together.
@@ -142,8 +143,7 @@ class ReasoningDataModule(LightningDataModule):
         wanted = set(self.predict_names) if stage == "predict" else {stage}
         held_out = not self.validation and not wanted.isdisjoint({"validate", "validation"})
         training = stage in (None, "fit") or "train" in wanted or held_out
-        if stage != "validate" or training:
-            self._load_test()
+        self._load_test()  # whatever the stage: neither training nor validation may hold a test question
         if training or not wanted.isdisjoint({"validate", "validation"}):
             self._load_validation()
         if training:
@@ -206,10 +206,20 @@ class ReasoningDataModule(LightningDataModule):
         return ProblemLoader(problems, batch_size, seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     def _load_samples(self) -> None:
-        """Sampled questions of every set; none that is evaluated on is trained on."""
+        """Sampled questions of every set; none that is evaluated on is trained on, and no test question validated on."""
         if self.sampled:
             return
         self.sampled = read_sets(self.samples, self.samples)
+        if validation := self.sampled.get("validation"):
+            tests = [item for name in self.test_names for item in self.sampled[name]]
+            self.sampled["validation"] = apart = without(validation, tests)
+            left_out = len(validation) - len(apart)
+            if not apart:
+                raise UserError(
+                    f"{self.samples['validation']} holds test questions alone: set data.samples.validation to others"
+                )
+            if left_out:
+                logger.warning("validation: left out %d of %d questions that are test questions", left_out, len(validation))
         evaluated = [item for name, items in self.sampled.items() if name != "train" for item in items]
         train = self.sampled.get("train", [])
         apart = without(train, evaluated)
@@ -225,15 +235,21 @@ class ReasoningDataModule(LightningDataModule):
     def _load_validation(self) -> None:
         if self.validation and "validation" not in self._loaded:
             self._loaded.add("validation")
-            self.validation_problems = self._fitting("validation", _load(self.validation, self.codec))
+            problems = _load(self.validation, self.codec)
+            apart = self._said("validation", "that are test questions", problems, without(problems, self._tests()))
+            if not apart:
+                raise UserError("data.validation holds test questions alone: take others, or hold some out with data.holdout")
+            self.validation_problems = self._fitting("validation", apart)
+
+    def _tests(self) -> list[Problem]:
+        return [problem for problems in self.test_problems.values() for problem in problems]
 
     def _load_train(self) -> None:
         if "train" in self._loaded:
             return
         self._loaded.add("train")
         problems = _load(self.train, self.codec)
-        tests = [p for problems in self.test_problems.values() for p in problems]
-        problems = self._said("train", "that are test questions", problems, without(problems, tests))
+        problems = self._said("train", "that are test questions", problems, without(problems, self._tests()))
         if self.holdout:
             before = len(problems)
             problems, self.validation_problems = hold_out(self._fitting("train", problems), self.holdout, self.holdout_seed)

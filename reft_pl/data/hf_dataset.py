@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class HFDatasetSource(ProblemSource):
     @property
     def name(self) -> str:
         """The path, with subset and split where they matter."""
-        if Path(self.path).suffix in _FILES:
+        if _reader(Path(self.path)) is not None:
             return self.path
         return " ".join(filter(None, [self.path, self.subset, f"split {self.split}"]))
 
@@ -76,12 +76,14 @@ class HFDatasetSource(ProblemSource):
         )
 
     def _rows(self) -> Iterator[Row | RowError]:
+        checked = False
         for index, (place, row) in enumerate(self._table()):
             if isinstance(row, RowError):
                 yield row
                 continue
-            if index == 0:
+            if not checked:
                 self._check_columns(row)
+                checked = True
             question, answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
             if self.answer_pattern is not None:
                 found = self.answer_pattern.findall(str(answer))
@@ -94,18 +96,21 @@ class HFDatasetSource(ProblemSource):
 
     def _table(self) -> Iterable[tuple[str, Mapping[str, Any] | RowError]]:
         path = Path(self.path)
-        reader = _FILES.get(path.suffix)
+        reader = _reader(path)
         if reader is not None:
             return reader(path)
+        if path.is_file():  # or the hub would be asked for a dataset of that name, again and again where it is out of reach
+            raise UserError(f"{path} is a file of no kind that is read here: convert it to one of {', '.join(_FILES)}")
         dataset = self._from_disk(path) if path.is_dir() else self._from_hub()
         return ((f"row {number}", row) for number, row in enumerate(dataset, start=1))
 
     def _from_disk(self, path: Path) -> Iterable[Mapping[str, Any]]:
         from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 (slow to import, and not every run needs it)
+        from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
         try:
             dataset = load_from_disk(str(path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DatasetsError) as error:
             raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote: {_first_line(error)}") from None
         if not isinstance(dataset, DatasetDict):
             return cast("Iterable[Mapping[str, Any]]", dataset)
@@ -115,10 +120,11 @@ class HFDatasetSource(ProblemSource):
 
     def _from_hub(self) -> Iterable[Mapping[str, Any]]:
         from datasets import load_dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+        from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
         try:
             return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             raise UserError(
                 f"cannot load the dataset {self.name}: {_first_line(error)}; it must be a file, a folder of save_to_disk, "
                 "or the name of a dataset that the hub (or the local cache) has"
@@ -151,18 +157,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
     from datasets import Dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     try:
         rows = Dataset.from_parquet(str(path), keep_in_memory=True)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; check the path in the config") from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(f"{path} is no Parquet file: {_first_line(error)}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 
 
 _FILES = {".json": _json_rows, ".jsonl": read_json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}
+
+
+def _reader(path: Path) -> Callable[[Path], Iterable[tuple[str, Mapping[str, Any] | RowError]]] | None:
+    """What reads a file of this name; None for folders and datasets of the hub."""
+    return _FILES.get(path.suffix.lower())
 
 
 def _pattern(pattern: str | None) -> re.Pattern[str] | None:

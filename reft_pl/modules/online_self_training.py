@@ -42,8 +42,8 @@ class OnlineSelfTrainingModule(PolicyModule):
         samples_per_problem: Completions a question in each rollout.
         temperature: At which rollouts are sampled; no top-k and no top-p.
         gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once; memory, never results,
-            depends on it.
+        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
+            but for rounding, not results (``StageModule.update``).
         sampler: Writes completions; None is the in-process sampler.
         sandbox: Runs the programs in them; None is Monty with CPython behind it.
         seed: Run seed, from which every draw of this stage is derived.

@@ -40,8 +40,8 @@ class PolicyModule(SolverModule, StageModule):
         optimizer: Makes the optimizer from the parameters.
         schedule: How the learning rate moves.
         gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once; memory, never results,
-            depends on it.
+        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
+            but for rounding, not results (``StageModule.update``).
         sampler: Writes completions; None is the in-process sampler.
         sandbox: Runs the programs in them; None is Monty with CPython behind it.
         seed: Run seed, from which every draw of this stage is derived.

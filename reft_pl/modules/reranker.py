@@ -43,8 +43,8 @@ class RerankerModule(StageModule):
         optimizer: Makes the optimizer from the parameters.
         schedule: How the learning rate moves.
         gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once; memory, never results,
-            depends on it.
+        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
+            but for rounding, not results (``StageModule.update``).
         seed: Run seed, from which the classification head is drawn.
     """
 

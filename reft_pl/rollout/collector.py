@@ -8,10 +8,10 @@ import torch
 
 from reft_pl.data.batching import collate
 from reft_pl.data.codec import Codec
-from reft_pl.errors import UserError
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score_in_batches
 from reft_pl.reward.base import RewardFunction
+from reft_pl.reward.outcomes import outcomes
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.execution import execute_responses
 from reft_pl.rollout.phases import PhaseTimer
@@ -65,15 +65,9 @@ class Collector:
         """The samples as tokens on the policy's device, with the outcome that the reward function gives each.
 
         Raises:
-            UserError: it does not give every sample one.
+            UserError: it does not give every sample a finite number.
         """
-        scores = reward.score(samples)
-        if len(scores) != len(samples):
-            raise UserError(
-                f"the reward function {type(reward).__name__} gave {len(scores)} scores for {len(samples)} samples: give each "
-                f"sample one"
-            )
-        outcome = torch.tensor(scores, dtype=torch.float32, device=policy.device)
+        outcome = torch.tensor(outcomes(reward, samples), dtype=torch.float32, device=policy.device)
         return Rollout(tuple(samples), self.tokens(samples).to(policy.device), outcome)
 
     def score(

@@ -85,6 +85,20 @@ def test_questions_in_two_sets_are_left_out_of_training(make, tmp_path, caplog):
     assert "left out 1 of 19 questions that are validation questions" in caplog.text
 
 
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_test_questions_are_left_out_of_validation(make, tmp_path, caplog, stage):
+    validation = [source(tmp_path, "val", ["New?", "how many are 2 ?", "Newer?"])]
+    test = {"other": source(tmp_path, "other", ["Other?"]), "t": source(tmp_path, "test", ["How many are 2?"])}
+    data = make(validation=validation, test=test)
+    with caplog.at_level(logging.WARNING):
+        data.setup(stage)
+    assert [p.id for p in data.validation_problems] == ["val_0", "val_2"]
+    assert [len(problems) for problems in data.test_problems.values()] == [1, 1]
+    assert "validation: left out 1 of 3 questions that are test questions" in caplog.text
+    with pytest.raises(UserError, match=r"data\.validation holds test questions alone"):
+        make(validation=[test["t"]], test=test).setup(stage)
+
+
 def test_examples_are_prepared_and_cached(make, tmp_path):
     data = make()
     data.setup("fit")

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetGenerationError
 
 from reft_pl.data.hf_dataset import HFDatasetSource
 from reft_pl.errors import UserError
@@ -113,3 +115,49 @@ def test_json_that_python_will_not_parse_is_one_sentence(tmp_path, kind, text):
     path.write_text(text)
     with pytest.raises(UserError, match="cannot be read as JSON"):
         HFDatasetSource(str(path), question="q", answer="a").load()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
+def test_the_case_of_a_file_name_does_not_matter(tmp_path, kind):
+    path = Path(write(tmp_path, kind))
+    path = path.rename(path.with_suffix(f".{kind.upper()}"))
+    source = HFDatasetSource(str(path), **FIELDS)
+    assert source.name == str(path)
+    assert [p.id for p in source.load()] == ["rows_0", "rows_1"]
+
+
+@pytest.mark.parametrize("name", ["rows.tsv", "rows"])
+def test_a_file_of_another_kind_is_refused_before_the_hub_is_asked(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
+    (tmp_path / name).write_text("q\ta\n")
+    with pytest.raises(
+        UserError, match=rf"{name} is a file of no kind .* convert it to one of \.json, \.jsonl, \.csv, \.parquet"
+    ):
+        HFDatasetSource(str(tmp_path / name)).load()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+def test_a_misspelt_column_is_named_though_the_first_row_is_bad(tmp_path, kind):
+    path = Path(write(tmp_path, kind))
+    head, first, rest = {"json": ("", "[", "1, "), "jsonl": ("", "", "[1]\n"), "csv": ("q,a,why\n", "", "x,x,x,x\n")}[kind]
+    path.write_text(head + first + rest + path.read_text().removeprefix(head).removeprefix(first))
+    with pytest.raises(UserError, match="no column 'qq' for question; it has 'q', 'a', 'why'"):
+        HFDatasetSource(str(path), question="qq", answer="a", on_bad_row="skip").load()
+    assert len(HFDatasetSource(str(path), **FIELDS, on_bad_row="skip").load()) == 2
+
+
+def test_what_datasets_itself_raises_is_one_sentence(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise DatasetGenerationError("An error occurred while generating the dataset\nand more")
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(UserError, match="cannot load the dataset some/name split train: An error occurred while") as error:
+        HFDatasetSource("some/name").load()
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr("datasets.Dataset.from_parquet", fail)
+    with pytest.raises(UserError, match=r"rows\.parquet is no Parquet file: An error occurred while") as error:
+        HFDatasetSource(write(tmp_path, "parquet")).load()
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr("datasets.load_from_disk", fail)
+    with pytest.raises(UserError, match="is not a folder that datasets' save_to_disk wrote: An error occurred while"):
+        HFDatasetSource(write(tmp_path, "folder")).load()

@@ -1,15 +1,17 @@
 """The invariants of one PPO iteration, on a real Trainer and a model of a few thousand weights."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.stories.source import StorySource
+from reft_pl.errors import UserError
 from reft_pl.formats import PythonProgram
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
@@ -48,7 +50,9 @@ class RewardFor(RewardFunction):
         return [sum(s.completion.token_ids) % 7 / 7 if self.constant is None else self.constant for s in samples]
 
 
-def iterate(folder: Path, micro_model: Path, batches: int = 1, **settings: Any) -> tuple[PPOModule, Recorder]:
+def iterate(
+    folder: Path, micro_model: Path, *callbacks: Callback, batches: int = 1, **settings: Any
+) -> tuple[PPOModule, Recorder]:
     """Train for some batches of eight problems with short completions."""
     recorder = Recorder()
     settings = {"reward": RewardFor(), "ppo_epochs": 1, "optimizer": lambda p: MasterAdamW(p, lr=1e-3)} | settings
@@ -63,7 +67,7 @@ def iterate(folder: Path, micro_model: Path, batches: int = 1, **settings: Any) 
         cache_dir=str(folder / "cache"),
     )
     trainer = Trainer(
-        default_root_dir=folder, max_epochs=1, callbacks=[recorder], accelerator="cpu", logger=False,
+        default_root_dir=folder, max_epochs=1, callbacks=[recorder, *callbacks], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
@@ -118,12 +122,54 @@ def test_results_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Pat
         assert distance < 1e-3 * size
 
 
+class Recording(torch.optim.SGD):
+    """Keeps the gradients of every step, all of a step as one vector; SGD, so that steps differ no more than gradients."""
+
+    def __init__(self, parameters: Any, seen: list[torch.Tensor]) -> None:
+        super().__init__(parameters, lr=1e-2)
+        self.seen = seen
+
+    def step(self, closure: Any = None) -> None:
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        assert all(g is not None for g in gradients)
+        self.seen.append(torch.cat([g.flatten() for g in gradients]).double())
+        super().step(closure)
+
+
+def test_gradients_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Path) -> None:
+    runs = []
+    for tokens in (10_000, 400, 1):
+        gradients: list[torch.Tensor] = []
+        optimizer = partial(Recording, seen=gradients)
+        settings = {"micro_batch_tokens": tokens, "minibatch_size": 4, "ppo_epochs": 2, "gradient_clip_norm": 1e6}
+        iterate(tmp_path / str(tokens), micro_model, optimizer=optimizer, **settings)
+        runs.append(gradients)
+    whole, *cut = runs
+    assert len(whole) == 4
+    assert all(gradient.norm() > 1e-2 for gradient in whole), "there is something to compare"
+    for other in cut:
+        for step, (a, b) in enumerate(zip(whole, other, strict=True)):
+            assert (a - b).norm() < 1e-5 * a.norm(), f"step {step}"
+
+
+class Poison(RolloutCallback):
+    """Makes one outcome of each rollout NaN after it was checked, as a fault of our own would."""
+
+    def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Any) -> None:
+        rollout.outcome[0] = float("nan")
+
+
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path, micro_model: Path) -> None:
-    module, recorder = iterate(tmp_path, micro_model, reward=RewardFor(float("nan")), ppo_epochs=2)
+    module, recorder = iterate(tmp_path, micro_model, Poison(), ppo_epochs=2)
     assert recorder.statistics[0]["update/skipped"] == 2
     assert module.trainer.global_step == 0
     for name, weight in module.state_dict().items():
         assert torch.equal(weight, recorder.before[name]), name
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path, micro_model: Path) -> None:
+    with pytest.raises(UserError, match=r"RewardFor gave nan for a solution of the problem 'story_train_0_\d+'"):
+        iterate(tmp_path, micro_model, reward=RewardFor(float("nan")))
 
 
 def test_a_separate_value_model_learns_beside_the_policy(tmp_path: Path, micro_model: Path) -> None:

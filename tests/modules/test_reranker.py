@@ -108,8 +108,10 @@ def test_questions_that_are_evaluated_on_are_not_trained_on(
     arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "unseen.jsonl", range(5))
+    write(tmp_path / "ordinary.jsonl", range(36, 46))
     assert main(["fit", *arguments, "--trainer.max_epochs", "1"]) == 0
     assert "left out 5 of 20 questions that are evaluated on" in caplog.text
+    assert "validation: left out 2 of 8 questions that are test questions" in caplog.text
 
 
 def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
