@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from reft_pl.evaluation.files import read_predictions, read_results
+from reft_pl.evaluation.provenance import of_weights
 
 MAX_EXAMPLE_CHARACTERS = 2000
 _AT_K = re.compile(r"(voting|rerank|weighted|pass)@(\d+)")
@@ -77,7 +78,7 @@ def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
         UserError: ``results.json`` is broken.
     """
     weights = description.get("weights")
-    results = {name: _of_weights(section, weights) for name, section in read_results(run_dir).items()}
+    results = {name: of_weights(section, weights) for name, section in read_results(run_dir).items()}
     config = run_dir / "config.yaml"
     return RunRecord(
         run_dir.resolve().name,
@@ -87,14 +88,6 @@ def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
         _right_prediction(run_dir, results.get("test", {})),
         _sampling(run_dir, results.get("samples", {})),
     )
-
-
-def _of_weights(section: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    if section.get("weights", weights) != weights:
-        return {}
-    return {
-        key: entry for key, entry in section.items() if not isinstance(entry, dict) or entry.get("weights", weights) == weights
-    }
 
 
 def _at_largest_k(entry: Mapping[str, Any], sampled: int | None) -> dict[str, Figure]:

@@ -24,7 +24,8 @@ def write_report(folders: Sequence[Path], output: Path, k: int | None = None) ->
         UserError: a folder is none of a run, or holds a file that cannot be read; or nobody has figures for ``k``.
     """
     runs = read_runs(folders)
-    rankings, notes = find_rankings(runs)
+    rankings, left_out = find_rankings(runs)
+    notes = [*(note for run in runs for note in run.notes), *left_out]
     found = tables(runs, rankings, k)
     charts = {
         "accuracy": accuracy_against_k(runs, rankings),

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from reft_pl.errors import UserError
+from reft_pl.evaluation.files import forget_test
 from reft_pl.evaluation.report.rankings import find_rankings
 from reft_pl.evaluation.report.runs import read_runs
 from reft_pl.evaluation.report.table import Table, tables, to_markdown
+from reft_pl.evaluation.report.write import write_report
 
 NewRun = Callable[[str], Any]
 
@@ -113,6 +115,66 @@ def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> Non
     assert rankings == []
     assert "reranker ranked other samples than those that" in notes[0]
     assert "Rerank" not in tables(runs, rankings)[0].columns
+
+
+@pytest.mark.parametrize("settings", [{"n": 4, "weights": "former"}, {"n": 4}])
+def test_nothing_of_former_weights_stands_beside_the_present_ones(
+    reft: Any, reranker: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As ``fit`` leaves a sampled run that is trained on: no figures, but the samples and what a reranker made of them."""
+    hf = reft.folder / "hf"
+    hf.mkdir()
+    (hf / "reft.json").write_text('{"weights": "present"}')
+    (reft.folder / "samples" / "ordinary.settings.json").write_text(json.dumps(settings))
+    forget_test(reft.folder)
+    reft.tested("ordinary", {"q0": True, "q1": True})
+    markdown, page = write_report([reft.folder, reranker.folder], tmp_path / "report")
+    assert "| run | Top-1 |\n" in markdown
+    assert "| 100.0% (" in markdown
+    assert r"other weights than those in its hf/ wrote samples/ordinary.jsonl" in markdown
+    assert "reranker ranked samples that re<i>ft & co wrote before it was trained further" in markdown
+    data = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+    assert set(data["browser"]["origins"]) == {"greedy", "rollout"}
+    assert data["charts"]["accuracy"] == []
+
+
+def test_figures_of_other_weights_than_the_exported_are_left_out(reft: Any) -> None:
+    (reft.folder / "hf").mkdir()
+    (reft.folder / "hf" / "reft.json").write_text('{"weights": "present"}')
+    results = json.loads((reft.folder / "results.json").read_text())
+    for section, weights in (("test", "present"), ("samples", "former")):
+        results[section]["ordinary"]["weights"] = weights
+    (reft.folder / "results.json").write_text(json.dumps(results))
+    (run,) = read_runs([reft.folder])
+    (table,) = tables([run], [])
+    assert list(table.columns) == ["Top-1"]
+    assert run.sample_files == []
+    assert "the figures of ordinary in section 'samples' of its results.json are of other weights" in run.notes[0]
+
+
+@pytest.mark.parametrize("hf", [None, {}, {"weights": "present"}])
+def test_samples_of_which_nobody_says_who_wrote_them_stay(hf: dict[str, str] | None, reft: Any, reranker: Any) -> None:
+    if hf is not None:
+        (reft.folder / "hf").mkdir()
+        (reft.folder / "hf" / "reft.json").write_text(json.dumps(hf))
+    if hf is None:  # another model's, in a folder that has no export
+        (reft.folder / "samples" / "ordinary.settings.json").write_text('{"weights": "of another model"}')
+    forget_test(reft.folder)
+    runs = read_runs([reft.folder, reranker.folder])
+    (ranking,), notes = find_rankings(runs)
+    assert ranking.policy is runs[0]
+    assert runs[0].sample_files
+    assert not notes
+    assert not runs[0].notes
+
+
+def test_samples_that_are_being_written_stay(reft: Any) -> None:
+    (reft.folder / "hf").mkdir()
+    (reft.folder / "hf" / "reft.json").write_text('{"weights": "present"}')
+    (reft.folder / "samples" / "ordinary.settings.json").write_text('{"n": 4}')
+    (reft.folder / "samples" / ".ordinary.parts").mkdir()
+    forget_test(reft.folder)
+    assert read_runs([reft.folder])[0].sample_files
 
 
 def test_names_are_as_long_as_they_must_be(new_run: NewRun) -> None:
