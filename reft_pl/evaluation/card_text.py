@@ -44,6 +44,9 @@ def introduction(record: RunRecord) -> str:
     """What the model is and where it comes from."""
     description = record.description
     base, stage = description.get("base"), str(description.get("stage"))
+    sources = record.config.get("data", {}).get("train") or ()
+    if stage == "sft" and "SelfTraining" in map(_class_name, sources):
+        stage = "offline_self_training"
     started = code_span(_place(str(base), 2))
     if not base:
         origin = "A language model"

@@ -20,7 +20,7 @@ def source(name: str, **init_args: Any) -> dict[str, Any]:
     return {"class_path": f"reft_pl.data.sources.{name}", "init_args": init_args}
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "seed_everything": 3,
     "model": {
         "class_path": "reft_pl.modules.PPOModule",
@@ -226,6 +226,21 @@ def test_how_it_was_trained_without_telling_where(run_dir: Path) -> None:
     for word in ("somebody", "max_rows", "minibatch_size"):
         assert word not in text
     assert "```text\nQuestion:\nWhat is 2 + 2?\nAnswer reasoning:\n```" in text
+
+
+@pytest.mark.parametrize(
+    ("sources", "phrase"),
+    [
+        (CONFIG["data"]["train"], "fine-tuned on annotated solutions and right ones that a policy sampled"),
+        (CONFIG["data"]["train"][1:], "fine-tuned on annotated solutions (SFT: the warm-up of ReFT"),
+    ],
+)
+def test_offline_self_training_is_told_from_sft(sources: list[Any], phrase: str, run_dir: Path) -> None:
+    (run_dir / "hf" / "reft.json").write_text(json.dumps(DESCRIPTION | {"stage": "sft"}))
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"data": {"train": sources}}))
+    text = model_card(run_dir).text
+    assert f"started from `sft/hf`, {phrase}" in text
+    assert text.count("fine-tuned on") == 1
 
 
 def test_a_reranker_tells_the_run_whose_samples_it_ranked(run_dir: Path, tmp_path: Path) -> None:
