@@ -26,7 +26,7 @@ STAGES = {
     ),
     "reranker": "trained to tell right solutions from wrong ones: a classifier whose class 1 is a right solution",
 }
-"""What was done in each stage (offline self-training is SFT with other data), after "A language model that started from X, "."""
+"""What was done, after "A language model that started from X, ": by stage, and for SFT on data of offline self-training."""
 
 FORMS = {
     "PythonProgram": (

@@ -91,7 +91,9 @@ def training_data(record: RunRecord) -> str:
     if data.get("train"):
         lines.append("\nTraining questions that are also validation or test questions were left out of training.")
     if learned:
-        lines.append(f"\n{learned['solutions']:,} different solutions to learn from, {learned['right']:.1%} of them right.")
+        solutions, taken = learned["solutions"], learned.get("solutions_an_epoch", learned["solutions"])
+        part = f" An epoch took {taken:,} of them." if taken < solutions else ""
+        lines.append(f"\n{solutions:,} different solutions to learn from, {learned['right']:.1%} of them right.{part}")
     return "\n".join(lines)
 
 
