@@ -74,6 +74,20 @@ def test_runs_are_compared_at_a_number_of_samples_that_all_have(new_run: NewRun)
         tables(runs, [], 3)
 
 
+def test_a_weighted_vote_that_k_leaves_out_is_said(reft: Any, reranker: Any, tmp_path: Path) -> None:
+    folders = [reft.folder, reranker.folder]
+    at_two, page = write_report(folders, tmp_path / "report", 2)
+    note = "Weighted voting is measured for all samples of a question alone: for 4 there is a figure, without --k 2."
+    assert "Rerank@2" in at_two
+    assert "weighted@" not in at_two
+    assert note in at_two
+    assert note in page.read_text()
+    for k in (4, None):
+        markdown, _ = write_report(folders, tmp_path / "report", k)
+        assert "weighted@4" in markdown
+        assert "Weighted voting is" not in markdown
+
+
 def test_what_is_sampled_to_learn_from_is_no_test_set(reft: Any) -> None:
     reft.sampled("train", [reft.question(0, "x")])
     assert [table.name for table in tables_of(reft)] == ["ordinary"]
