@@ -9,7 +9,7 @@ from typing import Any
 
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_predictions
-from reft_pl.evaluation.intervals import mean_interval, paired_difference, wilson_interval
+from reft_pl.evaluation.intervals import mean_interval, paired_difference
 from reft_pl.formats.printable import printable
 
 Verdicts = dict[str, float]
@@ -74,8 +74,6 @@ def _row(pattern: str, folders: list[Path], first: list[Path]) -> dict[str, str]
     for name in _sets(folders[0]):
         solved = verdicts(folders, name)
         mean, low, high = mean_interval(list(solved.values()))
-        if len(folders) == 1:
-            low, high = wilson_interval(round(mean * len(solved)), len(solved))
         row[name] = f"{mean:.1%} ({low:.1%} to {high:.1%})"
         comparable = folders != first and all(name in _sets(folder) for folder in first)
         row[f"{name}: gain over the first"] = _gain(verdicts(first, name), solved) if comparable else "-"

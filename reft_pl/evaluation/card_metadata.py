@@ -45,7 +45,10 @@ def metadata(record: RunRecord) -> ModelCardData:
 
 
 def eval_results(record: RunRecord) -> list[EvalResult]:
-    """One result a figure, with fractions as values."""
+    """One result a figure, with fractions as values.
+
+    Of a set of which a part was sampled, the figures of that part are those of a dataset of its own.
+    """
     sources = record.config.get("data", {}).get("test") or {}
     results, seen = [], set()
     for name, figures in record.tests.items():
@@ -53,20 +56,22 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
         if dataset in seen:  # the hub's form would put figures of two sets under the name of one
             dataset = replace(dataset, config=name)
         seen.add(dataset)
-        results += [
-            EvalResult(
-                task_type="text-generation",
-                task_name=TASK,
-                dataset_type=dataset.type,
-                dataset_name=name,
-                dataset_config=dataset.config,
-                dataset_split=dataset.split,
-                metric_type="pass@k" if kind.startswith("Pass@") else "accuracy",
-                metric_name=kind,
-                metric_value=round(figure.value, 4),
+        whole = max((figure.questions or 0 for figure in figures.values()), default=0)
+        for kind, figure in figures.items():
+            part = f"{figure.questions:,} questions" if figure.questions and figure.questions < whole else None
+            results.append(
+                EvalResult(
+                    task_type="text-generation",
+                    task_name=TASK,
+                    dataset_type=dataset.type,
+                    dataset_name=f"{name} ({part})" if part else name,
+                    dataset_config=", ".join(filter(None, [dataset.config, part])) or None,
+                    dataset_split=dataset.split,
+                    metric_type="pass@k" if kind.startswith("Pass@") else "accuracy",
+                    metric_name=kind,
+                    metric_value=round(figure.value, 4),
+                )
             )
-            for kind, figure in figures.items()
-        ]
     return results
 
 

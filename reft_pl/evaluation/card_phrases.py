@@ -12,6 +12,10 @@ BIBTEX = """@misc{luong2024reft,
 
 STAGES = {
     "sft": "fine-tuned on annotated solutions (SFT: the warm-up of ReFT, and what it is compared with)",
+    "offline_self_training": (
+        "fine-tuned on annotated solutions and right ones that a policy sampled for the training questions (offline "
+        "self-training)"
+    ),
     "ppo": (
         "trained with ReFT: it wrote its own solutions to the training questions, these were executed, and PPO reinforced "
         "those whose answer is right, with a KL penalty that holds it near the model it started from"
@@ -22,7 +26,7 @@ STAGES = {
     ),
     "reranker": "trained to tell right solutions from wrong ones: a classifier whose class 1 is a right solution",
 }
-"""What was done in each stage, after "A language model that started from X, "."""
+"""What was done, after "A language model that started from X, ": by stage, and for SFT on data of offline self-training."""
 
 FORMS = {
     "PythonProgram": (

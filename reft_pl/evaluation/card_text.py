@@ -44,6 +44,9 @@ def introduction(record: RunRecord) -> str:
     """What the model is and where it comes from."""
     description = record.description
     base, stage = description.get("base"), str(description.get("stage"))
+    sources = record.config.get("data", {}).get("train") or ()
+    if stage == "sft" and "SelfTraining" in map(_class_name, sources):
+        stage = "offline_self_training"
     started = code_span(_place(str(base), 2))
     if not base:
         origin = "A language model"
@@ -60,7 +63,7 @@ def results(record: RunRecord) -> str:
     if tests := record.tests:
         columns = [kind for figures in tests.values() for kind in figures]
         columns = sorted(dict.fromkeys(columns), key=lambda kind: list(MEANINGS).index(kind.partition("@")[0]))
-        rows = [_row(name, record.questions(name), figures, columns) for name, figures in tests.items()]
+        rows = [_row(name, figures, columns) for name, figures in tests.items()]
         shown = {kind.partition("@")[0] for kind in columns}
         parts.append(table(["test set", "questions", *columns], rows))
         parts.append("Shares of questions that were answered rightly, with 95% intervals.")
@@ -88,7 +91,9 @@ def training_data(record: RunRecord) -> str:
     if data.get("train"):
         lines.append("\nTraining questions that are also validation or test questions were left out of training.")
     if learned:
-        lines.append(f"\n{learned['solutions']:,} different solutions to learn from, {learned['right']:.1%} of them right.")
+        solutions, taken = learned["solutions"], learned.get("solutions_an_epoch", learned["solutions"])
+        part = f" An epoch took {taken:,} of them." if taken < solutions else ""
+        lines.append(f"\n{solutions:,} different solutions to learn from, {learned['right']:.1%} of them right.{part}")
     return "\n".join(lines)
 
 
@@ -155,9 +160,19 @@ def limits(record: RunRecord) -> str:
     return f"{LIMITS}\n{PROGRAMS_ARE_UNTRUSTED}" if _writes_programs(record) else LIMITS
 
 
-def _row(name: str, questions: int | None, figures: Mapping[str, Figure], columns: list[str]) -> list[str]:
-    cells = [_percent(figures[kind]) if kind in figures else "" for kind in columns]
-    return [code_span(name), "" if questions is None else f"{questions:,}", *cells]
+def _row(name: str, figures: Mapping[str, Figure], columns: list[str]) -> list[str]:
+    """The number of questions stands once where it is one, and else in each cell."""
+    counts = {figure.questions for figure in figures.values()}
+    questions = "" if len(counts) > 1 else _questions(*counts)
+    cells = {kind: _percent(figure) for kind, figure in figures.items()}
+    if len(counts) > 1:
+        said = {kind: _questions(figure.questions) for kind, figure in figures.items()}
+        cells = {kind: f"{cell}, {said[kind]} questions" if said[kind] else cell for kind, cell in cells.items()}
+    return [code_span(name), questions, *(cells.get(kind, "") for kind in columns)]
+
+
+def _questions(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def _percent(figure: Figure) -> str:

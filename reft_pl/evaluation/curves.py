@@ -65,9 +65,4 @@ class PerQuestion(Metric):
     def summary(self) -> dict[str, list[float]]:
         """Mean and 95% interval of each figure: ``{name: [mean, low, high]}``, for ``results.json``."""
         table = dim_zero_cat(self.values).T.tolist() if self.values else []
-        return {name: _clipped(mean_interval(column)) for name, column in zip(self.names, table, strict=True)}
-
-
-def _clipped(interval: tuple[float, float, float]) -> list[float]:
-    mean, low, high = interval
-    return [mean, max(0.0, low), min(1.0, high)]
+        return {name: list(mean_interval(column)) for name, column in zip(self.names, table, strict=True)}

@@ -26,6 +26,6 @@ def tell_sampled_runs(reranker_run: Path, names: Iterable[str]) -> None:
         sampled = read_results(run).get("samples", {}).get(name) if file.parent.name == "samples" else None
         if sampled is not None:
             figures = {key: value for key, value in entry.items() if key.startswith(("rerank@", "weighted@"))}
-            about = {"reranker": str(reranker_run), "weights": sampled.get("weights")}
+            about = {"reranker": str(reranker_run), "questions": entry["questions"], "weights": sampled.get("weights")}
             update_results(run, "reranked", {name: {**about, **figures}})
             write_card(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from reft_pl.evaluation.files import read_predictions, read_results
+from reft_pl.evaluation.provenance import of_weights
 
 MAX_EXAMPLE_CHARACTERS = 2000
 _AT_K = re.compile(r"(voting|rerank|weighted|pass)@(\d+)")
@@ -21,11 +22,12 @@ _NOT_TESTS = ("train", "validation")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share of questions in [0, 1], with its 95% interval."""
+    """A share of questions in [0, 1], with its 95% interval. ``questions`` is how many, None where nobody wrote it down."""
 
     value: float
     low: float
     high: float
+    questions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,11 @@ class RunRecord:
         """The measured figures of each test set by name: ``Top-1``, ``Voting@k``, ..., of those at k the largest k."""
         sets: dict[str, dict[str, Figure]] = {}
         for name, entry in self.results.get("test", {}).items():
-            sets.setdefault(name, {})["Top-1"] = Figure(entry["top1"], *entry["interval95"])
+            sets.setdefault(name, {})["Top-1"] = _figure((entry["top1"], *entry["interval95"]), entry.get("n"))
         for section in ("samples", "rerank", "reranked"):
             for name, entry in self.results.get(section, {}).items():
                 if name not in _NOT_TESTS:
-                    sets.setdefault(name, {}).update(_at_largest_k(entry))
+                    sets.setdefault(name, {}).update(_at_largest_k(entry, self._sampled_questions(name)))
         order = {kind: place for place, kind in enumerate(_ORDER)}
         return {
             name: dict(sorted(figures.items(), key=lambda item: order[item[0].partition("@")[0]]))
@@ -61,11 +63,10 @@ class RunRecord:
             if figures
         }
 
-    def questions(self, name: str) -> int | None:
-        """How many questions the figures of a test set are of, where that was written down."""
-        tested, *sampled = (self.results.get(section, {}).get(name, {}) for section in ("test", "samples", "rerank"))
-        counts = [tested.get("n"), *(entry.get("questions") for entry in sampled)]
-        return next((int(count) for count in counts if count is not None), None)
+    def _sampled_questions(self, name: str) -> int | None:
+        """Of how many questions of a set there are samples; what a reranker made of them does not always say it."""
+        count = self.results.get("samples", {}).get(name, {}).get("questions")
+        return None if count is None else int(count)
 
 
 def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
@@ -77,7 +78,7 @@ def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
         UserError: ``results.json`` is broken.
     """
     weights = description.get("weights")
-    results = {name: _of_weights(section, weights) for name, section in read_results(run_dir).items()}
+    results = {name: of_weights(section, weights) for name, section in read_results(run_dir).items()}
     config = run_dir / "config.yaml"
     return RunRecord(
         run_dir.resolve().name,
@@ -89,19 +90,17 @@ def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
     )
 
 
-def _of_weights(section: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    if section.get("weights", weights) != weights:
-        return {}
-    return {
-        key: entry for key, entry in section.items() if not isinstance(entry, dict) or entry.get("weights", weights) == weights
-    }
-
-
-def _at_largest_k(entry: Mapping[str, Any]) -> dict[str, Figure]:
+def _at_largest_k(entry: Mapping[str, Any], sampled: int | None) -> dict[str, Figure]:
     largest: dict[str, int] = {}
     for match in filter(None, map(_AT_K.fullmatch, entry)):
         largest[match[1]] = max(int(match[2]), largest.get(match[1], 0))
-    return {f"{kind.capitalize()}@{k}": Figure(*entry[f"{kind}@{k}"]) for kind, k in largest.items()}
+    questions = entry.get("questions", sampled)
+    return {f"{kind.capitalize()}@{k}": _figure(entry[f"{kind}@{k}"], questions) for kind, k in largest.items()}
+
+
+def _figure(interval: Sequence[float], questions: int | None) -> Figure:
+    value, low, high = interval
+    return Figure(value, low, high, questions)
 
 
 def _right_prediction(run_dir: Path, tests: Mapping[str, Any]) -> dict[str, Any] | None:

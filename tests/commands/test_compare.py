@@ -45,6 +45,13 @@ def test_a_pattern_is_the_mean_of_its_runs(tmp_path: Path, capsys: pytest.Captur
     assert "| 75.0% " in printed
 
 
+def test_runs_that_solve_nothing_have_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(2):
+        write_run(tmp_path / str(seed) / "sft", dict.fromkeys("abcdefghij", False))
+    assert main(["compare", str(tmp_path / "*" / "sft"), "--markdown"]) == 0
+    assert "| 0.0% (0.0% to 27.8%) |" in capsys.readouterr().out, "z^2 / (10 + z^2)"
+
+
 def test_a_set_that_one_run_lacks_leaves_the_rest_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "sft", {"a": False, "b": True})
     write_run(tmp_path / "ppo", {"a": True, "b": True})

@@ -20,7 +20,7 @@ def source(name: str, **init_args: Any) -> dict[str, Any]:
     return {"class_path": f"reft_pl.data.sources.{name}", "init_args": init_args}
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "seed_everything": 3,
     "model": {
         "class_path": "reft_pl.modules.PPOModule",
@@ -149,6 +149,25 @@ def test_every_set_has_its_own_entry_in_the_model_index(run_dir: Path) -> None:
     }
 
 
+def test_figures_of_a_part_of_the_questions_say_so(run_dir: Path) -> None:
+    found = results(HERE)
+    found["samples"]["svamp"]["questions"] = 200
+    (run_dir / "results.json").write_text(json.dumps(found))
+    card = model_card(run_dir)
+    assert (
+        "| `svamp` |  | 38.9% (35.9 to 42.0), 1,000 questions | 42.0% (39.0 to 45.0), 200 questions "
+        "| 50.0% (47.0 to 53.0), 200 questions | 52.0% (49.0 to 55.0), 200 questions | 70.0% (67.0 to 73.0), 200 questions |"
+    ) in card.text
+    assert "| `hard` | 40 | 25.0% (14.0 to 40.0) |" in card.text
+    entries = card.data.to_dict()["model-index"][0]["results"]
+    assert [(e["dataset"]["name"], e["dataset"].get("config"), len(e["metrics"])) for e in entries] == [
+        ("svamp", None, 1),
+        ("svamp (200 questions)", "200 questions", 4),
+        ("hard", None, 1),
+        ("hardest", "hardest", 1),
+    ]
+
+
 @pytest.mark.parametrize("section", ["fit", "validation", "test", "samples", "reranked"])
 def test_a_figure_of_other_weights_is_left_out(section: str, run_dir: Path) -> None:
     shown = {
@@ -209,6 +228,21 @@ def test_how_it_was_trained_without_telling_where(run_dir: Path) -> None:
     assert "```text\nQuestion:\nWhat is 2 + 2?\nAnswer reasoning:\n```" in text
 
 
+@pytest.mark.parametrize(
+    ("sources", "phrase"),
+    [
+        (CONFIG["data"]["train"], "fine-tuned on annotated solutions and right ones that a policy sampled"),
+        (CONFIG["data"]["train"][1:], "fine-tuned on annotated solutions (SFT: the warm-up of ReFT"),
+    ],
+)
+def test_offline_self_training_is_told_from_sft(sources: list[Any], phrase: str, run_dir: Path) -> None:
+    (run_dir / "hf" / "reft.json").write_text(json.dumps(DESCRIPTION | {"stage": "sft"}))
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"data": {"train": sources}}))
+    text = model_card(run_dir).text
+    assert f"started from `sft/hf`, {phrase}" in text
+    assert text.count("fine-tuned on") == 1
+
+
 def test_a_reranker_tells_the_run_whose_samples_it_ranked(run_dir: Path, tmp_path: Path) -> None:
     of_run = results(HERE)
     del of_run["reranked"]
@@ -225,6 +259,6 @@ def test_a_reranker_tells_the_run_whose_samples_it_ranked(run_dir: Path, tmp_pat
     (reranker / "results.json").write_text(json.dumps({"rerank": entries}))
     tell_sampled_runs(reranker, ["svamp", "before", "elsewhere"])
     told = json.loads((run_dir / "results.json").read_text())
-    about = {"reranker": str(reranker), "weights": HERE}
+    about = {"reranker": str(reranker), "questions": 1000, "weights": HERE}
     assert told == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}
     assert "50.0% (47.0 to 53.0)" in (run_dir / "hf" / "README.md").read_text()

@@ -68,6 +68,11 @@ def test_an_append_that_was_cut_off_is_mended(tmp_path, kept):
     assert read_samples(samples.path) == ITEMS
 
 
+def test_a_file_of_an_earlier_version_that_wrote_fewer_settings_goes_on(tmp_path):
+    fill(store(tmp_path), 0)
+    assert store(tmp_path, weights="abc").done == 1
+
+
 def test_other_settings_are_refused_and_the_same_are_not(tmp_path):
     fill(store(tmp_path), 0)
     assert store(tmp_path).done == 1

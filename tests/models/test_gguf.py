@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reft_pl.errors import UserError
 from reft_pl.models import gguf as importer
 from reft_pl.models.gguf import import_gguf
+from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
 
@@ -26,6 +27,7 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kinds = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * (len(tokens) - 3)
     file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     writer = gguf.GGUFWriter(file, "llama")
+    writer.add_license("mit")
     writer.add_context_length(64)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
@@ -91,6 +93,7 @@ def check(folder: Path, gguf_file: Path) -> None:
 def test_becomes_a_plain_folder_that_trains(gguf_file, tmp_path):
     import_gguf(str(gguf_file), tmp_path / "out")
     check(tmp_path / "out", gguf_file)
+    assert inherited_metadata(str(tmp_path / "out")) == {"license": "mit"}
     policy = load_policy(PolicySettings(init_from=str(tmp_path / "out")), "shared")
     policy.logits(policy.hidden_states(torch.tensor([[3, 4]]), torch.ones(1, 2))).float().sum().backward()
 

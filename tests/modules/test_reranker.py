@@ -87,6 +87,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert card.data.pipeline_tag == "text-classification"
     assert {"Rerank@6", "Weighted@6", "Voting@6", "Pass@6"} == {result.metric_name for result in card.data.eval_results}
     assert "120 different solutions to learn from" in card.text
+    assert "An epoch took" not in card.text
 
     # The export is a classifier that anyone can load, and says what ours said.
     model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
@@ -112,6 +113,17 @@ def test_questions_that_are_evaluated_on_are_not_trained_on(
     assert main(["fit", *arguments, "--trainer.max_epochs", "1"]) == 0
     assert "left out 5 of 20 questions that are evaluated on" in caplog.text
     assert "validation: left out 2 of 8 questions that are test questions" in caplog.text
+
+
+@pytest.mark.parametrize(("limit", "taken"), [("3", 36), ("0.5", 60)])
+def test_how_many_solutions_a_limit_leaves_is_said(
+    limit: str, taken: int, arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["fit", *arguments, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", limit]) == 0
+    assert f"an epoch takes {taken} of them" in caplog.text
+    results = json.loads((tmp_path / "reranker" / "results.json").read_text())
+    assert (results["data"]["solutions"], results["data"]["solutions_an_epoch"]) == (120, taken)
+    assert f"An epoch took {taken} of them." in (tmp_path / "reranker" / "hf" / "README.md").read_text()
 
 
 def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,14 +28,21 @@ class Ranking:
 def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
     """The rankings of all runs, and a sentence for each that is left out.
 
-    One is left out where its samples have been made anew since: what there is to choose from (pass@n) is not what it was.
+    One is left out where its policy has been trained since it sampled, or its samples have been made anew: what there is to
+    choose from (pass@n) is not what it was.
     """
-    files = {path.resolve(): (run, path.stem) for run in runs for path in run.sample_files}
+    files = {path.resolve(): (run, path) for run in runs for path in (*run.sample_files, *run.former_samples)}
     rankings, left_out = [], []
     for run in runs:
         for name, figures in run.results.get("rerank", {}).items():
-            policy, set_name = _ranked_file(run, figures["samples"], files) or (None, name)
-            if policy and _stale(figures, policy.results.get("samples", {}).get(set_name, {})):
+            policy, file = _ranked_file(run, figures["samples"], files) or (None, Path(name))
+            set_name = file.stem if policy else name
+            if policy and file in policy.former_samples:
+                left_out.append(
+                    f"{run.name} ranked samples that {policy.name} wrote before it was trained further: "
+                    f"its figures are left out until `reft-pl test` ranks new ones."
+                )
+            elif policy and _stale(figures, policy.results.get("samples", {}).get(set_name, {})):
                 left_out.append(
                     f"{run.name} ranked other samples than those that {figures['samples']} holds now: "
                     f"its figures are left out until `reft-pl test` ranks these."
@@ -45,7 +52,7 @@ def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
     return rankings, left_out
 
 
-def _ranked_file(reranker: Run, path: str, files: dict[Path, tuple[Run, str]]) -> tuple[Run, str] | None:
+def _ranked_file(reranker: Run, path: str, files: dict[Path, tuple[Run, Path]]) -> tuple[Run, Path] | None:
     """Whose file ``path`` is. It is relative to the folder in which the reranker was tested: this one, or one above its run."""
     for base in (Path(), *reranker.folder.resolve().parents):
         if found := files.get((base / path).resolve()):

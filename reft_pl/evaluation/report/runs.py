@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ import yaml
 
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_results
+from reft_pl.evaluation.provenance import is_former, of_weights
 from reft_pl.evaluation.report.scalars import Curve, event_files, read_curves
+from reft_pl.models.export import read_description
+
+ANEW = {"test": "test", "samples": "predict", "rerank": "test"}
+"""The sections of ``results.json`` that a report shows and that name weights, and the verb that writes each anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,11 @@ class Run:
     """A run folder; whatever it does not hold is empty.
 
     ``name`` is as much of the end of its path as tells it from the other runs; ``stage`` is its module's class without
-    "Module" (``SFT``, ``PPO``), None where there is no config; ``curves`` are by TensorBoard tag.
+    "Module" (``SFT``, ``PPO``), None where there is no config; ``curves`` are by TensorBoard tag; ``prediction_files`` are
+    greedy answers, one file a test set; ``sample_files`` sampled solutions, one file a set.
+
+    Where the run has an ``hf/``, figures, answers and samples are of the weights in it. Others, as further training leaves
+    them, are not here but for the paths of ``former_samples``, and ``notes`` say in a sentence each what was left out.
     """
 
     name: str
@@ -27,16 +36,10 @@ class Run:
     stage: str | None
     results: dict[str, Any]
     curves: dict[str, Curve]
-
-    @property
-    def prediction_files(self) -> list[Path]:
-        """Greedy answers, one file a test set."""
-        return sorted((self.folder / "predictions").glob("*.jsonl"))
-
-    @property
-    def sample_files(self) -> list[Path]:
-        """Sampled solutions, one file a set."""
-        return sorted((self.folder / "samples").glob("*.jsonl"))
+    prediction_files: list[Path]
+    sample_files: list[Path]
+    former_samples: list[Path]
+    notes: list[str]
 
     @property
     def rollout_file(self) -> Path | None:
@@ -58,12 +61,47 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(f"there is no run folder {folder}: check the path")
-    run = Run(name, folder, _stage(folder), read_results(folder), read_curves(folder))
-    if not (run.results or run.prediction_files or run.sample_files or run.rollout_file or event_files(folder)):
+    everything, weights = read_results(folder), read_description(folder / "hf").get("weights")
+    results = everything if weights is None else {**everything, **_measured_on(weights, everything)}
+    answers, samples = (sorted((folder / kind).glob("*.jsonl")) for kind in ("predictions", "samples"))
+    sampled, tested = everything.get("samples", {}), everything.get("test", {})
+    former = [path for path in samples if weights is not None and is_former(path, sampled.get(path.stem, {}), weights)]
+    run = Run(
+        name,
+        folder,
+        _stage(folder),
+        results,
+        read_curves(folder),
+        [path for path in answers if path.stem in results.get("test", {}) or path.stem not in tested],
+        [path for path in samples if path not in former],
+        former,
+        list(_notes(name, everything, results, former)),
+    )
+    if not (everything or answers or samples or run.rollout_file or event_files(folder)):
         raise UserError(
             f"{folder} holds nothing to report: name run folders, as `reft-pl fit`, `test` and `predict` leave them"
         )
     return run
+
+
+def _measured_on(weights: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that name weights, without what is of others."""
+    return {section: of_weights(results[section], weights) for section in ANEW if section in results}
+
+
+def _notes(name: str, everything: Mapping[str, Any], kept: Mapping[str, Any], former: Sequence[Path]) -> Iterator[str]:
+    """A sentence for each section of which something is left out, and for each sample file."""
+    for section, verb in ANEW.items():
+        if gone := sorted(everything.get(section, {}).keys() - kept.get(section, {}).keys() - {"weights"}):
+            yield (
+                f"{name}: the figures of {', '.join(gone)} in section {section!r} of its results.json are of other weights "
+                f"than those in its hf/ and are left out: run `reft-pl {verb}` on it again."
+            )
+    for path in former:
+        yield (
+            f"{name}: other weights than those in its hf/ wrote samples/{path.name}, which is left out: to have new ones, "
+            f"move it and its settings file away and run `reft-pl predict`."
+        )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

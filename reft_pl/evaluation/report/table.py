@@ -88,6 +88,15 @@ def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = Non
     return [Table(name, _headings(rows), rows) for name, rows in found if rows]
 
 
+def without_weighted(rankings: Sequence[Ranking], k: int | None) -> list[str]:
+    """A sentence where a choice of ``k`` samples has no weighted vote: that is known for all n of a question alone."""
+    sizes = sorted({ranking.figures["n"] for ranking in rankings} - {k})
+    if k is None or not sizes:
+        return []
+    known = " or ".join(map(str, sizes))
+    return [f"Weighted voting is measured for all samples of a question alone: for {known} there is a figure, without --k {k}."]
+
+
 def _check_k(k: int, sections: Sequence[Mapping[str, Any]]) -> None:
     known = {int(key.removeprefix("voting@")) for section in sections for key in section if key.startswith("voting@")}
     if known and k not in known:

@@ -11,7 +11,7 @@ from reft_pl.evaluation.report.browser import browser_data
 from reft_pl.evaluation.report.page import page
 from reft_pl.evaluation.report.rankings import find_rankings
 from reft_pl.evaluation.report.runs import read_runs
-from reft_pl.evaluation.report.table import tables, to_markdown
+from reft_pl.evaluation.report.table import tables, to_markdown, without_weighted
 from reft_pl.evaluation.report.training_charts import learning_curves, status_charts
 
 
@@ -24,7 +24,8 @@ def write_report(folders: Sequence[Path], output: Path, k: int | None = None) ->
         UserError: a folder is none of a run, or holds a file that cannot be read; or nobody has figures for ``k``.
     """
     runs = read_runs(folders)
-    rankings, notes = find_rankings(runs)
+    rankings, left_out = find_rankings(runs)
+    notes = [*(note for run in runs for note in run.notes), *left_out, *without_weighted(rankings, k)]
     found = tables(runs, rankings, k)
     charts = {
         "accuracy": accuracy_against_k(runs, rankings),

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from reft_pl.errors import UserError
+from reft_pl.evaluation.files import forget_test
 from reft_pl.evaluation.report.rankings import find_rankings
 from reft_pl.evaluation.report.runs import read_runs
 from reft_pl.evaluation.report.table import Table, tables, to_markdown
+from reft_pl.evaluation.report.write import write_report
 
 NewRun = Callable[[str], Any]
 
@@ -38,7 +40,7 @@ def test_a_row_holds_what_was_measured(sft: Any, reft: Any, reranker: Any) -> No
 def test_markdown_shows_names_as_they_are(reft: Any) -> None:
     lines = to_markdown(*tables_of(reft)).splitlines()
     assert lines[2] == "| run | Top-1 | Voting@4 | upper bound |"
-    assert lines[4].startswith(r"| re\<i\>ft \& co | 25.0% (10.0 to 90.0), 4 questions | 25.0% (0.0 to 74.0), 2 questions | ")
+    assert lines[4].startswith(r"| re\<i\>ft \& co | 25.0% (10.0 to 90.0), 4 questions | 25.0% (4.0 to 72.8), 2 questions | ")
 
 
 def test_the_number_of_questions_is_said_once_where_it_is_one(sft: Any) -> None:
@@ -54,8 +56,8 @@ def test_other_numbers_of_samples_are_said(new_run: NewRun) -> None:
     (table,) = tables_of(a, b)
     assert table.columns["Voting"] == "Voting@n"
     assert [table.cell(row, "Voting") for row in table.rows] == [
-        "100.0% (100.0 to 100.0), n = 2",
-        "100.0% (100.0 to 100.0), n = 3",
+        "100.0% (20.7 to 100.0), n = 2",
+        "100.0% (20.7 to 100.0), n = 3",
     ]
 
 
@@ -70,6 +72,20 @@ def test_runs_are_compared_at_a_number_of_samples_that_all_have(new_run: NewRun)
     assert [row.figures["Voting"].mean for row in table.rows] == pytest.approx([0.5, (1 + 4 / 2) / 6])
     with pytest.raises(UserError, match="there are figures for 1, 2, 4 samples a question"):
         tables(runs, [], 3)
+
+
+def test_a_weighted_vote_that_k_leaves_out_is_said(reft: Any, reranker: Any, tmp_path: Path) -> None:
+    folders = [reft.folder, reranker.folder]
+    at_two, page = write_report(folders, tmp_path / "report", 2)
+    note = "Weighted voting is measured for all samples of a question alone: for 4 there is a figure, without --k 2."
+    assert "Rerank@2" in at_two
+    assert "weighted@" not in at_two
+    assert note in at_two
+    assert note in page.read_text()
+    for k in (4, None):
+        markdown, _ = write_report(folders, tmp_path / "report", k)
+        assert "weighted@4" in markdown
+        assert "Weighted voting is" not in markdown
 
 
 def test_what_is_sampled_to_learn_from_is_no_test_set(reft: Any) -> None:
@@ -113,6 +129,66 @@ def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> Non
     assert rankings == []
     assert "reranker ranked other samples than those that" in notes[0]
     assert "Rerank" not in tables(runs, rankings)[0].columns
+
+
+@pytest.mark.parametrize("settings", [{"n": 4, "weights": "former"}, {"n": 4}])
+def test_nothing_of_former_weights_stands_beside_the_present_ones(
+    reft: Any, reranker: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As ``fit`` leaves a sampled run that is trained on: no figures, but the samples and what a reranker made of them."""
+    hf = reft.folder / "hf"
+    hf.mkdir()
+    (hf / "reft.json").write_text('{"weights": "present"}')
+    (reft.folder / "samples" / "ordinary.settings.json").write_text(json.dumps(settings))
+    forget_test(reft.folder)
+    reft.tested("ordinary", {"q0": True, "q1": True})
+    markdown, page = write_report([reft.folder, reranker.folder], tmp_path / "report")
+    assert "| run | Top-1 |\n" in markdown
+    assert "| 100.0% (" in markdown
+    assert r"other weights than those in its hf/ wrote samples/ordinary.jsonl" in markdown
+    assert "reranker ranked samples that re<i>ft & co wrote before it was trained further" in markdown
+    data = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+    assert set(data["browser"]["origins"]) == {"greedy", "rollout"}
+    assert data["charts"]["accuracy"] == []
+
+
+def test_figures_of_other_weights_than_the_exported_are_left_out(reft: Any) -> None:
+    (reft.folder / "hf").mkdir()
+    (reft.folder / "hf" / "reft.json").write_text('{"weights": "present"}')
+    results = json.loads((reft.folder / "results.json").read_text())
+    for section, weights in (("test", "present"), ("samples", "former")):
+        results[section]["ordinary"]["weights"] = weights
+    (reft.folder / "results.json").write_text(json.dumps(results))
+    (run,) = read_runs([reft.folder])
+    (table,) = tables([run], [])
+    assert list(table.columns) == ["Top-1"]
+    assert run.sample_files == []
+    assert "the figures of ordinary in section 'samples' of its results.json are of other weights" in run.notes[0]
+
+
+@pytest.mark.parametrize("hf", [None, {}, {"weights": "present"}])
+def test_samples_of_which_nobody_says_who_wrote_them_stay(hf: dict[str, str] | None, reft: Any, reranker: Any) -> None:
+    if hf is not None:
+        (reft.folder / "hf").mkdir()
+        (reft.folder / "hf" / "reft.json").write_text(json.dumps(hf))
+    if hf is None:  # another model's, in a folder that has no export
+        (reft.folder / "samples" / "ordinary.settings.json").write_text('{"weights": "of another model"}')
+    forget_test(reft.folder)
+    runs = read_runs([reft.folder, reranker.folder])
+    (ranking,), notes = find_rankings(runs)
+    assert ranking.policy is runs[0]
+    assert runs[0].sample_files
+    assert not notes
+    assert not runs[0].notes
+
+
+def test_samples_that_are_being_written_stay(reft: Any) -> None:
+    (reft.folder / "hf").mkdir()
+    (reft.folder / "hf" / "reft.json").write_text('{"weights": "present"}')
+    (reft.folder / "samples" / "ordinary.settings.json").write_text('{"n": 4}')
+    (reft.folder / "samples" / ".ordinary.parts").mkdir()
+    forget_test(reft.folder)
+    assert read_runs([reft.folder])[0].sample_files
 
 
 def test_names_are_as_long_as_they_must_be(new_run: NewRun) -> None:
