@@ -1,9 +1,11 @@
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,28 +99,85 @@ def test_predict_wants_a_model_and_the_sampling_config(
     assert "SamplingModule is not trained" in capsys.readouterr().err
 
 
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def is_longer(file: Path, lines: int) -> bool:
+    return lines_of(file) > lines
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> bool:
+    """Wait for the condition while the process lives; says whether it came true. Fails the test when the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            return condition()
+        if time.monotonic() > end:
+            pytest.fail(f"nothing happened in {seconds} seconds")
+        time.sleep(0.005)
+    return True
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
+    """Starts a process that does not outlive the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(command: list[str]) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait(30)
+
+
 @pytest.mark.slow
-def test_killed_and_shared_the_file_is_the_same_to_the_byte(predict: Callable[..., list[str]], tmp_path: Path) -> None:
-    """kill -9 five times at random moments, then two processes at once."""
+@pytest.mark.timeout(1500)  # ten processes start one after the other, and every wait in here has a limit of its own
+def test_killed_and_shared_the_file_is_the_same_to_the_byte(
+    predict: Callable[..., list[str]], tmp_path: Path, start: Callable[[list[str]], subprocess.Popen[bytes]]
+) -> None:
+    """kill -9 at five random moments of sampling, then two processes at once.
+
+    A moment is drawn once the process samples: at first when the store is there, later when the file has grown since the
+    start. Five lives last some three batches each, of 40: none of them reaches the end.
+    """
+    questions = 80
     model = ["--ckpt_path", str(tmp_path / "sft" / "hf"), "--data.predict", "[train]", "--model.n", "8"]
-    start = time.monotonic()
-    subprocess.run([*COMMAND, *predict("whole"), *model], check=True, capture_output=True)
-    seconds = time.monotonic() - start
-    (whole,) = (tmp_path / "whole").rglob("train.jsonl")
+    command = [*COMMAND, *predict("whole", train=[stories("train", questions)]), *model]
+    folder = Path("tests") / str(tmp_path / "sft" / "hf").strip("/").replace("/", "--") / "samples"
+    whole = tmp_path / "whole" / folder / "train.jsonl"
+    process = start(command)
+    assert wait_until(lambda: lines_of(whole) > 0, process)
+    first = time.monotonic()
+    assert wait_until(lambda: lines_of(whole) == questions, process)
+    seconds_a_batch = (time.monotonic() - first) / (questions / 2 - 1)
+    assert process.wait(120) == 0
+
     seed = random.SystemRandom().randrange(2**32)
-    print(f"moments drawn with seed {seed}")
+    print(f"moments drawn with seed {seed}; a batch takes {seconds_a_batch:.3f} s")
     moments = random.Random(seed)
-    command = [*COMMAND, *predict("killed"), *model]
-    for _ in range(5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(moments.uniform(0.3, 0.9) * seconds)
-        except subprocess.TimeoutExpired:
+    command = [*COMMAND, *predict("killed", train=[stories("train", questions)]), *model]
+    killed = tmp_path / "killed" / folder / "train.jsonl"
+    left: list[int] = []  # lines of the file after each kill of a process that was sampling
+    for _ in range(8):
+        before, process = lines_of(killed), start(command)
+        begun = partial(is_longer, killed, before) if left else killed.with_name(".train.parts").exists
+        if wait_until(begun, process):
+            time.sleep(moments.uniform(0, 2) * seconds_a_batch)
             process.kill()
-            process.wait()
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    subprocess.run(command, check=True, capture_output=True)  # what one left to the other is there now
-    (killed,) = (tmp_path / "killed").rglob("train.jsonl")
+            if process.wait(30) == -signal.SIGKILL and lines_of(killed) < questions:
+                left.append(lines_of(killed))
+        if len(left) == 5:
+            break
+    print(f"lines after each kill: {left}")
+    assert len(left) == 5, "so many processes were killed while they sampled"
+    assert len({lines for lines in left if 0 < lines < questions}) >= 3, "kills fell between batches of a file half done"
+
+    both = [start(command) for _ in range(2)]
+    assert [process.wait(240) for process in both] == [0, 0]
+    assert start(command).wait(240) == 0  # what one left to the other is there now
     assert killed.read_bytes() == whole.read_bytes()
-    assert len(read_samples(killed)) == 12
+    assert len(read_samples(killed)) == questions
