@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from reft_pl.data.identity import problems_digest, tokenizer_digest
 from reft_pl.data.sample_file import read_samples, sampled_question
 from reft_pl.errors import UserError
 from reft_pl.evaluation.at_k import MAX_SAMPLES
@@ -74,11 +75,16 @@ class SamplingModule(SolverModule):
             "top_p": self.top_p,
             "seed": self.seed,
             **codec.description(),
+            "tokenizer_digest": tokenizer_digest(codec.tokenizer),
         }
         self.stores = []
         for name, loader in zip(self.problems.predict_names, self.problems.predict_dataloader(), strict=True):
             batches = loader.global_batches(0)
-            questions = {"questions": len(loader.problems), "batch_size": loader.batch_size}
+            questions = {
+                "questions": len(loader.problems),
+                "questions_digest": problems_digest(loader.problems),
+                "batch_size": loader.batch_size,
+            }
             self.stores.append(SampleStore(folder, name, [len(batch) for batch in batches], settings | questions))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:

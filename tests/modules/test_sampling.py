@@ -88,6 +88,27 @@ def test_a_finished_file_is_left_alone_and_other_settings_are_refused(
     assert "was begun with other settings (n: 3 there, 2 here)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("unseen", ["--data.test.unseen.split", "test"]), ("validation", ["--data.holdout_seed", "2"])],
+    ids=["another split", "other questions held out"],
+)
+def test_as_many_other_questions_under_the_same_name_are_refused(
+    name: str, change: list[str], predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = {"validation": None, "holdout": 4} if name == "validation" else {}
+    command = [*predict("sft", predict=[name], **held_out), "--model.n", "1"]
+    assert main(command) == 0
+    before = (tmp_path / "sft" / "samples" / f"{name}.jsonl").read_bytes()
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, *change]) == 2
+    message = capsys.readouterr().err
+    assert f"{name}.jsonl was begun with other settings (questions_digest: '" in message
+    assert message.count("\n") == 1
+    assert (tmp_path / "sft" / "samples" / f"{name}.jsonl").read_bytes() == before
+
+
 def test_predict_wants_a_model_and_the_sampling_config(
     predict: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], overlay: Overlay
 ) -> None:
