@@ -26,7 +26,8 @@ class SamplingModule(SolverModule):
 
     Samples go to ``samples/<set>.jsonl`` of the run, one line a question, batch by batch. The same command goes on where it was
     killed, and given several times at once (in other terminals, on other machines that share the folder) it shares the work.
-    When a file is complete, voting@k and pass@k go to ``results.json``.
+    When a file is complete, voting@k and pass@k go to ``results.json``, and the same samples as one list in the form of the
+    authors' scripts to ``samples/<set>.json``.
 
     Args:
         policy: The model, and the precision to run it in.

@@ -13,6 +13,7 @@ import yaml
 
 from reft_pl.cli import main
 from reft_pl.data.sample_file import read_samples
+from reft_pl.evaluation.report.runs import read_runs
 
 Overlay = Callable[..., str]
 COMMAND = [sys.executable, "-c", "import sys; from reft_pl.cli import main; sys.exit(main())"]
@@ -66,6 +67,14 @@ def test_n_executed_samples_a_question_in_the_authors_form(
     assert figures["ordinary"]["questions"] == 7
     assert figures["ordinary"].keys() >= {"voting@1", "voting@2", "voting@3", "pass@1", "pass@2", "pass@3"}
     assert not list((tmp_path / "sft" / "samples").glob(".*.parts"))
+
+    # The authors' list beside each file says the same, and is not another set of samples to any reader.
+    rows = json.loads((tmp_path / "sft" / "samples" / "ordinary.json").read_text())
+    assert rows[0]["predictions"][0].keys() == {"completion", "solving_res", "correctness"}
+    listed = read_samples(tmp_path / "sft" / "samples" / "ordinary.json")
+    assert [(i.id, i.question, i.gold, i.verdicts) for i in listed] == [(i.id, i.question, i.gold, i.verdicts) for i in items]
+    (run,) = read_runs([tmp_path / "sft"])
+    assert [path.name for path in run.sample_files] == ["ordinary.jsonl", "unseen.jsonl"]
 
 
 def test_training_and_validation_questions_can_be_sampled(predict: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -201,4 +210,5 @@ def test_killed_and_shared_the_file_is_the_same_to_the_byte(
     assert [process.wait(240) for process in both] == [0, 0]
     assert start(command).wait(240) == 0  # what one left to the other is there now
     assert killed.read_bytes() == whole.read_bytes()
+    assert killed.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
     assert len(read_samples(killed)) == questions
