@@ -123,6 +123,44 @@ def test_ppo_goes_on_from_a_published_model_and_its_value_head(
     assert not [name for name in exported if name.startswith(("pretrained_model.", "v_head."))]
 
 
+@pytest.mark.parametrize(
+    ("name", "hub_id", "head"),
+    [
+        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT", "value"),
+        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT", "lm"),
+    ],
+)
+def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
+    name: str,
+    hub_id: str,
+    head: str,
+    in_the_hubs_cache: Callable[[str, str], None],
+    few_questions: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_the_hubs_cache(f"{hub_id}-GSM8k", head)
+    in_the_hubs_cache(f"{hub_id}-Rerank-GSM8k", "classes")
+    sample, policy, hundred, reranker, ranker = (
+        ["--config", f"configs/{config}.yaml"]
+        for config in ("sample", f"paper/{name}", "paper/gsm8k_sample", "reranker", f"paper/{name}_reranker")
+    )
+    small = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens", "--model.n", "3"]
+    assert main(["predict", *sample, *policy, *hundred, *small]) == 0
+    assert main(["test", *reranker, *ranker]) == 0
+    assert f"test: weights of {hub_id}-Rerank-GSM8k" in capsys.readouterr().out
+    runs = sorted(
+        (path.parent for path in (few_questions / "runs").rglob("results.json")), key=lambda run: "Rerank" in run.name
+    )
+    sampled, ranked = (json.loads((run / "results.json").read_text()) for run in runs)
+    assert (ranked["rerank"]["gsm8k"]["questions"], ranked["rerank"]["gsm8k"]["n"]) == (2, 3)
+    assert sampled["samples"]["gsm8k"]["voting@3"] == ranked["rerank"]["gsm8k"]["voting@3"]
+    assert sampled["reranked"]["gsm8k"]["rerank@3"] == ranked["rerank"]["gsm8k"]["rerank@3"]
+    assert main(["report", *map(str, runs)]) == 0
+    table = capsys.readouterr().out
+    assert f"{hub_id.split('/')[1]}-GSM8k" in table
+    assert "@3" in table
+
+
 @pytest.mark.parametrize("family", ["codellama", "galactica"])
 def test_a_published_reranker_gives_the_scores_that_transformers_gives(
     family: str, publish: Published, few_questions: Path
