@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reft_pl.types import Problem
 
@@ -28,8 +28,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     Vocabulary and rules (BOS or none among them), the token that ends a response, and the chat template.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = json.loads(backend.to_str()) if backend else tokenizer.get_vocab()
+    rules: dict[str, Any] = json.loads(backend.to_str()) if backend else dict(tokenizer.get_vocab())
     if backend:  # how to cut and pad is no rule, but what the last call asked for
-        rules.update(truncation=None, padding=None)
+        rules |= {"truncation": None, "padding": None}
     parts = [rules, tokenizer.eos_token_id, tokenizer.chat_template]
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
