@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -63,6 +64,7 @@ class SamplingModule(SolverModule):
         self.top_k = top_k
         self.top_p = top_p
         self.stores: list[SampleStore] = []
+        self.summaries: dict[str, dict[str, Any]] = {}  # of the sets that were complete when this process ended
 
     def on_predict_start(self) -> None:
         """Open the files, before anything is sampled."""
@@ -78,7 +80,7 @@ class SamplingModule(SolverModule):
             **codec.description(),
             "tokenizer_digest": tokenizer_digest(codec.tokenizer),
         }
-        self.stores = []
+        self.stores, self.summaries = [], {}
         for name, loader in zip(self.problems.predict_names, self.problems.predict_dataloader(), strict=True):
             batches = loader.global_batches(0)
             questions = {
@@ -108,5 +110,6 @@ class SamplingModule(SolverModule):
                 items = read_samples(store.path)
                 for item in items:
                     figures.update(sampling_figures(item))
-                summary = {"questions": len(items), "n": self.n, **figures.summary(), "weights": self.weights}
-                update_results(Path(self.trainer.default_root_dir), "samples", {name: summary})
+                self.summaries[name] = {"questions": len(items), "n": self.n, **figures.summary(), "weights": self.weights}
+        if self.summaries:
+            update_results(Path(self.trainer.default_root_dir), "samples", self.summaries)
