@@ -193,12 +193,13 @@ class ReftCLI(LightningCLI):
         """Say what the samples come to, or what is still missing."""
         folder = Path(str(self.trainer.default_root_dir))
         write_card(folder)
-        for store in cast("SamplingModule", self.model).stores:
+        model = cast("SamplingModule", self.model)
+        for store in model.stores:
             name = store.path.stem
-            if not store.complete:
+            figures = model.summaries.get(name)
+            if figures is None:  # another process may have finished the file since: it is the one to say so
                 print(f"{name}: not all questions are sampled yet; another process is at them, or give this command again")
                 continue
-            figures = read_results(folder)["samples"][name]
             n = figures["n"]
             voting, bound = figures[f"voting@{n}"][0], figures[f"pass@{n}"][0]
             print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting:.1%}, upper bound {bound:.1%}")

@@ -1,9 +1,15 @@
-"""Files of sampled solutions: one JSON line a question, in the form of the ReFT authors' release with a few fields more."""
+"""Files of sampled solutions: one JSON line a question, or the one JSON list that the ReFT authors' scripts write.
+
+Both have the authors' fields: ``item_id``, ``question``, ``answer_value`` (text), ``answer_cot``, ``predictions`` (each with
+``completion``, ``solving_res`` and ``correctness``), ``most_voted_answer``, ``is_correct``. Lines can be appended, and say
+``status`` and ``tokens`` of each prediction besides: reft-pl works with them. The list is for the authors' scripts and whatever
+else reads their files. ``read_samples`` reads either.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,26 +75,28 @@ def sampled_question(samples: Sequence[Sample]) -> SampledQuestion:
 
 def to_line(item: SampledQuestion) -> str:
     """The item as a line of a sample file, newline included."""
+    row = _authors_row(item)
+    for entry, p in zip(row["predictions"], item.predictions, strict=True):
+        entry |= {"status": p.status, "tokens": p.tokens}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def to_authors_list(items: Iterable[SampledQuestion]) -> str:
+    """The items as the authors' ``sampling.py`` writes them: one JSON list with their fields alone, indented as theirs."""
+    return json.dumps([_authors_row(item) for item in items], ensure_ascii=False, indent=4)
+
+
+def _authors_row(item: SampledQuestion) -> dict[str, Any]:
     voted = most_voted(item.answers)
-    row = {
+    return {
         "item_id": item.id,
         "question": item.question,
         "answer_value": item.gold if isinstance(item.gold, str) else repr(float(item.gold)),
         "answer_cot": item.solution,
-        "predictions": [
-            {
-                "completion": p.text,
-                "solving_res": p.answer,
-                "correctness": p.correct,
-                "status": p.status,
-                "tokens": p.tokens,
-            }
-            for p in item.predictions
-        ],
+        "predictions": [{"completion": p.text, "solving_res": p.answer, "correctness": p.correct} for p in item.predictions],
         "most_voted_answer": None if voted is None else item.predictions[voted].answer,
         "is_correct": voted is not None and item.predictions[voted].correct,
     }
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def read_samples(path: Path) -> list[SampledQuestion]:

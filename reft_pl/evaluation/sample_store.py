@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from reft_pl.data.sample_file import SampledQuestion, to_line
+from reft_pl.data.sample_file import SampledQuestion, read_samples, to_authors_list, to_line
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import write_aside
 
@@ -24,6 +24,9 @@ class SampleStore:
     aside as a *part*. Parts that are next in order are appended to the file. So the file is at any time a prefix of the
     finished one (but for a last batch that is being appended, which the next call mends), whoever was killed when; and since
     a batch is always sampled as a whole, the finished file is the same to the byte.
+
+    When every question is there, the same samples also stand in ``<folder>/<name>.json``, the one list that the authors'
+    scripts read and write. It is a copy for other programs: reft-pl looks for ``*.jsonl``, so that nothing is counted twice.
 
     Args:
         folder: Where the file is; on a file system that all processes share.
@@ -37,12 +40,15 @@ class SampleStore:
 
     def __init__(self, folder: Path, name: str, batch_sizes: Sequence[int], settings: Mapping[str, Any]) -> None:
         self.path = folder / f"{name}.jsonl"
+        self.authors_list = folder / f"{name}.json"
         self.parts = folder / f".{name}.parts"
         self._ends = list(accumulate(batch_sizes))  # lines of the file after each batch
         folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(folder / f"{name}.settings.json", settings)
         self.parts.mkdir(exist_ok=True)
         self._append()
+        if not self.complete:  # a list that is there is of a file that was deleted since
+            self.authors_list.unlink(missing_ok=True)
 
     @property
     def done(self) -> int:
@@ -74,9 +80,10 @@ class SampleStore:
         self._append()
 
     def finish(self) -> bool:
-        """Clean up if every question is there; says whether it is."""
+        """Write the authors' list and clean up if every question is there; says whether it is."""
         self._append()
         if self.complete:
+            write_aside(self.authors_list, to_authors_list(read_samples(self.path)))
             shutil.rmtree(self.parts, ignore_errors=True)
         return self.complete
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from reft_pl.data.identity import problems_digest, tokenizer_digest
 from reft_pl.data.sample_file import read_samples, sampled_question
 from reft_pl.errors import UserError
 from reft_pl.evaluation.at_k import MAX_SAMPLES
@@ -25,7 +27,8 @@ class SamplingModule(SolverModule):
 
     Samples go to ``samples/<set>.jsonl`` of the run, one line a question, batch by batch. The same command goes on where it was
     killed, and given several times at once (in other terminals, on other machines that share the folder) it shares the work.
-    When a file is complete, voting@k and pass@k go to ``results.json``.
+    When a file is complete, voting@k and pass@k go to ``results.json``, and the same samples as one list in the form of the
+    authors' scripts to ``samples/<set>.json``.
 
     Args:
         policy: The model, and the precision to run it in.
@@ -61,6 +64,7 @@ class SamplingModule(SolverModule):
         self.top_k = top_k
         self.top_p = top_p
         self.stores: list[SampleStore] = []
+        self.summaries: dict[str, dict[str, Any]] = {}  # of the sets that were complete when this process ended
 
     def on_predict_start(self) -> None:
         """Open the files, before anything is sampled."""
@@ -75,11 +79,16 @@ class SamplingModule(SolverModule):
             "top_p": self.top_p,
             "seed": self.seed,
             **codec.description(),
+            "tokenizer_digest": tokenizer_digest(codec.tokenizer),
         }
-        self.stores = []
+        self.stores, self.summaries = [], {}
         for name, loader in zip(self.problems.predict_names, self.problems.predict_dataloader(), strict=True):
             batches = loader.global_batches(0)
-            questions = {"questions": len(loader.problems), "batch_size": loader.batch_size}
+            questions = {
+                "questions": len(loader.problems),
+                "questions_digest": problems_digest(loader.problems),
+                "batch_size": loader.batch_size,
+            }
             self.stores.append(SampleStore(folder, name, [len(batch) for batch in batches], settings | questions))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -102,5 +111,6 @@ class SamplingModule(SolverModule):
                 items = read_samples(store.path)
                 for item in items:
                     figures.update(sampling_figures(item))
-                summary = {"questions": len(items), "n": self.n, **figures.summary(), "weights": self.weights}
-                update_results(Path(self.trainer.default_root_dir), "samples", {name: summary})
+                self.summaries[name] = {"questions": len(items), "n": self.n, **figures.summary(), "weights": self.weights}
+        if self.summaries:
+            update_results(Path(self.trainer.default_root_dir), "samples", self.summaries)

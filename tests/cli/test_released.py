@@ -9,9 +9,10 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from reft_pl.cli import main
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 
 Overlay = Callable[..., str]
 Published = Callable[..., dict[str, torch.Tensor]]
@@ -48,6 +49,22 @@ def few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def in_the_hubs_cache(publish: Published, few_questions: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a tiny model where the hub's cache would have the one of this id; the hub itself is out of reach."""
+    cache = few_questions / "cache"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def put(hub_id: str, head: str) -> None:
+        repository = cache / f"models--{hub_id.replace('/', '--')}"
+        publish(repository / "snapshots" / ("0" * 40), "codellama" if "Codellama" in hub_id else "galactica", head)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0" * 40)
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("name", "hub_id", "head"),
     [
@@ -59,18 +76,12 @@ def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
     name: str,
     hub_id: str,
     head: str,
-    publish: Published,
+    in_the_hubs_cache: Callable[[str, str], None],
     few_questions: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    repository = few_questions / "cache" / f"models--{hub_id.replace('/', '--')}"
-    publish(repository / "snapshots" / ("0" * 40), "codellama" if "codellama" in name else "galactica", head)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(few_questions / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    in_the_hubs_cache(hub_id, head)
     overlays = ["--config", "configs/sft.yaml", "--config", f"configs/paper/{name}.yaml"]
     limits = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens"]
     logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
@@ -110,3 +121,78 @@ def test_ppo_goes_on_from_a_published_model_and_its_value_head(
 
     exported = load_file(few_questions / "ppo" / "hf" / "model.safetensors").keys()
     assert not [name for name in exported if name.startswith(("pretrained_model.", "v_head."))]
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id", "head"),
+    [
+        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT", "value"),
+        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT", "lm"),
+    ],
+)
+def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
+    name: str,
+    hub_id: str,
+    head: str,
+    in_the_hubs_cache: Callable[[str, str], None],
+    few_questions: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_the_hubs_cache(f"{hub_id}-GSM8k", head)
+    in_the_hubs_cache(f"{hub_id}-Rerank-GSM8k", "classes")
+    sample, policy, hundred, reranker, ranker = (
+        ["--config", f"configs/{config}.yaml"]
+        for config in ("sample", f"paper/{name}", "paper/gsm8k_sample", "reranker", f"paper/{name}_reranker")
+    )
+    small = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens", "--model.n", "3"]
+    assert main(["predict", *sample, *policy, *hundred, *small]) == 0
+    assert main(["test", *reranker, *ranker]) == 0
+    assert f"test: weights of {hub_id}-Rerank-GSM8k" in capsys.readouterr().out
+    runs = sorted(
+        (path.parent for path in (few_questions / "runs").rglob("results.json")), key=lambda run: "Rerank" in run.name
+    )
+    sampled, ranked = (json.loads((run / "results.json").read_text()) for run in runs)
+    assert (ranked["rerank"]["gsm8k"]["questions"], ranked["rerank"]["gsm8k"]["n"]) == (2, 3)
+    assert sampled["samples"]["gsm8k"]["voting@3"] == ranked["rerank"]["gsm8k"]["voting@3"]
+    assert sampled["reranked"]["gsm8k"]["rerank@3"] == ranked["rerank"]["gsm8k"]["rerank@3"]
+    assert main(["report", *map(str, runs)]) == 0
+    table = capsys.readouterr().out
+    assert f"{hub_id.split('/')[1]}-GSM8k" in table
+    assert "@3" in table
+
+
+@pytest.mark.parametrize("family", ["codellama", "galactica"])
+def test_a_published_reranker_gives_the_scores_that_transformers_gives(
+    family: str, publish: Published, few_questions: Path
+) -> None:
+    """Each row by itself through ``AutoModelForSequenceClassification``, without BOS, EOS or padding."""
+    publish(few_questions / "released", family, "classes")
+    bodies = ["return 3 + 4", "x = 3\n    y = 4\n    return x + y", "return 3 * 4", "return", "return 3 + 4"]
+    items = [
+        SampledQuestion(
+            row["item_id"],
+            row["question"],
+            float(row["answer_value"]),
+            tuple(Prediction(f"def solution():\n    {body}", 7.0 if "+" in body else None, "+" in body) for body in bodies),
+        )
+        for row in QUESTIONS
+    ]
+    (few_questions / "few.jsonl").write_text("".join(map(to_line, items)))
+    (few_questions / "few.yaml").write_text("data: {samples: {few: few.jsonl}, add_bos: false}\nrun_dir: ranked\n")
+    configs = ["--config", "configs/reranker.yaml", "--config", "few.yaml"]
+    assert main(["test", *configs, "--ckpt_path", str(few_questions / "released")]) == 0
+
+    (file,) = (few_questions / "ranked").rglob("scores/few.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["item_id"] for row in rows] == [item.id for item in items]
+    tokenizer = AutoTokenizer.from_pretrained(few_questions / "released")
+    model = AutoModelForSequenceClassification.from_pretrained(few_questions / "released", dtype=torch.float32).eval()
+    for item, row in zip(items, rows, strict=True):
+        expected = []
+        for prediction in item.predictions:
+            text = f"Question:\n{item.question}\nAnswer reasoning:\n{prediction.text}"
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            with torch.no_grad():
+                expected.append(model(ids).logits.softmax(-1)[0, 1].item())
+        assert row["scores"] == pytest.approx(expected, abs=1e-5)
+        assert len({round(score, 3) for score in expected}) == 4, "equal texts have equal scores, others do not"

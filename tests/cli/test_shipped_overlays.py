@@ -4,14 +4,19 @@ Those of the paper's published models are parsed.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from reft_pl.cli import main
+from reft_pl.cli.run_folder import results_folder
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
+from reft_pl.data.stories.source import StorySource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Overlay = Callable[..., str]
@@ -131,7 +136,23 @@ def test_longer_story_runs(stage: str, story: str, few_rows: Path, small: Callab
     fit_and_test(*configs(stage, f"stories/{story}"), *small("run", init_from))
 
 
-PAPER = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml"))
+@pytest.mark.slow
+def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """It learns from the samples that its comment says how to make, and not without them."""
+    arguments = [*configs("sft", "offline_self_training"), *small("offline"), "--data.eval_batch_size", "4"]
+    assert main(["fit", *arguments]) == 2
+    assert "there are no samples at runs/sft/samples/train.jsonl" in capsys.readouterr().err
+    samples = few_rows / "runs" / "sft" / "samples"
+    samples.mkdir(parents=True)
+    problem = StorySource("train", 1).load()[0]
+    assert problem.answer is not None
+    right = Prediction(f'def solution():\n    """{problem.question}"""\n    return {problem.answer}', problem.answer, True)
+    item = SampledQuestion(problem.id, problem.question, problem.answer, (right,))
+    (samples / "train.jsonl").write_text(to_line(item))
+    fit_and_test(*arguments)
+
+
+PAPER = {path.stem for path in (CONFIGS / "paper").glob("*.yaml")}
 POLICIES = {
     "codellama_7b_sft_warmup": "lqtrung1998/Codellama-7b-hf-SFT-warmup-GSM8k",
     "codellama_7b_sft": "lqtrung1998/Codellama-7b-hf-SFT-GSM8k",
@@ -140,32 +161,71 @@ POLICIES = {
     "galactica_6_7b_sft": "lqtrung1998/galactica-6.7b-SFT-GSM8k",
     "galactica_6_7b_reft": "lqtrung1998/galactica-6.7b-ReFT-GSM8k",
 }
+RERANKERS = {
+    "codellama_7b_sft_reranker": "lqtrung1998/Codellama-7b-hf-SFT-Rerank-GSM8k",
+    "codellama_7b_reft_reranker": "lqtrung1998/Codellama-7b-hf-ReFT-Rerank-GSM8k",
+    "galactica_6_7b_sft_reranker": "lqtrung1998/galactica-6.7b-SFT-Rerank-GSM8k",
+    "galactica_6_7b_reft_reranker": "lqtrung1998/galactica-6.7b-ReFT-Rerank-GSM8k",
+}
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_a_published_model_is_tested_by_its_hub_id(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Seven billion weights do not fit here: configs are parsed, and ``test_released.py`` runs two of them on tiny weights."""
-    assert main(["test", *configs("sft", f"paper/{name}"), "--print_config"]) == 0
-    config = yaml.safe_load(capsys.readouterr().out)
-    policy, data = config["model"]["init_args"]["policy"], config["data"]
-    assert config["ckpt_path"] == policy["init_from"] == POLICIES[name]
-    assert policy["from_scratch"] is False
-    assert policy["dtype"] == "bfloat16"
+@pytest.fixture
+def parsed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """What the config of a verb comes to.
+
+    Seven billion weights do not fit here: the overlays of published models are parsed, and ``test_released.py`` runs some of
+    them on tiny weights.
+    """
+
+    def parse(verb: str, *names: str) -> dict[str, Any]:
+        assert main([verb, *configs(*names), "--print_config"]) == 0
+        config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+        assert config["model"]["init_args"]["policy"]["dtype"] == "bfloat16"
+        data = config["data"]
+        assert data["format"]["class_path"] == "reft_pl.formats.PythonProgram"
+        assert (data["max_prompt_tokens"], data["max_tokens"], data["add_bos"]) == (700, 1024, False)
+        return config
+
+    return parse
+
+
+@pytest.mark.parametrize(("verb", "under"), [("test", "sft"), ("predict", "sample")])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_published_policy_is_tested_and_sampled_by_its_hub_id(
+    name: str, verb: str, under: str, parsed: Callable[..., dict[str, Any]]
+) -> None:
+    config = parsed(verb, under, f"paper/{name}", *(["paper/gsm8k_sample"] if verb == "predict" else []))
+    settings, data = config["model"]["init_args"], config["data"]
+    assert config["ckpt_path"] == settings["policy"]["init_from"] == POLICIES[name]
+    assert settings["policy"]["from_scratch"] is False
     assert {name: source["init_args"]["path"] for name, source in data["test"].items()} == {"gsm8k": "data/gsm8k_test_set.json"}
-    assert data["format"]["class_path"] == "reft_pl.formats.PythonProgram"
-    assert (data["max_prompt_tokens"], data["max_tokens"], data["add_bos"]) == (700, 1024, False)
+    if verb == "predict":
+        assert (settings["n"], settings["temperature"], settings["top_k"], settings["top_p"]) == (100, 1.0, 50, 1.0)
+        assert data["predict"] is None, "all test sets"
 
 
-def test_all_ten_published_models_are_named() -> None:
-    text = "".join((CONFIGS / "paper" / f"{name}.yaml").read_text() for name in PAPER)
-    rerankers = {policy.replace("-GSM8k", "-Rerank-GSM8k") for policy in POLICIES.values() if "warmup" not in policy}
-    assert len(rerankers) == 4
-    assert {hub_id for hub_id in {*POLICIES.values(), *rerankers} if hub_id not in text} == set()
-    assert set(PAPER) == POLICIES.keys()
+@pytest.mark.parametrize("name", RERANKERS)
+def test_a_published_reranker_ranks_what_its_policy_sampled(name: str, parsed: Callable[..., dict[str, Any]]) -> None:
+    policy = parsed("predict", "sample", f"paper/{name.removesuffix('_reranker')}", "paper/gsm8k_sample")
+    config = parsed("test", "reranker", f"paper/{name}")
+    assert config["ckpt_path"] == config["model"]["init_args"]["policy"]["init_from"] == RERANKERS[name]
+    assert RERANKERS[name] == policy["ckpt_path"].replace("-GSM8k", "-Rerank-GSM8k")
+    sampled = results_folder(Path(policy["run_dir"]), policy["ckpt_path"]) / "samples" / "gsm8k.jsonl"
+    assert config["data"]["samples"] == {"gsm8k": str(sampled)}
+    assert config["run_dir"] == f"{policy['run_dir']}-reranker"
 
 
-def test_no_overlay_is_left_out() -> None:
-    """A new overlay wants a test here."""
-    text = Path(__file__).read_text()
+def test_all_ten_published_models_have_an_overlay() -> None:
+    assert len(POLICIES | RERANKERS) == 10
+    assert {*POLICIES, *RERANKERS, "gsm8k_sample"} == PAPER
+
+
+def test_no_config_is_left_out() -> None:
+    """A new overlay wants a test here; a new config of a stage wants one, here or wherever that stage is tested."""
+    here = Path(__file__).read_text()
+    tests = "".join(path.read_text() for path in (CONFIGS.parent / "tests").rglob("test_*.py"))
+    stages = {path.stem for path in CONFIGS.glob("*.yaml")}
     overlays = {path.stem for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS}
-    assert {name for name in overlays if name not in text} == set()
+    assert {name for name in overlays if not re.search(rf"\b{name}\b", here)} == set()
+    elsewhere = {name for name in stages if f'"configs/{name}.yaml"' in tests}
+    assert {name for name in stages - elsewhere if not re.search(rf'configs\(.*"{name}"', here)} == set()

@@ -1,10 +1,11 @@
 """Sample files, ours and the authors'."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from reft_pl.data.sample_file import Prediction, SampledQuestion, read_samples, to_line
+from reft_pl.data.sample_file import Prediction, SampledQuestion, read_samples, to_authors_list, to_line
 from reft_pl.errors import UserError
 
 ITEM = SampledQuestion(
@@ -59,6 +60,22 @@ def test_the_authors_list_is_read(tmp_path):
     assert choice.answers == ["b", None, None]
     assert number.gold == 1200.0
     assert number.verdicts == [True]
+
+
+def test_the_authors_list_is_written_with_their_fields_alone_and_reads_back(tmp_path):
+    choice = SampledQuestion("mathqa_2", "Which?", "c", (Prediction("x", "c", True), Prediction("y", None, False)))
+    file = tmp_path / "samples.json"
+    file.write_text(to_authors_list([ITEM, choice]))
+    number, letter = json.loads(file.read_text())
+    assert list(number) == [
+        "item_id", "question", "answer_value", "answer_cot", "predictions", "most_voted_answer", "is_correct"
+    ]  # fmt: skip
+    assert number["predictions"][1] == {"completion": "b", "solving_res": None, "correctness": False}
+    assert (number["answer_value"], number["most_voted_answer"], number["is_correct"]) == ("7.0", 7.0, True)
+    assert (letter["answer_value"], letter["most_voted_answer"], letter["answer_cot"]) == ("c", "c", None)
+    bare = tuple(replace(prediction, status=None, tokens=None) for prediction in ITEM.predictions)
+    assert read_samples(file) == [replace(ITEM, predictions=bare), choice], "all but what only the lines say"
+    assert to_authors_list(read_samples(file)) == file.read_text()
 
 
 @pytest.mark.parametrize(

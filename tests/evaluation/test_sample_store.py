@@ -33,6 +33,20 @@ def test_batches_in_any_order_end_in_order(tmp_path):
     assert not samples.parts.exists()
 
 
+def test_the_authors_list_stands_beside_a_complete_file_and_no_other(tmp_path):
+    samples = store(tmp_path)
+    samples.authors_list.write_text("[]")
+    assert not store(tmp_path).authors_list.exists(), "it was of a file that is gone"
+    fill(samples, 0, 1)
+    assert not samples.finish()
+    assert not samples.authors_list.exists()
+    fill(samples, 2)
+    assert samples.finish()
+    assert read_samples(samples.authors_list) == read_samples(samples.path) == ITEMS
+    store(tmp_path)
+    assert read_samples(samples.authors_list) == ITEMS, "a finished one stays"
+
+
 def test_what_is_done_or_taken_is_not_taken_again(tmp_path):
     samples, other = store(tmp_path), store(tmp_path)
     fill(samples, 0, 2)

@@ -1,9 +1,12 @@
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ import yaml
 
 from reft_pl.cli import main
 from reft_pl.data.sample_file import read_samples
+from reft_pl.evaluation.report.runs import read_runs
+from reft_pl.evaluation.sample_store import SampleStore
 
 Overlay = Callable[..., str]
 COMMAND = [sys.executable, "-c", "import sys; from reft_pl.cli import main; sys.exit(main())"]
@@ -65,6 +70,14 @@ def test_n_executed_samples_a_question_in_the_authors_form(
     assert figures["ordinary"].keys() >= {"voting@1", "voting@2", "voting@3", "pass@1", "pass@2", "pass@3"}
     assert not list((tmp_path / "sft" / "samples").glob(".*.parts"))
 
+    # The authors' list beside each file says the same, and is not another set of samples to any reader.
+    rows = json.loads((tmp_path / "sft" / "samples" / "ordinary.json").read_text())
+    assert rows[0]["predictions"][0].keys() == {"completion", "solving_res", "correctness"}
+    listed = read_samples(tmp_path / "sft" / "samples" / "ordinary.json")
+    assert [(i.id, i.question, i.gold, i.verdicts) for i in listed] == [(i.id, i.question, i.gold, i.verdicts) for i in items]
+    (run,) = read_runs([tmp_path / "sft"])
+    assert [path.name for path in run.sample_files] == ["ordinary.jsonl", "unseen.jsonl"]
+
 
 def test_training_and_validation_questions_can_be_sampled(predict: Callable[..., list[str]], tmp_path: Path) -> None:
     assert main([*predict("sft"), "--data.predict", "[train,validation]"]) == 0
@@ -86,6 +99,46 @@ def test_a_finished_file_is_left_alone_and_other_settings_are_refused(
     assert "was begun with other settings (n: 3 there, 2 here)" in capsys.readouterr().err
 
 
+def test_a_file_that_another_process_finishes_at_the_last_moment(
+    predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*predict("sft", predict=["unseen"]), "--model.n", "1"]
+    assert main(command) == 0
+    file, results = tmp_path / "sft" / "samples" / "unseen.jsonl", tmp_path / "sft" / "results.json"
+    whole = file.read_bytes()
+    figures = json.loads(results.read_text())
+    del figures["samples"]
+    results.write_text(json.dumps(figures))
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    monkeypatch.setattr(SampleStore, "claim", lambda store, batch: nullcontext(False))
+    # Between the end of sampling and what is said of it.
+    monkeypatch.setattr("reft_pl.cli.lightning_cli.write_card", lambda folder: file.write_bytes(whole))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "unseen: not all questions are sampled yet; another process is at them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("unseen", ["--data.test.unseen.split", "test"]), ("validation", ["--data.holdout_seed", "2"])],
+    ids=["another split", "other questions held out"],
+)
+def test_as_many_other_questions_under_the_same_name_are_refused(
+    name: str, change: list[str], predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = {"validation": None, "holdout": 4} if name == "validation" else {}
+    command = [*predict("sft", predict=[name], **held_out), "--model.n", "1"]
+    assert main(command) == 0
+    before = (tmp_path / "sft" / "samples" / f"{name}.jsonl").read_bytes()
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, *change]) == 2
+    message = capsys.readouterr().err
+    assert f"{name}.jsonl was begun with other settings (questions_digest: '" in message
+    assert message.count("\n") == 1
+    assert (tmp_path / "sft" / "samples" / f"{name}.jsonl").read_bytes() == before
+
+
 def test_predict_wants_a_model_and_the_sampling_config(
     predict: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], overlay: Overlay
 ) -> None:
@@ -97,28 +150,89 @@ def test_predict_wants_a_model_and_the_sampling_config(
     assert "SamplingModule is not trained" in capsys.readouterr().err
 
 
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def is_longer(file: Path, lines: int) -> bool:
+    return lines_of(file) > lines
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300) -> bool:
+    """Wait for the condition while the process lives; says whether it came true. Fails the test when the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            return condition()
+        if time.monotonic() > end:
+            pytest.fail(f"nothing happened in {seconds} seconds")
+        time.sleep(0.005)
+    return True
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
+    """Starts a process that does not outlive the test; what the processes say is shown when the test fails."""
+    started: list[subprocess.Popen[bytes]] = []
+    said = tmp_path / "said.txt"
+
+    def run(command: list[str]) -> subprocess.Popen[bytes]:
+        with said.open("ab") as file:
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait(30)
+    print(said.read_text())
+
+
 @pytest.mark.slow
-def test_killed_and_shared_the_file_is_the_same_to_the_byte(predict: Callable[..., list[str]], tmp_path: Path) -> None:
-    """kill -9 five times at random moments, then two processes at once."""
-    model = ["--ckpt_path", str(tmp_path / "sft" / "hf"), "--data.predict", "[train]", "--model.n", "8"]
-    start = time.monotonic()
-    subprocess.run([*COMMAND, *predict("whole"), *model], check=True, capture_output=True)
-    seconds = time.monotonic() - start
-    (whole,) = (tmp_path / "whole").rglob("train.jsonl")
+@pytest.mark.timeout(1800)  # ten processes start one after the other, and every wait in here has a limit of its own
+def test_killed_and_shared_the_file_is_the_same_to_the_byte(
+    predict: Callable[..., list[str]], tmp_path: Path, start: Callable[[list[str]], subprocess.Popen[bytes]]
+) -> None:
+    """kill -9 at five random moments of sampling, then two processes at once.
+
+    A moment is drawn once the process samples: at first when the store is there, later when the file has grown since the
+    start. Five lives last two batches each, of 30: none of them reaches the end.
+    """
+    questions = 60
+    model = ["--ckpt_path", str(tmp_path / "sft" / "hf"), "--data.predict", "[train]", "--model.n", "4"]
+    command = [*COMMAND, *predict("whole", train=[stories("train", questions)]), *model]
+    folder = Path("tests") / str(tmp_path / "sft" / "hf").strip("/").replace("/", "--") / "samples"
+    whole = tmp_path / "whole" / folder / "train.jsonl"
+    process = start(command)
+    assert wait_until(lambda: lines_of(whole) > 0, process)
+    first = time.monotonic()
+    assert wait_until(lambda: lines_of(whole) == questions, process)
+    seconds_a_batch = (time.monotonic() - first) / (questions / 2 - 1)
+    assert process.wait(300) == 0
+
     seed = random.SystemRandom().randrange(2**32)
-    print(f"moments drawn with seed {seed}")
+    print(f"moments drawn with seed {seed}; a batch takes {seconds_a_batch:.3f} s")
     moments = random.Random(seed)
-    command = [*COMMAND, *predict("killed"), *model]
-    for _ in range(5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(moments.uniform(0.3, 0.9) * seconds)
-        except subprocess.TimeoutExpired:
+    command = [*COMMAND, *predict("killed", train=[stories("train", questions)]), *model]
+    killed = tmp_path / "killed" / folder / "train.jsonl"
+    left: list[int] = []  # lines of the file after each kill of a process that was sampling
+    for _ in range(8):
+        before, process = lines_of(killed), start(command)
+        begun = partial(is_longer, killed, before) if left else killed.with_name(".train.parts").exists
+        if wait_until(begun, process):
+            time.sleep(moments.uniform(0, 2) * seconds_a_batch)
             process.kill()
-            process.wait()
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    subprocess.run(command, check=True, capture_output=True)  # what one left to the other is there now
-    (killed,) = (tmp_path / "killed").rglob("train.jsonl")
+            if process.wait(30) == -signal.SIGKILL and lines_of(killed) < questions:
+                left.append(lines_of(killed))
+        if len(left) == 5:
+            break
+    print(f"lines after each kill: {left}")
+    assert len(left) == 5, "so many processes were killed while they sampled"
+    assert len({lines for lines in left if 0 < lines < questions}) >= 3, "kills fell between batches of a file half done"
+
+    both = [start(command) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert start(command).wait(300) == 0  # what one left to the other is there now
     assert killed.read_bytes() == whole.read_bytes()
-    assert len(read_samples(killed)) == 12
+    assert killed.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
+    assert len(read_samples(killed)) == questions
