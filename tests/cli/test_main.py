@@ -194,6 +194,48 @@ def test_a_misspelt_overlay_is_one_sentence(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize("as_reward", [True, False], ids=["reward", "callback"])
+@pytest.mark.parametrize(
+    ("text", "named", "sentence"),
+    [
+        (None, "my_gone.A", "names my_gone.A, but there is no module 'my_gone': put my_gone.py into the folder"),
+        ("class A: pass", "my_fiel.A", "there is no module 'my_fiel': did you mean my_file.A?"),
+        ("x = 1\ndef f(:", "my_file.A", "my_file.py (SyntaxError: invalid syntax)"),
+        ("import not_there", "my_file.A", "my_file.py (ModuleNotFoundError: No module named 'not_there')"),
+        ("x = 1\ny = x / 0", "my_file.A", "mend line 2 of {folder}/my_file.py (ZeroDivisionError: division by zero)"),
+        ("class A: pass", "my_file.A", "names my_file.A, which is no {base}: name a class that inherits from {package}.{base}"),
+        ("class A: pass", "my_file.B", "names a class 'B' that does not exist"),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
+    text: str | None,
+    named: str,
+    sentence: str,
+    as_reward: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_file", raising=False)
+    if text is not None:
+        (tmp_path / "my_file.py").write_text(text)
+    (tmp_path / "o.yaml").write_text(f"trainer: {{callbacks+: [{{class_path: {named}}}]}}")
+    args = ["--model.reward", named] if as_reward else ["--config", "o.yaml"]
+    assert main(["fit", "--config", "configs/ppo.yaml", *args]) == 2
+    key, package, base = (
+        ("model.reward", "reft_pl.reward.base", "RewardFunction")
+        if as_reward
+        else ("trainer.callbacks", "lightning.pytorch.callbacks.callback", "Callback")
+    )
+    message = capsys.readouterr().err
+    assert message.startswith(f"reft-pl: {key} names ")
+    assert sentence.format(folder=tmp_path, base=base, package=package) in message
+    assert message.count("\n") == 1
+    assert "Subtypes" not in message
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
