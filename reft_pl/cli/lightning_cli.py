@@ -22,6 +22,7 @@ from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
     export_to_sample_from,
+    require_folder,
     results_folder,
 )
 from reft_pl.data.datamodule import ReasoningDataModule
@@ -99,8 +100,7 @@ class ReftCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that this run starts from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
-        if run_dir.exists() and not run_dir.is_dir():
-            raise UserError(f"{run_dir} is a file: name a folder with --run_dir")
+        require_folder(run_dir)
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser("fit").dump(settings, skip_none=False, skip_link_targets=False))
             checkpoint = checkpoint_to_resume(run_dir, dumped, settings.ckpt_path)
@@ -247,6 +247,11 @@ def run_verb(verb: str, args: list[str]) -> int:
         return int(stop.code or 0)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename or 'a file'} may not be read or written ({error.strerror or error}): give it other rights, or "
+            f"name another folder"
+        ) from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise user_error_behind(error) or (_refusal_of_lightning(error) or error) from None
     finally:

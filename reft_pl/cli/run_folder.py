@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ FREE = (
     "data.cache_dir",
 )
 """What may change all the same: it decides memory and speed, not what is learned."""
+
+
+def require_folder(run_dir: Path) -> None:
+    """Check that the run's folder is there or can be made.
+
+    Raises:
+        UserError: it, or a folder above it, is a file, or may not be written to.
+    """
+    there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file: name a folder with --run_dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} may not be written to: name another folder with --run_dir")
 
 
 def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:

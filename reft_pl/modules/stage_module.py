@@ -123,10 +123,17 @@ class StageModule(LightningModule):
         checkpoint["reft_stage"] = self.stage
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage: its optimizer and counters mean nothing here."""
+        """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model."""
         stage = checkpoint.get("reft_stage", "another program")
         if stage != self.stage:
             raise UserError(
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
+        here, there = ({name: tuple(t.shape) for name, t in s.items()} for s in (self.state_dict(), checkpoint["state_dict"]))
+        for name in here | there:
+            if here.get(name) != there.get(name):
+                raise UserError(
+                    f"{self.trainer.ckpt_path} is of another model ({name}: {there.get(name, 'absent')} there, "
+                    f"{here.get(name, 'absent')} here): give the config and --run_dir of the run that wrote it"
+                )

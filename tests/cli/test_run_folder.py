@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reft_pl.cli.run_folder import binding, checkpoint_to_resume, checkpoint_to_test, differences, results_folder
+from reft_pl.cli.run_folder import (
+    binding,
+    checkpoint_to_resume,
+    checkpoint_to_test,
+    differences,
+    require_folder,
+    results_folder,
+)
 from reft_pl.errors import UserError
 
 
@@ -18,6 +25,16 @@ def run_dir(tmp_path: Path) -> Path:
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path) -> None:
     assert checkpoint_to_resume(tmp_path, {}, None) is None
+
+
+def test_a_run_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file: name a folder"):
+        require_folder(tmp_path / "file" / "b")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root, who may write anywhere, may run this
+    with pytest.raises(UserError, match="may not be written to: name another folder"):
+        require_folder(tmp_path / "a" / "b")
 
 
 def test_the_same_settings_resume_whatever_the_trainer_is_told(run_dir: Path) -> None:
