@@ -26,6 +26,9 @@ FREE = (
 )
 """What may change all the same: it decides memory and speed, not what is learned."""
 
+NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
+"""The ends of keys under which the names are no settings of ours: sets of questions, and arguments of a user's class."""
+
 
 def require_folder(run_dir: Path) -> None:
     """Check that the run's folder is there or can be made.
@@ -83,9 +86,14 @@ def binding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves at which two nested configs differ, as (key, old, new); not those that an older version did not have."""
+    """The leaves at which two nested configs differ, as (key, old, new).
+
+    A setting that only the new config has is one that an older version did not have yet, which would refuse every run of that
+    version; but where users choose the names, it is a further entry.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in old:
+        further = [name for name in new if name not in old] if key.endswith(NAMED_BY_USERS) else []
+        for name in (*old, *further):
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
     elif old != new:
         yield key, old, new

@@ -77,6 +77,24 @@ def test_differences_name_leaves_that_changed_or_went_but_not_settings_that_are_
     assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}})) == [("a.c", 2, None)]
 
 
+@pytest.mark.parametrize("part", ["test", "samples"])
+def test_a_further_set_of_questions_does_not_resume_for_its_questions_leave_training(run_dir: Path, part: str) -> None:
+    def config(*names: str, **settings: int) -> dict[str, object]:
+        return {"model": {}, "data": {part: {name: {"init_args": {"size": 3, **settings}} for name in names}}}
+
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config("one", "two")))
+    assert checkpoint_to_resume(run_dir, config("one", "two", setting_of_a_newer_version=1), None)
+    with pytest.raises(UserError, match=rf"data\.{part}\.third: None there"):
+        checkpoint_to_resume(run_dir, config("one", "two", "third"), None)
+
+
+def test_a_further_argument_of_a_users_class_is_a_difference() -> None:
+    def config(**settings: int) -> dict[str, object]:
+        return {"model": {"init_args": {"optimizer": {"dict_kwargs": settings}}}}
+
+    assert list(differences(config(a=1), config(a=1, b=2))) == [("model.init_args.optimizer.dict_kwargs.b", None, 2)]
+
+
 def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:
     assert checkpoint_to_test(run_dir, None) == run_dir / "checkpoints" / "best.ckpt"
     assert checkpoint_to_test(run_dir, "last") == run_dir / "checkpoints" / "last.ckpt"
