@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -200,8 +200,8 @@ class ReftCLI(LightningCLI):
                 continue
             figures = read_results(folder)["samples"][name]
             n = figures["n"]
-            voting, bound = figures[f"voting@{n}"][0], figures[f"pass@{n}"][0]
-            print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting:.1%}, upper bound {bound:.1%}")
+            voting, bound = (_with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
+            print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting}, upper bound {bound}")
             print(f"written to {store.path}")
 
     def after_fit(self) -> None:
@@ -214,12 +214,17 @@ class ReftCLI(LightningCLI):
 def _in_words(figures: Mapping[str, Any]) -> str:
     """The figures of a test set in one line."""
     if "top1" in figures:
-        low, high = figures["interval95"]
-        return f"Top-1 {figures['top1']:.1%} (95%: {low:.1%} to {high:.1%}) of {figures['n']} questions"
+        return f"Top-1 {_with_interval((figures['top1'], *figures['interval95']))} of {figures['n']} questions"
     n = figures["n"]
     kinds = {"rerank": "rerank", "weighted vote": "weighted", "vote": "voting", "upper bound": "pass"}
-    text = ", ".join(f"{label} {figures[f'{kind}@{n}'][0]:.1%}" for label, kind in kinds.items())
+    text = ", ".join(f"{label} {_with_interval(figures[f'{kind}@{n}'])}" for label, kind in kinds.items())
     return f"{n} samples of {figures['questions']} questions, {text}"
+
+
+def _with_interval(figure: Sequence[float]) -> str:
+    """A share with its 95% interval, from (share, low, high)."""
+    share, low, high = figure
+    return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
 
 
 def user_error_behind(error: BaseException) -> UserError | None:
