@@ -81,14 +81,14 @@ class StageModule(LightningModule):
         """Optimizer steps in the whole learning-rate schedule."""
         if self.schedule.epochs is not None:
             return max(1, round(self.schedule.epochs * len(self.problems.train_dataloader()) * self.steps_per_batch()))
-        if self.trainer.max_steps > 0:
-            return self.trainer.max_steps
-        batches = self.trainer.estimated_stepping_batches
-        if batches == float("inf"):
+        limit = self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
+        # Lightning takes an optimizer step a batch for granted, and so has the smaller of max_steps and the batches here.
+        steps = min(limit, self.trainer.estimated_stepping_batches * self.steps_per_batch())
+        if steps == float("inf"):
             if self.schedule.kind == "linear" or self.schedule.warmup:
                 raise UserError("the learning-rate schedule has no end: set model.schedule.epochs or trainer.max_epochs")
             return 1
-        return max(1, int(batches) * self.steps_per_batch())
+        return max(1, int(steps))
 
     def update(self, losses: Iterable[Tensor]) -> dict[str, float]:
         """One optimizer step on the sum of the losses of micro-batches, which are drawn one by one.
