@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
     export_to_sample_from,
+    require_folder,
     results_folder,
 )
 from reft_pl.data.datamodule import ReasoningDataModule
@@ -99,8 +100,7 @@ class ReftCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that this run starts from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
-        if run_dir.exists() and not run_dir.is_dir():
-            raise UserError(f"{run_dir} is a file: name a folder with --run_dir")
+        require_folder(run_dir)
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser("fit").dump(settings, skip_none=False, skip_link_targets=False))
             checkpoint = checkpoint_to_resume(run_dir, dumped, settings.ckpt_path)
@@ -201,8 +201,8 @@ class ReftCLI(LightningCLI):
                 print(f"{name}: not all questions are sampled yet; another process is at them, or give this command again")
                 continue
             n = figures["n"]
-            voting, bound = figures[f"voting@{n}"][0], figures[f"pass@{n}"][0]
-            print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting:.1%}, upper bound {bound:.1%}")
+            voting, bound = (_with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
+            print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting}, upper bound {bound}")
             print(f"written to {store.path}")
 
     def after_fit(self) -> None:
@@ -215,12 +215,17 @@ class ReftCLI(LightningCLI):
 def _in_words(figures: Mapping[str, Any]) -> str:
     """The figures of a test set in one line."""
     if "top1" in figures:
-        low, high = figures["interval95"]
-        return f"Top-1 {figures['top1']:.1%} (95%: {low:.1%} to {high:.1%}) of {figures['n']} questions"
+        return f"Top-1 {_with_interval((figures['top1'], *figures['interval95']))} of {figures['n']} questions"
     n = figures["n"]
     kinds = {"rerank": "rerank", "weighted vote": "weighted", "vote": "voting", "upper bound": "pass"}
-    text = ", ".join(f"{label} {figures[f'{kind}@{n}'][0]:.1%}" for label, kind in kinds.items())
+    text = ", ".join(f"{label} {_with_interval(figures[f'{kind}@{n}'])}" for label, kind in kinds.items())
     return f"{n} samples of {figures['questions']} questions, {text}"
+
+
+def _with_interval(figure: Sequence[float]) -> str:
+    """A share with its 95% interval, from (share, low, high)."""
+    share, low, high = figure
+    return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
 
 
 def user_error_behind(error: BaseException) -> UserError | None:
@@ -248,6 +253,11 @@ def run_verb(verb: str, args: list[str]) -> int:
         return int(stop.code or 0)
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename or 'a file'} may not be read or written ({error.strerror or error}): give it other rights, or "
+            f"name another folder"
+        ) from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise user_error_behind(error) or (_refusal_of_lightning(error) or error) from None
     finally:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from reft_pl.cli.class_paths import class_that_cannot_be_had
+
 _UNKNOWN_KEY = re.compile(
     r"(?:Option '(?P<option>[\w.]+)' is not accepted"
     r"|unrecognized arguments: --(?P<argument>[\w.+]+)"
@@ -32,6 +34,10 @@ def explain(message: str, keys: Iterable[str]) -> str:
         message: What jsonargparse has to say.
         keys: All keys of the parser, dotted.
     """
+    wrong_class = class_that_cannot_be_had(message)
+    if wrong_class is not None:
+        start, what = wrong_class
+        return f"{_keys_before(message, start) or 'the config'} {what}"
     for pattern, sentence in ((_UNKNOWN_KEY, _unknown_key), (_UNKNOWN_CLASS, _unknown_class), (_WRONG_VALUE, _wrong_value)):
         match = pattern.search(message)
         if match is not None:
@@ -60,17 +66,22 @@ def _unknown_key(message: str, match: re.Match[str], keys: list[str]) -> str:
 
 def _unknown_class(message: str, match: re.Match[str], keys: list[str]) -> str:
     name = match["short"] or match["attribute"]
-    where = [found["key"] for found in _KEY.finditer(message[: match.start()])]
     near = _nearest(name, list(_classes()))
     hint = f"; did you mean {near}?" if near else ": give the full path of a class, as my_file.MyClass"
-    return f"{'.'.join(where) or 'the config'} names a class {name!r} that does not exist{hint}"
+    where = _keys_before(message, match.start()) or "the config"
+    return f"{where} names a class {name!r} that does not exist{hint}"
 
 
 def _wrong_value(message: str, match: re.Match[str], keys: list[str]) -> str:
-    key = ".".join(found["key"] for found in _KEY.finditer(message[: match.start()]))
+    key = _keys_before(message, match.start())
     given = re.findall(r"Given value: (.*)", message)
     value = match["value"] or (given[0] if given else "something else")
     return f"{key or 'a key'} must be of type {match['type'].rsplit('.', 1)[-1]}, and is {value.strip()}"
+
+
+def _keys_before(message: str, end: int) -> str:
+    """The full key that the message is about up to a place in it; empty where it names none."""
+    return ".".join(found["key"] for found in _KEY.finditer(message[:end]))
 
 
 def _parameters(class_path: str, group: str | None) -> Iterator[str]:

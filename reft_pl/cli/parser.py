@@ -7,11 +7,14 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from reft_pl.cli.mistakes import explain
+from reft_pl.errors import UserError
 from reft_pl.resources import find
 
 _DROPPED = re.compile(
@@ -72,14 +75,35 @@ def _keys(parser: ArgumentParser) -> Iterator[str]:
 
 
 def resolve_configs(args: list[str]) -> list[str]:
-    """The command line with ``configs/x.yaml`` replaced by the shipped file where the working folder has none."""
-    resolved, previous = [], ""
-    for arg in args:
-        if previous in ("-c", "--config"):
-            resolved.append(find(arg))
-        elif arg.startswith("--config="):
-            resolved.append("--config=" + find(arg.removeprefix("--config=")))
-        else:
+    """The command line with ``configs/x.yaml`` replaced by the shipped file where the working folder has none.
+
+    A config in which nothing stands, such as an overlay whose lines are all comments, is left out.
+
+    Raises:
+        UserError: a config is not a mapping.
+    """
+    resolved: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, name = arg.partition("=")
+        if flag not in ("-c", "--config"):
             resolved.append(arg)
-        previous = arg
+            continue
+        given = name if equals else next(rest, None)
+        if given is None:
+            resolved.append(arg)
+        elif not _is_empty(path := find(given)):
+            resolved += [f"{flag}={path}"] if equals else [flag, path]
     return resolved
+
+
+def _is_empty(path: str) -> bool:
+    """Whether there is a config at ``path`` that says nothing; what cannot be read is left to the parser, which tells why."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    if content is not None and not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else repr(content)
+        raise UserError(f"{path} holds {kind}, but a config is a mapping: write lines of the form `key: value`")
+    return content is None

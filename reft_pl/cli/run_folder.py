@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,22 @@ FREE = (
     "data.cache_dir",
 )
 """What may change all the same: it decides memory and speed, not what is learned."""
+
+NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
+"""The ends of keys under which the names are no settings of ours: sets of questions, and arguments of a user's class."""
+
+
+def require_folder(run_dir: Path) -> None:
+    """Check that the run's folder is there or can be made.
+
+    Raises:
+        UserError: it, or a folder above it, is a file, or may not be written to.
+    """
+    there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file: name a folder with --run_dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} may not be written to: name another folder with --run_dir")
 
 
 def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:
@@ -69,9 +86,14 @@ def binding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves at which two nested configs differ, as (key, old, new); not those that an older version did not have."""
+    """The leaves at which two nested configs differ, as (key, old, new).
+
+    A setting that only the new config has is one that an older version did not have yet, which would refuse every run of that
+    version; but where users choose the names, it is a further entry.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in old:
+        further = [name for name in new if name not in old] if key.endswith(NAMED_BY_USERS) else []
+        for name in (*old, *further):
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
     elif old != new:
         yield key, old, new

@@ -21,7 +21,7 @@ from reft_pl.modules.stage_module import StageModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill never leaves half of one.
+    """Writes a checkpoint beside its place and renames it, so that a kill never leaves half of one; reads none but whole ones.
 
     Lightning's own writer holds a second copy in memory and goes through the system's temporary folder, from where a move
     to another disk is a copy again.
@@ -39,6 +39,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         aside.replace(path)
         for leftover in path.parent.glob(f".{path.name}.*"):  # of runs that were killed while saving
             leftover.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read the checkpoint at ``path``.
+
+        Raises:
+            UserError: the file is damaged, or is no checkpoint of a run.
+        """
+        advice = "name another with --ckpt_path, or delete this one to start that run anew"
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # zip, pickle and torch have one each for damage
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path} is damaged, or no checkpoint ({first_line}): {advice}") from error
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise UserError(f"{path} is no checkpoint of a run: {advice}")
+        return checkpoint
 
 
 class RunCheckpoints(Checkpoint):

@@ -82,14 +82,14 @@ class StageModule(LightningModule):
         """Optimizer steps in the whole learning-rate schedule."""
         if self.schedule.epochs is not None:
             return max(1, round(self.schedule.epochs * len(self.problems.train_dataloader()) * self.steps_per_batch()))
-        if self.trainer.max_steps > 0:
-            return self.trainer.max_steps
-        batches = self.trainer.estimated_stepping_batches
-        if batches == float("inf"):
+        limit = self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
+        # Lightning takes an optimizer step a batch for granted, and so has the smaller of max_steps and the batches here.
+        steps = min(limit, self.trainer.estimated_stepping_batches * self.steps_per_batch())
+        if steps == float("inf"):
             if self.schedule.kind == "linear" or self.schedule.warmup:
                 raise UserError("the learning-rate schedule has no end: set model.schedule.epochs or trainer.max_epochs")
             return 1
-        return max(1, int(batches) * self.steps_per_batch())
+        return max(1, int(steps))
 
     def update(self, losses: Iterable[Tensor]) -> dict[str, float]:
         """One optimizer step on the sum of the losses of micro-batches, which are drawn one by one.
@@ -128,10 +128,17 @@ class StageModule(LightningModule):
         checkpoint["reft_stage"] = self.stage
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage: its optimizer and counters mean nothing here."""
+        """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model."""
         stage = checkpoint.get("reft_stage", "another program")
         if stage != self.stage:
             raise UserError(
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
+        here, there = ({name: tuple(t.shape) for name, t in s.items()} for s in (self.state_dict(), checkpoint["state_dict"]))
+        for name in here | there:
+            if here.get(name) != there.get(name):
+                raise UserError(
+                    f"{self.trainer.ckpt_path} is of another model ({name}: {there.get(name, 'absent')} there, "
+                    f"{here.get(name, 'absent')} here): give the config and --run_dir of the run that wrote it"
+                )

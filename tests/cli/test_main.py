@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -90,6 +91,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--trainer.strategy", "warp"], "warp"),
         (["--trainer.val_check_interval", "1000"], "val_check_interval"),
         (["--run_dir", __file__], "is a file: name a folder"),
+        (["--run_dir", f"{__file__}/x/y"], "test_main.py is a file: name a folder"),
         (["--data.max_tokens", "5000"], "512 positions: lower data.max_tokens"),
         (["--model.schedule.warmup", "2"], "between 0 and 1"),
         (["--checkpoints.every_n_batches", "0"], "at least 1"),
@@ -149,6 +151,42 @@ def test_a_checkpoint_of_another_stage_is_refused(overlay: Overlay, tmp_path: Pa
     assert "written by 'sft', not by 'ppo'" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_is_damaged_or_of_another_model_is_one_sentence(
+    overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
+    assert main(["fit", *config]) == 0
+    last = tmp_path / "sft" / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    name, weight = next((k, v) for k, v in state["state_dict"].items() if v.ndim == 2)
+    state["state_dict"][name] = torch.zeros(weight.shape[0], weight.shape[1] + 1)
+    other = tmp_path / "other.ckpt"
+    torch.save(state, other)
+    torch.save({"weights": 1}, tmp_path / "foreign.ckpt")
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
+    assert main(["test", *config, "--ckpt_path", str(other)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"reft-pl test: {other} is of another model ({name}: {(weight.shape[0], weight.shape[1] + 1)}")
+    assert main(["test", *config, "--ckpt_path", str(tmp_path / "foreign.ckpt")]) == 2
+    assert "foreign.ckpt is no checkpoint of a run: name another with --ckpt_path" in capsys.readouterr().err
+    assert main(["fit", *config]) == 2
+    assert f"reft-pl fit: {last} is damaged, or no checkpoint (PytorchStreamReader" in capsys.readouterr().err
+
+
+def test_what_the_system_forbids_is_one_sentence(
+    overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "--config", "configs/sft.yaml", "--config", overlay("sft")]
+
+    def forbidden(path: Path, text: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("reft_pl.cli.lightning_cli.write_aside", forbidden)  # root, whom nothing is forbidden, may run this
+    assert main(command) == 2
+    assert "config.yaml may not be read or written (Permission denied): give it other rights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
@@ -192,6 +230,48 @@ def test_a_misspelt_overlay_is_one_sentence(
     message = capsys.readouterr().err
     assert sentence in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("as_reward", [True, False], ids=["reward", "callback"])
+@pytest.mark.parametrize(
+    ("text", "named", "sentence"),
+    [
+        (None, "my_gone.A", "names my_gone.A, but there is no module 'my_gone': put my_gone.py into the folder"),
+        ("class A: pass", "my_fiel.A", "there is no module 'my_fiel': did you mean my_file.A?"),
+        ("x = 1\ndef f(:", "my_file.A", "my_file.py (SyntaxError: invalid syntax)"),
+        ("import not_there", "my_file.A", "my_file.py (ModuleNotFoundError: No module named 'not_there')"),
+        ("x = 1\ny = x / 0", "my_file.A", "mend line 2 of {folder}/my_file.py (ZeroDivisionError: division by zero)"),
+        ("class A: pass", "my_file.A", "names my_file.A, which is no {base}: name a class that inherits from {package}.{base}"),
+        ("class A: pass", "my_file.B", "names a class 'B' that does not exist"),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
+    text: str | None,
+    named: str,
+    sentence: str,
+    as_reward: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_file", raising=False)
+    if text is not None:
+        (tmp_path / "my_file.py").write_text(text)
+    (tmp_path / "o.yaml").write_text(f"trainer: {{callbacks+: [{{class_path: {named}}}]}}")
+    args = ["--model.reward", named] if as_reward else ["--config", "o.yaml"]
+    assert main(["fit", "--config", "configs/ppo.yaml", *args]) == 2
+    key, package, base = (
+        ("model.reward", "reft_pl.reward.base", "RewardFunction")
+        if as_reward
+        else ("trainer.callbacks", "lightning.pytorch.callbacks.callback", "Callback")
+    )
+    message = capsys.readouterr().err
+    assert message.startswith(f"reft-pl: {key} names ")
+    assert sentence.format(folder=tmp_path, base=base, package=package) in message
+    assert message.count("\n") == 1
+    assert "Subtypes" not in message
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reft_pl.cli.run_folder import binding, checkpoint_to_resume, checkpoint_to_test, differences, results_folder
+from reft_pl.cli.run_folder import (
+    binding,
+    checkpoint_to_resume,
+    checkpoint_to_test,
+    differences,
+    require_folder,
+    results_folder,
+)
 from reft_pl.errors import UserError
 
 
@@ -18,6 +25,16 @@ def run_dir(tmp_path: Path) -> Path:
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path) -> None:
     assert checkpoint_to_resume(tmp_path, {}, None) is None
+
+
+def test_a_run_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file: name a folder"):
+        require_folder(tmp_path / "file" / "b")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root, who may write anywhere, may run this
+    with pytest.raises(UserError, match="may not be written to: name another folder"):
+        require_folder(tmp_path / "a" / "b")
 
 
 def test_the_same_settings_resume_whatever_the_trainer_is_told(run_dir: Path) -> None:
@@ -58,6 +75,24 @@ def test_what_cannot_be_gone_on_from(run_dir: Path, name: str, message: str) -> 
 
 def test_differences_name_leaves_that_changed_or_went_but_not_settings_that_are_new() -> None:
     assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}})) == [("a.c", 2, None)]
+
+
+@pytest.mark.parametrize("part", ["test", "samples"])
+def test_a_further_set_of_questions_does_not_resume_for_its_questions_leave_training(run_dir: Path, part: str) -> None:
+    def config(*names: str, **settings: int) -> dict[str, object]:
+        return {"model": {}, "data": {part: {name: {"init_args": {"size": 3, **settings}} for name in names}}}
+
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config("one", "two")))
+    assert checkpoint_to_resume(run_dir, config("one", "two", setting_of_a_newer_version=1), None)
+    with pytest.raises(UserError, match=rf"data\.{part}\.third: None there"):
+        checkpoint_to_resume(run_dir, config("one", "two", "third"), None)
+
+
+def test_a_further_argument_of_a_users_class_is_a_difference() -> None:
+    def config(**settings: int) -> dict[str, object]:
+        return {"model": {"init_args": {"optimizer": {"dict_kwargs": settings}}}}
+
+    assert list(differences(config(a=1), config(a=1, b=2))) == [("model.init_args.optimizer.dict_kwargs.b", None, 2)]
 
 
 def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:

@@ -78,7 +78,11 @@ def test_it_learns_to_pick_the_right_sample(
     assert ordinary["questions"] == 10
     assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "where there is a right one it is picked"
     assert ordinary["rerank@1"] == pytest.approx(ordinary["pass@1"])
-    assert "ordinary: 6 samples of 10 questions, rerank " in capsys.readouterr().out
+    words = ", ".join(
+        "{} {:.1%} (95%: {:.1%} to {:.1%})".format(label, *ordinary[f"{kind}@6"])
+        for label, kind in (("rerank", "rerank"), ("weighted vote", "weighted"), ("vote", "voting"), ("upper bound", "pass"))
+    )
+    assert f"ordinary: 6 samples of 10 questions, {words}\n" in capsys.readouterr().out
     scores = [json.loads(line) for line in (run / "scores" / "ordinary.jsonl").read_text().splitlines()]
     assert len(scores) == 10
     assert all(len(row["scores"]) == 6 for row in scores)

@@ -52,11 +52,18 @@ def predict(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[...
     return arguments
 
 
+def in_words(run: Path, name: str) -> str:
+    """A figure of results.json as it is printed."""
+    share, low, high = json.loads((run / "results.json").read_text())["samples"]["ordinary"][name]
+    return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
+
+
 def test_n_executed_samples_a_question_in_the_authors_form(
     predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(predict("sft")) == 0
-    assert "ordinary: 3 samples of 7 questions, voting@3 " in capsys.readouterr().out
+    voting, bound = (in_words(tmp_path / "sft", f"{kind}@3") for kind in ("voting", "pass"))
+    assert f"ordinary: 3 samples of 7 questions, voting@3 {voting}, upper bound {bound}\n" in capsys.readouterr().out
     items = read_samples(tmp_path / "sft" / "samples" / "ordinary.jsonl")
     assert len({item.id for item in items}) == len(items) == 7
     assert all(len(item.predictions) == 3 for item in items)

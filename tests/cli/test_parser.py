@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from reft_pl.cli import main
+from reft_pl.cli.parser import resolve_configs
+from reft_pl.errors import UserError
+
+
+@pytest.mark.parametrize("text", ["", "# run_dir: x\n# seed_everything: 2\n", "---\n"])
+def test_an_overlay_in_which_nothing_stands_changes_nothing(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "o.yaml").write_text(text)
+    printed = []
+    for overlay in ([], ["--config", str(tmp_path / "o.yaml")], [f"--config={tmp_path / 'o.yaml'}"]):
+        assert main(["fit", "--config", "configs/ppo.yaml", *overlay, "--print_config"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2]
+
+
+@pytest.mark.parametrize(("text", "holds"), [("- a\n- b\n", "a list"), ("run_dir", "'run_dir'"), ("3", "3")])
+def test_a_config_that_is_no_mapping_is_named(
+    text: str, holds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "o.yaml"
+    path.write_text(text)
+    assert main(["fit", "--config", "configs/ppo.yaml", "--config", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"reft-pl fit: {path} holds {holds}, but a config is a mapping: write lines of the form `key: value`\n"
+    )
+    with pytest.raises(UserError, match="a config is a mapping"):
+        resolve_configs([f"-c={path}"])
+
+
+def test_the_rest_of_a_command_line_stays() -> None:
+    args = ["--data.batch_size=3", "--config", "gone.yaml", "--model.policy.init_from", "a=b", "--config"]
+    assert resolve_configs(args) == args
