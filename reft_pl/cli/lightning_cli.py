@@ -135,8 +135,7 @@ class ReftCLI(LightningCLI):
         plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         logger = trainer.logger
         if logger is None:
-            fitting = self.subcommand == "fit"
-            logger = TensorBoardLogger(trainer.default_root_dir, name="", version="") if fitting else False
+            logger = self._event_files(trainer.default_root_dir) if self.subcommand == "fit" else False
         made = super().instantiate_trainer(plugins=plugins, logger=logger, **kwargs)
         if made.precision != "32-true":
             raise UserError(
@@ -146,6 +145,10 @@ class ReftCLI(LightningCLI):
         if made.world_size > 1:
             raise UserError("training on several devices is not there yet: leave trainer.devices and trainer.num_nodes at 1")
         return made
+
+    def _event_files(self, folder: str) -> TensorBoardLogger:
+        """TensorBoard's files of a fit; one that begins anew takes the place of what a run without a checkpoint left there."""
+        return TensorBoardLogger(folder, name="", version="", purge_step=None if self.settings.ckpt_path else 0)
 
     def before_fit(self) -> None:
         """Refuse to train what only samples."""

@@ -17,6 +17,7 @@ from reft_pl.errors import UserError
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
 from reft_pl.models.export import read_description
+from reft_pl.modules.curves import drop_points_from
 from reft_pl.modules.stage_module import StageModule
 
 
@@ -96,8 +97,10 @@ class RunCheckpoints(Checkpoint):
         self._loader_state = checkpoint.get("reft_loader")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on where the training data stood; what was saved needs no second save."""
+        """Go on where the training data and the curves stood; what was saved needs no second save."""
         self._saved_batch = self._batch(trainer)
+        if self._saved_batch:
+            drop_points_from(trainer, self._saved_batch)
         if self._loader_state is not None:
             cast("ProblemLoader[Any]", trainer.train_dataloader).load_state_dict(self._loader_state)
             self._loader_state = None

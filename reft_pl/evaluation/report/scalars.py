@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     """Every scalar of a run by its tag; none where there are no TensorBoard files."""
     if not event_files(folder):
         return {}
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the points that each resume took back
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 1, "images": 1})
     events.Reload()
     return {
