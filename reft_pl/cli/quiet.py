@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from typing import TextIO
 
 
 def quieten() -> None:
@@ -29,11 +31,20 @@ def quieten() -> None:
     ours = logging.getLogger("reft_pl")
     if not ours.handlers:
         ours.setLevel(logging.INFO)
-        ours.addHandler(logging.StreamHandler())
+        ours.addHandler(CurrentStandardError())
 
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415 (slow to import)
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class CurrentStandardError(logging.StreamHandler[TextIO]):
+    """Writes to standard error as it is by then: who calls ``main`` from Python may have redirected it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

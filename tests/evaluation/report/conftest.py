@@ -76,11 +76,15 @@ class RunFolder:
         write_lines(self.folder / "rollouts.jsonl", rows)
 
     def logged(self, **curves: Mapping[int, float]) -> None:
-        """Names are tags with ``__`` for the slash."""
+        """One start of the run; names are tags with ``__`` for the slash."""
+        starts = len(list(self.folder.glob("*tfevents*")))
         with SummaryWriter(str(self.folder)) as writer:
             for name, curve in curves.items():
                 for batch, value in curve.items():
                     writer.add_scalar(name.replace("__", "/"), value, batch)
+        # Files are read in the order of their names, which begin with the second: these starts may be in one.
+        (written,) = self.folder.glob("events.out.tfevents.*")
+        written.rename(self.folder / f"{starts}.tfevents")
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
