@@ -19,9 +19,10 @@ evaluate() {  # RUN CONFIG...: greedy Top-1 of both test sets, and 16 samples of
   "$reft" predict --config configs/sample.yaml --run_dir "runs/$run" --data.predict '[ordinary]'
 }
 
-rerank() {  # RUN: a reranker on this policy's trunk, taught by the warm-up's samples, for this policy's samples
+rerank() {  # RUN: a reranker on this policy's trunk, taught by the warm-up's samples in one pass, for this policy's samples
   local run=$1
   local at=(--config configs/reranker.yaml --run_dir "runs/$run-reranker" --model.policy.init_from "runs/$run/hf"
+    --trainer.max_epochs 1
     --data.samples "{train: $learn/train.jsonl, validation: $learn/validation.jsonl, ordinary: runs/$run/samples/ordinary.jsonl}")
   "$reft" fit "${at[@]}"
   "$reft" test "${at[@]}"
