@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install  ## warm a small model up, reinforce it on its own solutions, test both (7 minutes on two cores)
+demo: install  ## warm a small model up, reinforce it on its own solutions, test both, let both vote (7 minutes on two cores)
 	$(REFT) fit --config configs/sft.yaml
 	$(REFT) test --config configs/sft.yaml
 	$(REFT) predict --config configs/sample.yaml --run_dir runs/sft --data.predict '[ordinary]'
