@@ -65,13 +65,17 @@ def in_the_hubs_cache(publish: Published, few_questions: Path, monkeypatch: pyte
     return put
 
 
-@pytest.mark.parametrize(
+of_two_policies = pytest.mark.parametrize(
     ("name", "hub_id", "head"),
     [
-        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT-GSM8k", "value"),
-        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT-GSM8k", "lm"),
+        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT", "value"),
+        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT", "lm"),
     ],
 )
+"""Their overlay, their hub id without the dataset, and what stands beside their trunk."""
+
+
+@of_two_policies
 def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
     name: str,
     hub_id: str,
@@ -81,13 +85,13 @@ def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    in_the_hubs_cache(hub_id, head)
+    in_the_hubs_cache(f"{hub_id}-GSM8k", head)
     overlays = ["--config", "configs/sft.yaml", "--config", f"configs/paper/{name}.yaml"]
     limits = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens"]
     logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
     assert main(["test", *overlays, *limits]) == 0
     logging.getLogger("transformers.modeling_utils").removeHandler(caplog.handler)
-    assert f"weights of {hub_id}" in capsys.readouterr().out
+    assert f"weights of {hub_id}-GSM8k" in capsys.readouterr().out
     assert "LOAD REPORT" not in caplog.text
     (results,) = (few_questions / "runs").rglob("results.json")
     assert json.loads(results.read_text())["test"]["gsm8k"]["n"] == 2
@@ -123,13 +127,7 @@ def test_ppo_goes_on_from_a_published_model_and_its_value_head(
     assert not [name for name in exported if name.startswith(("pretrained_model.", "v_head."))]
 
 
-@pytest.mark.parametrize(
-    ("name", "hub_id", "head"),
-    [
-        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT", "value"),
-        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT", "lm"),
-    ],
-)
+@of_two_policies
 def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
     name: str,
     hub_id: str,
