@@ -40,7 +40,7 @@ table: install  ## the paper's table on story problems: five trainings, votes, r
 demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in RESULTS.md
 	benchmarks/demo_seeds.sh $(REFT) $(SEEDS)
 
-svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT, votes, rerankers (two hours on two cores; wants data/)
+svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT, votes, rerankers (hours; wants data/)
 	benchmarks/svamp.sh $(REFT)
 
 test: install  ## the default tests

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SmolLM2-135M on SVAMP: warm-up, SFT trained on for as long as ReFT takes, ReFT; Top-1 on all test questions, and 8 samples of 200
+# SmolLM2-135M on SVAMP: warm-up, SFT trained on for about as long as ReFT takes, ReFT; Top-1 on all test questions, and 8 samples of 200
 # of them with votes and a reranker each.
 #
 #   benchmarks/svamp.sh REFT_PL      needs models/smollm2-135m (make smollm2) and the authors' SVAMP files in data/
