@@ -44,7 +44,7 @@ class KLGuard(RolloutCallback):
             f"the mean KL to the reference was above {self.limit:g} nats a response for {self.in_a_row} iterations in a row "
             f"(now {kl:.3g})"
         )
-        advice = "lower the learning rate or raise --model.kl_coef"
+        advice = "lower the learning rate or raise --model.kl.coef"
         if self.action == "stop":
             trainer.should_stop = True
             rank_zero_warn(f"KLGuard stops the run: {finding}. The best checkpoint stands; {advice}.")

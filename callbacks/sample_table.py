@@ -67,8 +67,7 @@ class SampleTable(RolloutCallback):
     def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Rollout) -> None:
         """Write the samples of all ranks down."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
-        rewards = rollout.outcome.tolist()
-        lines = "".join(json_line(step, *pair) for pair in zip(rollout.samples, rewards, strict=True))
+        lines = "".join(json_line(step, sample, reward) for sample, reward in rollout.sampled)
         # A lone surrogate cannot be UTF-8; written as its escape it is valid JSON.
         blob = gather(lines).encode("utf-8", "backslashreplace")
         if not trainer.is_global_zero:
@@ -77,7 +76,7 @@ class SampleTable(RolloutCallback):
             file.write(blob)
         self._length += len(blob)
         if self.rows and step % self.every_n == 0:
-            table = markdown_table(rollout.samples[: self.rows], rewards)
+            table = markdown_table(rollout.sampled[: self.rows])
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_text("rollout/samples", table, step)
@@ -110,11 +109,11 @@ def gather(lines: str) -> str:
     return "".join(parts)
 
 
-def markdown_table(samples: Sequence[Sample], rewards: Sequence[float]) -> str:
-    """Samples as a Markdown table that shows their text exactly as it is."""
+def markdown_table(samples: Sequence[tuple[Sample, float]]) -> str:
+    """Samples and their rewards as a Markdown table that shows their text exactly as it is."""
     head = "| question | response | status | value | gold | reward |\n|---|---|---|---|---|---|\n"
     rows = []
-    for sample, reward in zip(samples, rewards, strict=False):
+    for sample, reward in samples:
         result, problem = sample.result, sample.problem
         value = "" if result.value is None else str(result.value)
         cells = (problem.question, sample.text, result.status.value, value, str(problem.answer), f"{reward:g}")

@@ -163,11 +163,21 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One iteration's experience: B samples as tokens, on the policy's device, and what the reward function gave, [B]."""
+    """One iteration's experience: B samples as tokens, on the policy's device, and what the reward function gave, [B].
+
+    ``left_out`` is what was sampled as well and is not learned from (None: nothing).
+    """
 
     samples: tuple[Sample, ...]
     tokens: TokenBatch
     outcome: Tensor
+    left_out: Rollout | None = field(default=None, kw_only=True)
+
+    @property
+    def sampled(self) -> tuple[tuple[Sample, float], ...]:
+        """Everything that was sampled, left out or not, with what the reward function gave it."""
+        mine = tuple(zip(self.samples, self.outcome.tolist(), strict=True))
+        return mine if self.left_out is None else mine + self.left_out.sampled
 
 
 @dataclass(frozen=True, slots=True)

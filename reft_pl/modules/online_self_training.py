@@ -101,9 +101,10 @@ class OnlineSelfTrainingModule(PolicyModule):
         """All optimizer steps on one rollout; returns means over the steps."""
         step, results = self.trainer.fit_loop.epoch_loop.total_batch_idx, []
         self.train_with_dropout(step)
+        parts = n_minibatches(len(problems), self.minibatch_size)
         with self.phases.phase("update", self.inner_epochs * len(problems)) as progress:
             for epoch in range(self.inner_epochs):
-                for rows in minibatches(len(problems), self.minibatch_size, self.seed, step, epoch):
+                for rows in minibatches(len(problems), parts, self.seed, step, epoch):
                     results.append(self.update(self.losses(problems, rollout, rows.tolist())))
                     progress.advance(len(rows))
         names = {"loss": "loss", "gradient_norm": "gradient_norm"}

@@ -1,10 +1,11 @@
-"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2)."""
+"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2), and its successors by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
@@ -21,15 +22,16 @@ from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.schedule import Schedule
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rl.advantages import generalized_advantages
-from reft_pl.rl.kl import kl_penalised_rewards
-from reft_pl.rl.losses import clipped_value_loss, policy_ratio, ppo_clip_loss
-from reft_pl.rl.masks import sequence_mean
-from reft_pl.rl.whitening import whiten
+from reft_pl.rl.aggregation import Aggregation
+from reft_pl.rl.estimators import GAE, AdvantageEstimator, Experience
+from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.losses import clipped_value_loss
+from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.filtering import with_varied_groups, without_truncated
 from reft_pl.rollout.minibatches import minibatches, n_minibatches
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.types import Problem, SamplingParams, ScoredRollout
+from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
 class PPOModule(PolicyModule):
@@ -40,15 +42,19 @@ class PPOModule(PolicyModule):
         optimizer: Makes the optimizer from the parameters.
         schedule: How the learning rate moves.
         reward: Gives each executed sample its outcome; None is 1 for right, 0.1 for a wrong answer of the right kind, else 0.
-        kl_coef: Weight of the per-token KL penalty in the reward (paper: 0.01 for programs, 0.05 for natural language).
-        gamma: Discount a token.
-        lam: GAE's mixing parameter.
-        clip_range: PPO's clip of the probability ratio.
+        kl: How the policy is kept near its reference.
+        advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
+        policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
+        aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
+            (DAPO, arXiv 2503.14476, section 3.3).
         value_clip_range: Clip of the value's change, in units of reward.
         value_coef: Weight of the value loss.
         ppo_epochs: Passes over each rollout.
         minibatch_size: Samples an optimizer step; None is the whole rollout.
         samples_per_problem: Completions a question in each rollout.
+        filter_groups: Leave questions out of the update whose samples all have the same outcome (DAPO, section 3.2).
+        max_resamples: Times that such a question is sampled anew, before it is left out.
+        mask_truncated: Leave completions out of the update that the length limit cut off (DAPO, section 3.4).
         temperature: At which rollouts are sampled and scored; no top-k and no top-p.
         separate_value_model: Give values a trunk of their own instead of a head on the policy's (twice the compute).
         gradient_clip_norm: Global norm to which gradients are clipped.
@@ -67,15 +73,18 @@ class PPOModule(PolicyModule):
         optimizer: OptimizerCallable = MasterAdamW,
         schedule: Schedule = Schedule(),
         reward: RewardFunction | None = None,
-        kl_coef: float = 0.01,
-        gamma: float = 1.0,
-        lam: float = 0.95,
-        clip_range: float = 0.2,
+        kl: KLPenalty = KLPenalty(),
+        advantages: AdvantageEstimator | None = None,
+        policy_loss: PolicyLoss | None = None,
+        aggregation: Literal["sequence", "token"] = "sequence",
         value_clip_range: float = 0.2,
         value_coef: float = 5.0,
         ppo_epochs: int = 2,
         minibatch_size: int | None = None,
         samples_per_problem: int = 1,
+        filter_groups: bool = False,
+        max_resamples: int = 0,
+        mask_truncated: bool = False,
         temperature: float = 1.0,
         separate_value_model: bool = False,
         gradient_clip_norm: float = 1.0,
@@ -85,85 +94,114 @@ class PPOModule(PolicyModule):
         seed: int = 1,
     ) -> None:
         super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
-        if temperature <= 0 or not 0 <= gamma <= 1 or not 0 <= lam <= 1 or min(clip_range, value_clip_range) <= 0:
+        if min(temperature, value_clip_range) <= 0 or min(value_coef, max_resamples) < 0:
             raise UserError(
-                "temperature and clip ranges must be positive, and gamma and lam lie between 0 and 1: check model.*"
+                "temperature and value_clip_range must be positive, value_coef and max_resamples at least 0: check model.*"
             )
         if min(ppo_epochs, samples_per_problem, 1 if minibatch_size is None else minibatch_size) < 1:
             raise UserError("ppo_epochs, samples_per_problem and minibatch_size must be at least 1: check model.*")
         self.reward = reward or AnswerReward()
-        self.kl_coef = kl_coef
-        self.gamma = gamma
-        self.lam = lam
-        self.clip_range = clip_range
+        self.kl = kl
+        self.kl_coef = kl.coef
+        self.advantages = advantages or GAE()
+        self.policy_loss = policy_loss or PPOClip()
+        needed = max(self.advantages.min_group, 2 if filter_groups else 1)
+        if samples_per_problem < needed:
+            who = type(self.advantages).__name__ if self.advantages.min_group == needed else "filter_groups"
+            raise UserError(f"{who} compares a question's samples: set model.samples_per_problem to at least {needed}")
+        self.aggregation = aggregation
         self.value_clip_range = value_clip_range
         self.value_coef = value_coef
         self.ppo_epochs = ppo_epochs
         self.minibatch_size = minibatch_size
         self.samples_per_problem = samples_per_problem
+        self.filter_groups = filter_groups
+        self.max_resamples = max_resamples
+        self.mask_truncated = mask_truncated
         self.temperature = temperature
-        self.value_kind: Literal["separate", "shared"] = "separate" if separate_value_model else "shared"
+        self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """One iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
         self.policy.eval()  # no dropout: the ratio at the first update must be 1
         rollout = self.collect(batch)
         self.phases.rollout_end(rollout)
+        statistics = rollout_statistics(rollout)
         advantages, returns = self.estimate_advantages(rollout)
-        statistics = self.learn(rollout, advantages, returns)
-        statistics |= rollout_statistics(rollout) | self.phases.take()
+        statistics |= self.learn(rollout, advantages, returns, len(batch))
+        statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.phases.take()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
     def collect(self, problems: list[Problem]) -> ScoredRollout:
         """Sample, execute, reward and score ``samples_per_problem`` solutions of each problem."""
-        params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
-        samples = self.sample(problems, params, self.samples_per_problem)
+        rollout = self.sample_and_reward(problems)
+        if self.filter_groups:
+            rollout = with_varied_groups(rollout, self.samples_per_problem, self.max_resamples, self.sample_and_reward)
+        if self.mask_truncated:
+            rollout = without_truncated(rollout)
         return self.collector.score(
-            self.policy,
-            self.reference,
-            self.collector.reward(self.policy, self.reward, samples),
-            temperature=self.temperature,
-            micro_batch_tokens=self.micro_batch_tokens,
+            self.policy, self.reference, rollout, temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens
         )
 
-    def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor]:
-        """Whitened advantages and returns of every action, both [B, T]."""
-        mask = rollout.tokens.action_mask
-        rewards = kl_penalised_rewards(rollout.outcome, rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
-        advantages, returns = generalized_advantages(rewards, rollout.values, mask, self.gamma, self.lam)
-        return whiten(advantages, mask, self.all_reduce), returns
+    def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
+        """A group of samples a problem, other ones at each attempt."""
+        params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
+        n = self.samples_per_problem
+        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=attempt * n))
 
-    def learn(self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor) -> dict[str, float]:
-        """All optimizer steps on one rollout."""
-        statistics = UpdateStatistics(self.clip_range)
+    def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
+        """Advantages of every action and, with a value head, the returns that it shall learn, both [B, T]."""
+        mask = rollout.tokens.action_mask
+        kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
+        return self.advantages.estimate(
+            Experience(rollout.outcome, kl_rewards, rollout.values, mask, self.samples_per_problem, self.all_reduce)
+        )
+
+    def learn(self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, n_problems: int) -> dict[str, float]:
+        """All optimizer steps on one rollout; as many as its ``n_problems`` take, whatever was left out."""
+        statistics = UpdateStatistics(self.policy_loss)
         n, step = len(rollout.samples), self.trainer.fit_loop.epoch_loop.total_batch_idx
+        parts = n_minibatches(n_problems * self.samples_per_problem, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * n) as progress:
             for epoch in range(self.ppo_epochs):
-                for rows in minibatches(n, self.minibatch_size, self.seed, step, epoch):
+                for rows in minibatches(n, parts, self.seed, step, epoch):
+                    if not len(rows):  # too many were left out
+                        continue
                     result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
                     statistics.add_step(result)
                     progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
         return statistics.compute(rollout, returns)
 
     def losses(
-        self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor, rows: Tensor, statistics: UpdateStatistics
+        self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
     ) -> Iterator[Tensor]:
-        """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value, each a mean over sequences."""
+        """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value (+ KL), each aggregated alike."""
+        mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows])
         for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens):
             micro_rows = rows[micro]
             tokens = take(rollout.tokens, micro_rows)
             mask, columns = tokens.action_mask, slice(tokens.input_ids.shape[1])
-            old_logprobs, old_values = rollout.logprobs[micro_rows, columns], rollout.values[micro_rows, columns]
+            old_logprobs = rollout.logprobs[micro_rows, columns]
             scores = score(self.policy, tokens, temperature=self.temperature)
-            ratio = policy_ratio(scores.logprobs, old_logprobs, mask)
-            policy_loss = ppo_clip_loss(ratio, advantages[micro_rows, columns], mask, self.clip_range)
-            value_loss = clipped_value_loss(
-                cast("Tensor", scores.values), old_values, returns[micro_rows, columns], mask, self.value_clip_range
-            )
-            policy_loss, value_loss = (sequence_mean(loss, mask, len(rows)) for loss in (policy_loss, value_loss))
-            statistics.add_micro_batch(policy_loss, value_loss, scores.logprobs, old_logprobs, mask)
-            yield policy_loss + self.value_coef * value_loss
+            ratio = self.policy_loss.ratio(scores.logprobs, old_logprobs, mask)
+            terms = {"policy": mean(self.policy_loss.per_action(ratio, advantages[micro_rows, columns], mask), mask)}
+            if returns is not None:
+                values, old_values = cast("Tensor", scores.values), rollout.values[micro_rows, columns]
+                value_loss = clipped_value_loss(values, old_values, returns[micro_rows, columns], mask, self.value_clip_range)
+                terms["value"] = self.value_coef * mean(value_loss, mask)
+            if self.kl.place == "loss":
+                kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
+                terms["kl"] = self.kl_coef * mean(kl, mask)
+            statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
+            yield torch.stack(list(terms.values())).sum()
+
+    def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
+        """Move the weight of the KL penalty towards its target; says which weight this iteration had."""
+        used = self.kl_coef
+        total = self.all_reduce(torch.tensor([kl, 1.0], device=self.device))
+        self.kl_coef = self.kl.adapted(used, float(total[0] / total[1]))
+        return {"update/kl_coef": used}
 
     # ---- model
 
@@ -183,6 +221,7 @@ class PPOModule(PolicyModule):
         """Note which reference the run has; its weights are those of ``init_from``."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reft_reference"] = fingerprint(self.reference)
+        checkpoint["reft_kl_coef"] = self.kl_coef
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on against another reference than the one that the run began with."""
@@ -192,6 +231,8 @@ class PPOModule(PolicyModule):
                 f"{self.policy_settings.init_from} is not the model that this run started from any more: bring that one back, "
                 f"or start anew in another --run_dir"
             )
+        if self.kl.target is not None:
+            self.kl_coef = checkpoint["reft_kl_coef"]
 
     def steps_per_batch(self) -> int:
         """Optimizer steps that a rollout of the full size takes."""

@@ -9,14 +9,16 @@ from reft_pl.types import Rollout, Status, StopReason
 
 
 def sample_statistics(rollout: Rollout) -> dict[str, float]:
-    """Mean reward and response length; accuracy, truncation and execution statuses as fractions of the samples."""
-    samples, n = rollout.samples, len(rollout.samples)
+    """Mean reward and response length; accuracy, truncation and execution statuses as fractions of all that was sampled."""
+    samples, rewards = zip(*rollout.sampled, strict=True)
+    n = len(samples)
     statuses = Counter(sample.result.status for sample in samples)
     return {
-        "rollout/reward": float(rollout.outcome.mean()),
+        "rollout/reward": sum(rewards) / n,
         "rollout/accuracy": sum(map(is_correct, samples)) / n,
-        "rollout/response_tokens": float(rollout.tokens.action_mask.sum()) / n,
+        "rollout/response_tokens": sum(len(sample.completion.token_ids) for sample in samples) / n,
         "rollout/truncated": sum(s.completion.stop is StopReason.LENGTH for s in samples) / n,
+        "rollout/left_out": 1 - len(rollout.samples) / n,
         **{f"status/{status.value}": statuses[status] / n for status in Status},
         "rollout/second_sandbox": sum(sample.result.backend == "cpython" for sample in samples) / n,
     }

@@ -81,11 +81,14 @@ class SolverModule(LightningModule):
         """Names the weights that the policy has now; every figure says of which it is."""
         return weights_id(self.policy.lm)
 
-    def sample(self, problems: Sequence[Problem], params: SamplingParams, n: int = 1) -> list[Sample]:
-        """Write and execute ``n`` solutions a problem, with seeds that depend on nothing but their place in the run."""
+    def sample(self, problems: Sequence[Problem], params: SamplingParams, n: int = 1, first: int = 0) -> list[Sample]:
+        """Write and execute ``n`` solutions a problem, with seeds that depend on nothing but their place in the run.
+
+        ``first`` is how many solutions of these problems were written before in this epoch.
+        """
 
         def seed_of(problem: Problem, index: int) -> int:
-            return counter_seed(self.seed, self.stage, self.trainer.current_epoch, problem.id, index)
+            return counter_seed(self.seed, self.stage, self.trainer.current_epoch, problem.id, first + index)
 
         return self.collector.sample(self.policy, problems, params, seed_of, n)
 

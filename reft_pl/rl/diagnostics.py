@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reft_pl.rl.masks import masked_var, token_mean
+from reft_pl.rl.masks import masked_var
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
@@ -22,9 +22,3 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     unexplained = masked_var(returns - values, mask)
     ratio = unexplained / torch.where(total > 0, total, torch.ones_like(total))
     return torch.where(total > 0, (1 - ratio).clamp(min=-1), torch.zeros_like(total))
-
-
-def clip_fraction(ratio: Tensor, mask: Tensor, clip_range: float, n_tokens: float | None = None) -> Tensor:
-    """Fraction of actions with abs(rho_t - 1) > clip_range. ``n_tokens`` as in ``masks.token_mean``."""
-    outside = ((ratio - 1).abs() > clip_range).to(ratio.dtype)
-    return token_mean(outside, mask, n_tokens)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reft_pl.rl.masks import zero_outside
+from reft_pl.rl.masks import masked_mean, zero_outside
 
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -18,20 +18,38 @@ def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor
     return zero_outside(logprobs - old_logprobs, mask).exp()
 
 
-def ppo_clip_loss(ratio: Tensor, advantages: Tensor, mask: Tensor, clip_range: float) -> Tensor:
-    """-min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t) (PPO, arXiv 1707.06347, eq. 7).
+def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """s_b = exp(mean_t log rho_t), the geometric mean of a row's ratios (arXiv 2507.18071, eq. 7), at each of its actions.
+
+    [B, T], 1 outside the mask.
+    """
+    mean = masked_mean(logprobs - old_logprobs, mask, dim=-1)
+    return zero_outside(mean.unsqueeze(-1).expand(mask.shape), mask).exp()
+
+
+def clipped_ratio_loss(
+    ratio: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float, dual_clip: float | None = None
+) -> Tensor:
+    """-min(rho_t A_t, clip(rho_t, low, high) A_t) (PPO, arXiv 1707.06347, eq. 7, with 1 - eps and 1 + eps).
+
+    With ``dual_clip`` c, a negative advantage costs at most -c A_t, however likely the action became (arXiv 1912.09729, eq. 5).
 
     Args:
         ratio: rho_t of ``policy_ratio``, [B, T], with gradient.
         advantages: A_t, [B, T], constant.
         mask: [B, T] bool.
-        clip_range: eps.
+        low: Least ratio that counts where the advantage is negative.
+        high: Greatest ratio that counts where it is positive.
+        dual_clip: c > 1, or None.
 
     Returns:
         [B, T], 0 outside the mask.
     """
     ratio, advantages = zero_outside(ratio, mask), zero_outside(advantages, mask)
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip_range, 1 + clip_range) * advantages)
+    loss = torch.maximum(-ratio * advantages, -ratio.clamp(low, high) * advantages)
+    if dual_clip is None:
+        return loss
+    return torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float) -> Tensor:

@@ -25,6 +25,23 @@ def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, torch.zeros_like(x))
 
 
+def at_last_action(x: Tensor, mask: Tensor) -> Tensor:
+    """x_b at the last selected position of row b, [B, T], 0 elsewhere; a row without any gets nothing.
+
+    Args:
+        x: [B].
+        mask: [B, T] bool.
+
+    Raises:
+        ValueError: if ``x`` is not [B].
+    """
+    if x.shape != mask.shape[:1]:
+        raise ValueError(f"expected one number a sequence, shape {tuple(mask.shape[:1])}, got {tuple(x.shape)}")
+    t = torch.arange(mask.shape[1], device=mask.device)
+    last_t = torch.where(mask, t, -1).amax(dim=-1, keepdim=True) if mask.shape[1] else t.new_full((len(x), 1), -1)
+    return torch.where(t == last_t, x.unsqueeze(-1), torch.zeros_like(x).unsqueeze(-1))
+
+
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum of m_t x_t over ``dim``, or over everything."""
     selected = zero_outside(x, mask)

@@ -1,4 +1,4 @@
-"""Whitening of advantages over all actions of all ranks."""
+"""Means over all ranks, and the whitening of advantages over all of their actions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,22 @@ def whiten(advantages: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tens
     Returns:
         [B, T], 0 outside the mask. A single action in all is whitened to 0.
     """
-    total = torch.stack([mask.sum().to(advantages.dtype), masked_sum(advantages, mask)])
-    if all_reduce is not None:
-        total = all_reduce(total)
-    count, mean = total[0], total[1] / total[0].clamp(min=1)
+    count, mean = _count_and_mean(advantages, mask, all_reduce)
     deviation = zero_outside(advantages - mean, mask)
     squares = deviation.square().sum()
     if all_reduce is not None:
         squares = all_reduce(squares)
     variance = squares / (count - 1).clamp(min=1)
     return deviation / (variance + 1e-8).sqrt()
+
+
+def mean_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Mean of the selected elements of all ranks, a scalar; 0 where nothing is selected. Arguments as for ``whiten``."""
+    return _count_and_mean(x, mask, all_reduce)[1]
+
+
+def _count_and_mean(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+    total = torch.stack([mask.sum().to(x.dtype), masked_sum(x, mask)])
+    if all_reduce is not None:
+        total = all_reduce(total)
+    return total[0], total[1] / total[0].clamp(min=1)

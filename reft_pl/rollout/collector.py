@@ -89,7 +89,9 @@ class Collector:
             ref = score_in_batches(reference, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
             progress.advance(len(samples), int(tokens.attention_mask.sum()))
         values = torch.zeros_like(current.logprobs) if current.values is None else current.values
-        return ScoredRollout(samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy)
+        return ScoredRollout(
+            samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy, left_out=rollout.left_out
+        )
 
     def tokens(self, samples: Sequence[Sample]) -> TokenBatch:
         """Prompts and completions as one padded batch whose actions are the sampled tokens, [B, T]."""

@@ -13,12 +13,12 @@ def n_minibatches(n: int, size: int | None) -> int:
     return -(-n // (size or n))
 
 
-def minibatches(n: int, size: int | None, seed: int, step: int, epoch: int) -> tuple[Tensor, ...]:
+def minibatches(n: int, parts: int, seed: int, step: int, epoch: int) -> tuple[Tensor, ...]:
     """A random partition of ``n`` rows into parts of nearly one size, another one in every step and pass.
 
     Args:
         n: Rows of the rollout.
-        size: Rows of a part, at most; None is all.
+        parts: How many parts; where there are fewer rows, the last ones are empty.
         seed: Run seed.
         step: Training batches before this one.
         epoch: Passes over this rollout before this one.
@@ -27,4 +27,4 @@ def minibatches(n: int, size: int | None, seed: int, step: int, epoch: int) -> t
         int64 row indices, a tensor a part.
     """
     generator = torch.Generator().manual_seed(counter_seed(seed, "minibatches", step, str(epoch), 0) % 2**63)
-    return torch.randperm(n, generator=generator).tensor_split(n_minibatches(n, size))
+    return torch.randperm(n, generator=generator).tensor_split(parts)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from reft_pl.rl.advantages import generalized_advantages
 from reft_pl.rl.diagnostics import explained_variance
-from reft_pl.rl.kl import k1_kl, kl_penalised_rewards, sequence_kl
-from reft_pl.rl.losses import clipped_value_loss, policy_ratio, ppo_clip_loss
-from reft_pl.rl.masks import sequence_mean, token_mean, zero_outside
-from reft_pl.rl.whitening import whiten
+from reft_pl.rl.estimators import GAE, Experience
+from reft_pl.rl.kl import k1_kl, sequence_kl
+from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.losses import clipped_value_loss
+from reft_pl.rl.masks import at_last_action, sequence_mean, token_mean, zero_outside
+from reft_pl.rl.policy_losses import PPOClip
 
 
 def action_mask(input_ids: Tensor, prompt_length: int, eos_id: int) -> Tensor:
@@ -50,24 +51,27 @@ def test_golden_ppo(shared: Path, case: int) -> None:
         torch.tensor(inputs[key], dtype=torch.float64) for key in ("outcome_reward", "old_values", "new_values")
     )
 
-    rewards = kl_penalised_rewards(outcome, old, ref, mask, settings["kl_coef"])
-    check(rewards, "rewards")
-    check(kl_penalised_rewards(outcome, old, ref, mask, 0.0), "score_rewards")
+    kl_rewards = KLPenalty().rewards(old, ref, mask, settings["kl_coef"])
+    experience = Experience(outcome, kl_rewards, old_values, mask)
+    check(experience.rewards, "rewards")
+    check(at_last_action(outcome, mask), "score_rewards")
     check(-k1_kl(old, ref, mask), "kl_rewards")  # theirs before the coefficient
     check(sequence_kl(old, ref, mask).mean(), "mean_sequence_kl")
 
-    advantages, returns = generalized_advantages(rewards, old_values, mask, settings["gamma"], settings["lam"])
+    estimator = GAE(settings["gamma"], settings["lam"], whiten=False)
+    advantages, returns = estimator.estimate(experience)
     check(advantages, "advantages")
     check(returns, "returns")
     check(explained_variance(old_values, returns, mask), "value_explained_variance")
     if settings["adv_whitening"] != "none":
-        advantages = whiten(advantages, mask)
+        advantages, _ = GAE(settings["gamma"], settings["lam"]).estimate(experience)
     if golden["advantages_whitened"] is not None:
         check(advantages, "advantages_whitened")
 
-    ratio = policy_ratio(new, old, mask)
+    loss = PPOClip(settings["clip_range"])
+    ratio = loss.ratio(new, old, mask)
     check(token_mean(ratio, mask), "mean_ratio")
-    policy_loss = sequence_mean(ppo_clip_loss(ratio, advantages, mask, settings["clip_range"]), mask)
+    policy_loss = sequence_mean(loss.per_action(ratio, advantages, mask), mask)
     value_terms = clipped_value_loss(new_values, old_values, returns, mask, settings["value_clip_range"])
     value_loss = sequence_mean(value_terms, mask)
     check(policy_loss, "policy_loss")
