@@ -59,7 +59,8 @@ class DroppedSettings(logging.Filter):
             return False
         self.said.add(message)
         old, new = (dropped[side].rsplit(".", 1)[-1] for side in ("old", "new"))
-        record.msg, record.args = f"{new} takes the place of {old}, which drops {dropped['settings']}", ()
+        settings = dropped["settings"].replace("Namespace(", "(")
+        record.msg, record.args = f"{new} takes the place of {old}, which drops {settings}", ()
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
 

@@ -41,7 +41,7 @@ class UpdateStatistics:
     def add_micro_batch(
         self, terms: Mapping[str, Tensor], ratio: Tensor, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor
     ) -> None:
-        """Add a micro-batch: its share of each term of the loss (scalars), its actions' ratios and log-probabilities ([B, T])."""
+        """Add a micro-batch: its share of each term of the loss (scalars), its ratios and log-probabilities ([B, T])."""
         with torch.no_grad():
             for name, term in terms.items():
                 self.terms[name] = self.terms.get(name, 0.0) + float(term)

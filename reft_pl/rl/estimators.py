@@ -47,7 +47,7 @@ class Experience:
 class AdvantageEstimator(ABC):
     """Gives every action its advantage; named in a config by class path (``--model.advantages my_file.MyEstimator``).
 
-    ``uses_values`` says whether a value head is learned beside the policy, ``min_group`` how many samples of a question it takes.
+    ``uses_values`` says whether a value head is learned beside the policy, ``min_group`` how many samples a question it takes.
     """
 
     uses_values: ClassVar[bool] = False
@@ -84,7 +84,7 @@ class GAE(AdvantageEstimator):
 
 
 class GRPO(AdvantageEstimator):
-    """Outcome less the mean of its question's samples, by their standard deviation (DeepSeekMath, arXiv 2402.03300, section 4.1).
+    """Outcome less the mean of its question's samples, by their standard deviation (arXiv 2402.03300, section 4.1).
 
     Without the division it is that of "Dr. GRPO" (arXiv 2503.20783). Give wrong answers no partial reward with it: a group of
     nothing but wrong answers, some of them valid, would be worth as much as one that has a right answer.

@@ -20,10 +20,10 @@ def centred_in_group(x: Tensor, size: int) -> Tensor:
 
 
 def normalised_in_group(x: Tensor, size: int, epsilon: float = 1e-4) -> Tensor:
-    """(x_i - mean) / (std + epsilon) within the group, std unbiased, [B]: 0 where all are equal (arXiv 2402.03300, section 4.1)."""
-    groups = _groups(x, size)
-    centred = groups - groups.mean(1, keepdim=True)
-    return (centred / (groups.std(1, keepdim=True) + epsilon)).flatten()
+    """(x_i - mean) / (std + epsilon) within the group, std unbiased, [B] (arXiv 2402.03300, 4.1); 0 if all are equal."""
+    centred = centred_in_group(x, size).view(-1, size)
+    std = (centred.square().sum(1, keepdim=True) / (size - 1)).sqrt()
+    return (centred / (std + epsilon)).flatten()
 
 
 def leave_one_out(x: Tensor, size: int) -> Tensor:

@@ -16,8 +16,8 @@ from reft_pl.rl.kl import k1_kl, k2_kl, k3_kl
 class KLPenalty:
     """How the policy is kept near its reference.
 
-    In the reward, a penalty reaches all actions before it through the advantage. In the loss, its gradient is taken directly:
-    that of k2 is, in expectation, the gradient of the KL; that of k1 is 0 on the policy's own samples, so it does nothing there.
+    In the reward, a penalty reaches all actions before it through the advantage. In the loss its gradient is taken directly:
+    that of k2 is, in expectation, the gradient of the KL; that of k1 is 0 on the policy's own samples: it does nothing there.
 
     Args:
         coef: Weight, per nat (paper: 0.01 for programs, 0.05 for natural language); at the start, where it adapts.

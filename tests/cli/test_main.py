@@ -192,12 +192,12 @@ def test_what_the_system_forbids_is_one_sentence(
     [
         (["--trainer.max_epocs", "3"], "did you mean 'trainer.max_epochs'?"),
         (["--data.batchsize", "3"], "did you mean 'data.batch_size'?"),
-        (["--model.kl_coeff", "0.1"], "did you mean 'model.kl_coef'?"),
+        (["--model.kl.coeff", "0.1"], "did you mean 'model.kl.coef'?"),
         (["--model.policy.init_form", "x"], "no key 'model.policy.init_form'; did you mean 'model.policy.init_from'?"),
         (["--model.optimizer.lrr", "1"], "no key 'model.optimizer.lrr'; did you mean 'model.optimizer.lr'?"),
         (["--model.optimizer.learning_rate", "1"], "MasterAdamW takes lr, betas, eps, weight_decay"),
         (["--trainer.max_epochs", "many"], "trainer.max_epochs must be of type int, and is many"),
-        (["--model.kl_coef", "[1]"], "model.kl_coef must be of type float, and is [1]"),
+        (["--model.kl.coef", "[1]"], "model.kl.coef must be of type float, and is [1]"),
         (["--config", "configs/pppo.yaml"], "configs/pppo.yaml"),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
     ("args", "sentence"),
     [
         (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"], "SGD takes the place of MasterAdamW"),
-        (["--model", "SFTModule"], "SFTModule takes the place of PPOModule, which drops 'kl_coef': 0.01, 'ppo_epochs': 1"),
+        (["--model", "SFTModule"], "SFTModule takes the place of PPOModule, which drops 'kl': (coef=0.01), 'ppo_epochs': 1"),
     ],
 )
 def test_settings_that_go_with_a_switched_class_are_said(

@@ -17,7 +17,10 @@ from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.reward.base import RewardFunction
-from reft_pl.types import Sample, ScoredRollout, StopReason
+from reft_pl.rl.estimators import GRPO, RLOO, Reinforce
+from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.policy_losses import PPOClip, SequenceClip
+from reft_pl.types import Problem, Sample, ScoredRollout, StopReason
 
 
 class Recorder(RolloutCallback):
@@ -202,3 +205,111 @@ def test_the_reference_is_neither_trained_nor_saved(tmp_path: Path, micro_model:
     before = {k.removeprefix("policy."): v for k, v in recorder.before.items()}
     for name, weight in module.reference.state_dict().items():
         assert torch.equal(weight, before[name]), name
+
+
+ESTIMATORS: list[dict[str, Any]] = [
+    {"advantages": GRPO(), "policy_loss": PPOClip(clip_higher=0.28, dual_clip=3.0), "aggregation": "token"},
+    {"advantages": RLOO(), "kl": KLPenalty(0.1, "k3", "loss"), "policy_loss": SequenceClip(0.1, 0.1)},
+    {"advantages": Reinforce(whiten=True), "kl": KLPenalty(0.1, "k2"), "filter_groups": True},
+]
+
+
+@pytest.mark.parametrize("settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce"])
+def test_gradients_of_every_estimator_do_not_depend_on_micro_batches(
+    settings: dict[str, Any], tmp_path: Path, micro_model: Path
+) -> None:
+    runs = []
+    for tokens in (10_000, 400, 1):
+        gradients: list[torch.Tensor] = []
+        steps = {"micro_batch_tokens": tokens, "minibatch_size": 8, "ppo_epochs": 2, "gradient_clip_norm": 1e6}
+        optimizer = partial(Recording, seen=gradients)
+        iterate(tmp_path / str(tokens), micro_model, optimizer=optimizer, samples_per_problem=2, **steps, **settings)
+        runs.append(gradients)
+    whole, *cut = runs
+    assert len(whole) == 4
+    assert all(gradient.norm() > 1e-4 for gradient in whole), "there is something to compare"
+    for other in cut:
+        for step, (a, b) in enumerate(zip(whole, other, strict=True)):
+            assert (a - b).norm() < 1e-5 * a.norm(), f"step {step}"
+
+
+def test_estimators_without_values_train_no_value_head(tmp_path: Path, micro_model: Path) -> None:
+    module, recorder = iterate(tmp_path, micro_model, advantages=RLOO(), samples_per_problem=2)
+    assert module.policy.value_head is None
+    assert not any("value" in name or "explained" in name for name in recorder.statistics[0])
+    assert recorder.statistics[0]["update/policy_loss"] == pytest.approx(recorder.statistics[0]["update/loss"])
+
+
+class RightFor(RewardFunction):
+    """1 or 0 by the parity of what was written, always 0 for some problems."""
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        def known(problem: Problem) -> bool:
+            return int(problem.id.rsplit("_", 1)[1]) % 2 == 0
+
+        return [float(known(s.problem) and sum(s.completion.token_ids) % 2 == 0) for s in samples]
+
+
+def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_model: Path) -> None:
+    settings = {"advantages": RLOO(), "samples_per_problem": 4, "filter_groups": True, "reward": RightFor()}
+    _, recorder = iterate(tmp_path, micro_model, **settings)
+    (rollout,) = recorder.rollouts
+    assert all(0 < group.sum() < 4 for group in rollout.outcome.view(-1, 4))
+    assert rollout.left_out is not None
+    assert {len(set(group.tolist())) for group in rollout.left_out.outcome.view(-1, 4)} == {1}
+    assert len(rollout.sampled) == 8 * 4
+    assert len({sample.problem.id for sample, _ in rollout.sampled}) == 8
+    share = recorder.statistics[0]["rollout/left_out"]
+    assert share == pytest.approx(1 - len(rollout.samples) / 32)
+    assert 0 < share < 1
+
+
+def test_they_are_sampled_anew_up_to_a_bound(tmp_path: Path, micro_model: Path) -> None:
+    settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor()}
+    _, without = iterate(tmp_path / "0", micro_model, **settings)
+    _, recorder = iterate(tmp_path / "3", micro_model, max_resamples=3, **settings)
+    (first,), (rollout,) = without.rollouts, recorder.rollouts
+    kept, before = ([s.completion for s in r.samples[: len(first.samples)]] for r in (rollout, first))
+    assert kept == before, "what varied at once is not sampled again"
+    assert len(rollout.samples) > len(first.samples)
+    unsolvable = [s for s, _ in rollout.sampled if int(s.problem.id.rsplit("_", 1)[1]) % 2]
+    attempts = {s.problem.id: [t.completion.token_ids for t in unsolvable if t.problem == s.problem] for s in unsolvable}
+    assert {len(texts) for texts in attempts.values()} == {2 * 4}
+    assert any(len(set(texts)) > 2 for texts in attempts.values()), "each attempt draws other samples"
+
+
+def test_a_rollout_of_which_nothing_is_left_changes_nothing(tmp_path: Path, micro_model: Path) -> None:
+    settings = {"advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0)}
+    module, recorder = iterate(tmp_path, micro_model, **settings)
+    assert recorder.statistics[0]["rollout/left_out"] == 1
+    assert module.trainer.global_step == 0
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, recorder.before[name]), name
+
+
+def test_completions_that_were_cut_off_are_left_out_by_setting(tmp_path: Path, micro_model: Path) -> None:
+    _, recorder = iterate(tmp_path, micro_model, mask_truncated=True)
+    (rollout,) = recorder.rollouts
+    for row, sample in enumerate(rollout.samples):
+        assert bool(rollout.tokens.action_mask[row].any()) == (sample.completion.stop is StopReason.EOS)
+
+
+def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path: Path, micro_model: Path) -> None:
+    module, recorder = iterate(tmp_path, micro_model, kl=KLPenalty(0.5, target=1e6), batches=2)
+    assert [s["update/kl_coef"] for s in recorder.statistics] == pytest.approx([0.5, 0.49])
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["reft_kl_coef"] == pytest.approx(0.5 * 0.98**2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"advantages": GRPO()}, "GRPO compares a question's samples: set model.samples_per_problem to at least 2"),
+        ({"filter_groups": True}, "filter_groups compares a question's samples"),
+        ({"max_resamples": -1}, "max_resamples at least 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        PPOModule(PolicySettings(str(micro_model)), **settings)

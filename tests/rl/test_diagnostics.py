@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reft_pl.rl.diagnostics import clip_fraction, explained_variance
+from reft_pl.rl.diagnostics import explained_variance
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True, False], [True, True, False]])
@@ -28,9 +28,3 @@ def test_explained_variance_is_floored() -> None:
 
 def test_constant_returns_explain_nothing() -> None:
     assert explained_variance(RETURNS, torch.ones(2, 3), MASK).item() == 0
-
-
-def test_clip_fraction_counts_both_sides() -> None:
-    ratio = torch.tensor([[0.7, 1.1, 9.0], [1.3, 0.9, 9.0]])
-    assert clip_fraction(ratio, MASK, 0.2).item() == 0.5
-    assert clip_fraction(ratio, MASK, 0.2, n_tokens=8).item() == 0.25

@@ -1,9 +1,8 @@
-"""KL estimates and the penalised reward."""
+"""KL estimates of chosen tokens."""
 
-import pytest
 import torch
 
-from reft_pl.rl.kl import k1_kl, k3_kl, kl_penalised_rewards, sequence_kl
+from reft_pl.rl.kl import k1_kl, k2_kl, k3_kl, sequence_kl
 
 NAN = float("nan")
 LOGPROBS = torch.tensor([[NAN, -1.0, -2.0, NAN], [-0.5, -1.5, -0.25, NAN]], dtype=torch.float64)
@@ -14,25 +13,7 @@ MASK = ~LOGPROBS.isnan()
 def test_hand_computed() -> None:
     assert k1_kl(LOGPROBS, REFERENCE, MASK).tolist() == [[0, 0.5, -1, 0], [0, -0.5, 1, 0]]
     assert sequence_kl(LOGPROBS, REFERENCE, MASK).tolist() == [-0.5, 0.5]
-    rewards = kl_penalised_rewards(torch.tensor([1.0, 0.5]), LOGPROBS, REFERENCE, MASK, kl_coef=0.25)
-    assert rewards.tolist() == [[0, -0.125, 1.25, 0], [0, 0.125, 0.25, 0]]
-    assert rewards.dtype == torch.float64
-
-
-def test_equal_policies_leave_the_outcome_alone_at_the_last_action() -> None:
-    rewards = kl_penalised_rewards(torch.tensor([0.1, 1.0]), LOGPROBS, LOGPROBS, MASK, kl_coef=0.05)
-    torch.testing.assert_close(rewards, torch.tensor([[0, 0, 0.1, 0], [0, 0, 1, 0]], dtype=torch.float64))
-
-
-def test_a_row_without_actions_gets_nothing() -> None:
-    mask = MASK.clone()
-    mask[0] = False
-    assert kl_penalised_rewards(torch.ones(2), LOGPROBS, REFERENCE, mask, kl_coef=0.0).sum(-1).tolist() == [0, 1]
-
-
-def test_outcomes_must_be_one_a_sequence() -> None:
-    with pytest.raises(ValueError, match=r"shape \(2,\), got \(1, 2\)"):
-        kl_penalised_rewards(torch.ones(1, 2), LOGPROBS, REFERENCE, MASK, 0.1)
+    assert k2_kl(LOGPROBS, REFERENCE, MASK).tolist() == [[0, 0.125, 0.5, 0], [0, 0.125, 0.5, 0]]
 
 
 def test_both_estimators_have_the_divergence_as_expectation() -> None:

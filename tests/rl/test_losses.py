@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reft_pl.rl.losses import clipped_value_loss, policy_ratio, ppo_clip_loss, token_cross_entropy
+from reft_pl.rl.losses import clipped_ratio_loss, clipped_value_loss, policy_ratio, sequence_ratio, token_cross_entropy
 from reft_pl.rl.masks import sequence_mean
 
 NAN = float("nan")
@@ -21,11 +21,38 @@ NAN = float("nan")
 )
 def test_ppo_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float) -> None:
     rho = torch.tensor([[ratio]], requires_grad=True)
-    result = ppo_clip_loss(rho, torch.tensor([[advantage]]), torch.tensor([[True]]), clip_range=0.2)
+    result = clipped_ratio_loss(rho, torch.tensor([[advantage]]), torch.tensor([[True]]), 0.8, 1.2)
     result.sum().backward()
     assert result.item() == pytest.approx(loss)
     assert rho.grad is not None
     assert rho.grad.item() == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (4.0, -2.0, 6.0, 0.0),  # a bad action made four times as likely costs no more than at three times
+        (2.5, -2.0, 5.0, 2.0),  # below the bound it costs what it costs
+        (4.0, 2.0, -2.4, 0.0),  # a good action is not touched by it
+    ],
+)
+def test_dual_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+    rho = torch.tensor([[ratio]], requires_grad=True)
+    result = clipped_ratio_loss(rho, torch.tensor([[advantage]]), torch.tensor([[True]]), 0.8, 1.2, dual_clip=3.0)
+    result.sum().backward()
+    assert result.item() == pytest.approx(loss)
+    assert rho.grad is not None
+    assert rho.grad.item() == pytest.approx(gradient)
+
+
+def test_the_sequence_ratio_is_the_geometric_mean_of_the_actions() -> None:
+    """Ratios 2 and 8 have the geometric mean 4; each of the two log-probabilities moves it by half of itself."""
+    new = torch.tensor([[NAN, 2.0, 8.0, NAN]]).log().requires_grad_()
+    old, mask = torch.tensor([[NAN, 0.0, 0.0, NAN]]), torch.tensor([[False, True, True, False]])
+    ratio = sequence_ratio(new, old, mask)
+    torch.testing.assert_close(ratio, torch.tensor([[1.0, 4.0, 4.0, 1.0]]))
+    ratio[0, 1].backward()
+    torch.testing.assert_close(new.grad, torch.tensor([[0.0, 2.0, 2.0, 0.0]]))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +78,7 @@ def test_at_ratio_one_the_loss_is_minus_the_mean_advantage_and_its_gradient_the_
     advantages = torch.randn(3, 5, generator=generator)
     mask = torch.rand(3, 5, generator=generator) < 0.7
     logprobs = old.clone().requires_grad_()
-    loss = sequence_mean(ppo_clip_loss(policy_ratio(logprobs, old, mask), advantages, mask, 0.2), mask)
+    loss = sequence_mean(clipped_ratio_loss(policy_ratio(logprobs, old, mask), advantages, mask, 0.8, 1.2), mask)
     torch.testing.assert_close(loss, -sequence_mean(advantages, mask))
     reinforce = logprobs.detach().clone().requires_grad_()
     (-sequence_mean(reinforce * advantages, mask)).backward()
@@ -66,7 +93,7 @@ def test_nan_outside_the_mask_reaches_neither_loss_nor_gradient() -> None:
     ratio = policy_ratio(new, old, mask)
     assert ratio[~mask].tolist() == [1, 1]
     terms = (
-        ppo_clip_loss(ratio, advantages, mask, 0.2),
+        clipped_ratio_loss(ratio, advantages, mask, 0.8, 1.2),
         clipped_value_loss(new, old, returns, mask, 0.2),
         token_cross_entropy(new, mask),
     )
@@ -81,7 +108,7 @@ def test_nan_outside_the_mask_reaches_neither_loss_nor_gradient() -> None:
 def test_nan_inside_the_mask_reaches_the_loss() -> None:
     """It must, or the guard against non-finite updates would never see it."""
     mask, x, nan = torch.tensor([[True]]), torch.tensor([[0.5]]), torch.tensor([[NAN]])
-    assert ppo_clip_loss(policy_ratio(nan, x, mask), x, mask, 0.2).isnan().all()
+    assert clipped_ratio_loss(policy_ratio(nan, x, mask), x, mask, 0.8, 1.2).isnan().all()
     assert clipped_value_loss(nan, x, x, mask, 0.2).isnan().all()
     assert token_cross_entropy(nan, mask).isnan().all()
 

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reft_pl.rl.masks import masked_max, masked_mean, masked_sum, masked_var, sequence_mean, token_mean, zero_outside
+from reft_pl.rl.masks import (
+    at_last_action,
+    masked_max,
+    masked_mean,
+    masked_sum,
+    masked_var,
+    sequence_mean,
+    token_mean,
+    zero_outside,
+)
 
 NAN = float("nan")
 X = torch.tensor([[1.0, 2.0, NAN], [NAN, 6.0, 3.0]], dtype=torch.float64)
@@ -87,3 +96,10 @@ def test_micro_batches_sum_to_the_mini_batch(seed: int, b: int, t: int, pieces: 
         total.backward()
         torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(split.grad, whole.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_an_outcome_stands_at_the_last_action() -> None:
+    mask = torch.tensor([[True, True, False], [False, True, True], [False, False, False]])
+    assert at_last_action(torch.tensor([1.0, 0.5, 9.0]), mask).tolist() == [[0, 1, 0], [0, 0, 0.5], [0, 0, 0]]
+    with pytest.raises(ValueError, match=r"shape \(3,\), got \(1, 3\)"):
+        at_last_action(torch.ones(1, 3), mask)
