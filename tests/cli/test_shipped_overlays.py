@@ -97,7 +97,21 @@ def test_the_pretrained_models_recipe(few_rows: Path, small: Callable[..., list[
     """Bfloat16 with float32 master weights, from the warm-up's export to ReFT, as the overlays for SmolLM2 say."""
     fit_and_test(*configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), "--data.holdout", "4")
     warm_up = few_rows / "sft" / "hf"
-    fit_and_test(*configs("ppo", "data/svamp_python", "models/smollm2_135m_ppo"), *small("ppo", warm_up), "--data.holdout", "4")
+    for overlay in ("models/smollm2_135m_ppo", "models/smollm2_135m_rloo"):
+        fit_and_test(*configs("ppo", "data/svamp_python", overlay), *small(overlay[-4:], warm_up), "--data.holdout", "4")
+
+
+ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce", "dapo", "gspo"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_algorithm_over_ppo(algorithm: str, few_rows: Path, small: Callable[..., list[str]]) -> None:
+    arguments = [*small("ppo"), "--data.holdout", "4", "--trainer.limit_train_batches", "1"]
+    assert main(["fit", *configs("ppo", f"algorithms/{algorithm}", "data/svamp_python"), *arguments]) == 0
+
+
+def test_every_algorithm_is_tried() -> None:
+    assert {path.stem for path in (CONFIGS / "algorithms").iterdir()} == {*ALGORITHMS}
 
 
 @pytest.mark.slow
