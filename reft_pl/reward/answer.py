@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from reft_pl.errors import UserError
 from reft_pl.formats.answers import TOLERANCE, answers_equal, is_answer_to
 from reft_pl.reward.base import RewardFunction
-from reft_pl.types import Sample
+from reft_pl.types import Sample, StopReason
 
 
 class AnswerReward(RewardFunction):
@@ -40,21 +41,32 @@ class AnswerReward(RewardFunction):
     Args:
         partial: Reward of a valid answer that is wrong; 0 to 1.
         tolerance: Largest absolute difference between two numbers that count as the same answer.
+        truncated: What a completion gets that the length limit cut off: what its answer is worth ("scored"; a program may be
+            whole before the cut), nothing ("zero"), or ``partial``. To leave such completions out of the update altogether,
+            see PPOModule's ``mask_truncated``.
     """
 
-    def __init__(self, partial: float = 0.1, tolerance: float = TOLERANCE):
+    def __init__(
+        self,
+        partial: float = 0.1,
+        tolerance: float = TOLERANCE,
+        truncated: Literal["scored", "zero", "partial"] = "scored",
+    ):
         if not 0 <= partial <= 1:
             raise UserError(f"AnswerReward: partial is {partial}, but it stands between 0 (no answer) and 1 (the right one)")
         if not (tolerance >= 0 and math.isfinite(tolerance)):
             raise UserError(f"AnswerReward: tolerance is {tolerance}, but it must be a finite number of at least 0")
         self.partial = partial
         self.tolerance = tolerance
+        self.truncated = truncated
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Return 1, ``partial`` or 0 for each sample, in order."""
         return [self._score(sample) for sample in samples]
 
     def _score(self, sample: Sample) -> float:
+        if self.truncated != "scored" and sample.completion.stop is StopReason.LENGTH:
+            return self.partial if self.truncated == "partial" else 0.0
         value, gold = sample.result.value, sample.problem.answer
         if answers_equal(value, gold, self.tolerance):
             return 1.0

@@ -86,6 +86,20 @@ def test_a_users_own_callback_and_reward_from_the_working_folder(
     assert capsys.readouterr().out.count("BEST") == 3
 
 
+def test_a_users_own_advantages_from_the_working_folder(
+    overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_model: Path
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = next(b.split("```")[0] for b in readme.split("```python\n")[1:] if "class BestOfGroup" in b)
+    (tmp_path / "my_advantages.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"init_args": {"policy": {"from_scratch": True}}}
+    args = ["--config", overlay("ppo", init_from=micro_model, model=model, trainer={"max_epochs": 1})]
+    own = ["--model.advantages", "my_advantages.BestOfGroup", "--model.samples_per_problem", "2"]
+    assert main(["fit", "--config", "configs/ppo.yaml", *args, *own]) == 0
+
+
 def test_a_reward_that_forgets_samples_is_one_sentence(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], micro_model: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The paper's reward, and a user's own by class path."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def sample(gold, status=Status.OK, value=None, tokens=3):
 )
 def test_right_valid_and_none(gold, status, value, reward):
     assert AnswerReward().score([sample(gold, status, value)]) == [reward]
+
+
+@pytest.mark.parametrize(("truncated", "rewards"), [("scored", [1.0, 1.0]), ("zero", [1.0, 0.0]), ("partial", [1.0, 0.1])])
+def test_a_completion_that_was_cut_off(truncated, rewards):
+    whole = sample(5.0, value=5.0)
+    cut = replace(whole, completion=replace(whole.completion, stop=StopReason.LENGTH))
+    assert AnswerReward(truncated=truncated).score([whole, cut]) == rewards
 
 
 def test_one_reward_a_sample_in_order():
