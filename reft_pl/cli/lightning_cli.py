@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from reft_pl.cli.allocator import keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
 from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (
@@ -249,6 +250,7 @@ def _refusal_of_lightning(error: BaseException) -> UserError | None:
 def run_verb(verb: str, args: list[str]) -> int:
     """Run a Lightning verb with a command line."""
     quieten()
+    keep_freed_memory()
     argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns of arguments given both ways
     try:
         ReftCLI([verb, *resolve_configs(args)])

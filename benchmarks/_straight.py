@@ -1,0 +1,115 @@
+"""The straight loop: what a user writes with transformers and torch, in the same precision, with the same attention.
+
+Sequences are padded to the longest of the whole batch, logits are those of every position, ``generate`` decodes until the last
+row has ended, programs run in processes that are made for each batch. The algorithm is that of ReFT, as in ``PPOModule``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reft_pl.formats import PythonProgram
+from reft_pl.formats.answers import answers_equal, is_answer_to
+from reft_pl.rollout.execution import execute_responses
+from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.types import Answer, Problem, TokenBatch
+
+
+class StraightPolicy(torch.nn.Module):
+    """A causal LM with a linear value head on its last hidden state."""
+
+    def __init__(self, lm: Any) -> None:
+        super().__init__()
+        self.lm = lm
+        self.value_head = torch.nn.Linear(lm.config.hidden_size, 1, dtype=torch.float32)
+        torch.nn.init.zeros_(self.value_head.weight)
+        torch.nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, tokens: TokenBatch, *, values: bool = True) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values at every position but the last, [B, T - 1]."""
+        output = self.lm(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask.long(),
+            output_hidden_states=values,
+            use_cache=False,
+        )
+        logprobs = output.logits[:, :-1].float().log_softmax(-1)
+        chosen = logprobs.gather(-1, tokens.input_ids[:, 1:, None]).squeeze(-1)
+        if not values:
+            return chosen, torch.zeros_like(chosen)
+        return chosen, self.value_head(output.hidden_states[-1][:, :-1].float()).squeeze(-1)
+
+
+def cross_entropy(policy: StraightPolicy, tokens: TokenBatch) -> Tensor:
+    """Mean over the action tokens."""
+    logprobs, _ = policy(tokens, values=False)
+    mask = tokens.action_mask[:, :-1]
+    return -(logprobs * mask).sum() / mask.sum()
+
+
+def ppo_loss(
+    policy: StraightPolicy, tokens: TokenBatch, old: Tensor, old_values: Tensor, advantages: Tensor, returns: Tensor
+) -> Tensor:
+    """PPO-clip and clipped value loss, means over actions and then sequences."""
+    logprobs, values = policy(tokens)
+    mask = tokens.action_mask[:, :-1].float()
+
+    def mean(x: Tensor) -> Tensor:
+        return ((x * mask).sum(1) / mask.sum(1)).mean()
+
+    ratio = ((logprobs - old) * mask).exp()
+    policy_loss = torch.maximum(-ratio * advantages, -ratio.clamp(0.8, 1.2) * advantages)
+    clipped = old_values + (values - old_values).clamp(-0.2, 0.2)
+    value_loss = 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+    return mean(policy_loss) + 5.0 * mean(value_loss)
+
+
+def advantages_of(outcome: Tensor, old: Tensor, ref: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """GAE (gamma 1, lambda 0.95) over KL-penalised rewards, whitened."""
+    rewards = -0.01 * (old - ref) * mask
+    last = mask.shape[1] - 1 - mask.flip(1).float().argmax(1)
+    rewards[torch.arange(len(mask)), last] += outcome
+    advantages, following, next_value = torch.zeros_like(rewards), torch.zeros(len(mask)), torch.zeros(len(mask))
+    for t in reversed(range(mask.shape[1])):
+        delta = rewards[:, t] + next_value - values[:, t]
+        following = (delta + 0.95 * following) * mask[:, t]
+        next_value = values[:, t] * mask[:, t]
+        advantages[:, t] = following
+    returns = advantages + values * mask
+    chosen = advantages[mask.bool()]
+    return (advantages - chosen.mean()) / (chosen.var() + 1e-8).sqrt() * mask, returns
+
+
+def generate(lm: Any, prompts: list[tuple[int, ...]], eos_id: int, pad_id: int, max_tokens: int) -> list[tuple[int, ...]]:
+    """Left-padded sampling at temperature 1 until every row has ended; each row's response with its EOS."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([(pad_id,) * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    lm.eval()
+    with torch.no_grad():
+        output = lm.generate(
+            ids, attention_mask=mask, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=max_tokens - width,
+            eos_token_id=eos_id, pad_token_id=pad_id,
+        )  # fmt: skip
+    responses = []
+    for row in output[:, width:].tolist():
+        end = row.index(eos_id) + 1 if eos_id in row else len(row)
+        responses.append(tuple(row[:end]))
+    return responses
+
+
+def run_programs(problems: list[Problem], texts: list[str]) -> list[Answer | None]:
+    """A pool of processes for this batch alone. They are our confined ones: programs of a model never run elsewhere."""
+    sandbox = TieredSandbox()
+    try:
+        return [result.value for result in execute_responses(PythonProgram(), sandbox, problems, texts)]
+    finally:
+        sandbox.close()
+
+
+def is_right(value: Answer | None, gold: Answer | None) -> float:
+    """1, 0.1 or 0."""
+    return 1.0 if answers_equal(value, gold) else 0.1 if is_answer_to(value, gold) else 0.0

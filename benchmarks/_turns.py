@@ -1,0 +1,87 @@
+"""Contenders in processes of their own, which take turns: what one leaves in the allocator or the caches is not the other's."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from reft_pl.cli.allocator import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A side of a benchmark: ``python -m benchmarks NAME ... --side SIDE``, with our allocator settings or without."""
+
+    side: str
+    label: str
+    our_allocator: bool
+
+
+def race(contenders: list[Contender], argv: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """What each contender reports of each round, by label; the first round of each, which warms up, is dropped."""
+    processes = {
+        c.label: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks", *argv, "--side", c.side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "REFT_BENCHMARK_ALLOCATOR": "ours" if c.our_allocator else "default"},
+        )
+        for c in contenders
+    }
+    reports: dict[str, list[dict[str, Any]]] = {label: [] for label in processes}
+    try:
+        for turn in range(rounds + 1):
+            for label, process in processes.items():
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+                if not line:
+                    raise SystemExit(f"{label} ended in round {turn} with exit code {process.wait()}")
+                report = json.loads(line)
+                print(f"  round {turn} of {rounds}: {label} {report['seconds']:.2f} s", file=sys.stderr, flush=True)
+                if turn:
+                    reports[label].append(report)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    return reports
+
+
+def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
+    """A contender's side: one turn for each line on standard input, its report on standard output."""
+    out = os.fdopen(os.dup(1), "w")  # what libraries print must not stand between the reports
+    os.dup2(2, 1)
+    for _ in sys.stdin:
+        report = turn()
+        report["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        out.write(json.dumps(report) + "\n")
+        out.flush()
+    return 0
+
+
+def median(reports: list[dict[str, Any]], name: str = "seconds") -> float:
+    """Of one figure over the rounds."""
+    return statistics.median(float(report[name]) for report in reports)
+
+
+def set_allocator() -> None:
+    """Ours where the race says so; a side calls it before it makes its first tensor."""
+    if os.environ.get("REFT_BENCHMARK_ALLOCATOR") == "ours":
+        keep_freed_memory()
+
+
+def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
+    return "\n".join(lines)

@@ -1,0 +1,178 @@
+"""A whole PPO iteration on SVAMP: ours under the Trainer, and the straight loop that one writes by hand.
+
+Both sample 32 questions, run the programs, score under policy and reference, and take two passes of updates over mini-batches
+of 8 with AdamW on float32 masters. Peak memory stands beside the time, without weights and optimizer, which both sides hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
+from benchmarks._turns import Contender, median, race, set_allocator, table, take_turns
+from benchmarks._workload import MAX_TOKENS, Workload, add_arguments
+from reft_pl.data.batching import collate
+from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.data.sources import AuthorsJson
+from reft_pl.formats import PythonProgram
+from reft_pl.models.micro_batches import take
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules import PPOModule, RolloutCallback
+from reft_pl.rollout.inprocess import InProcessSampler
+
+CONTENDERS = [
+    Contender("ours", "reft-pl", True),
+    Contender("straight", "straight loop, default allocator", False),
+    Contender("straight", "straight loop, our allocator", True),
+]
+LR, MINI, EPOCHS = 1e-7, 8, 2
+
+
+def main(argv: list[str]) -> int:
+    """Print a table, and JSON on the last line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ppo_iteration", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--questions", type=int, default=32)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    if args.side:
+        set_allocator()
+        return ours(args) if args.side == "ours" else take_turns(straight(args))
+    reports = race(CONTENDERS, ["ppo_iteration", *argv], args.rounds)
+    phases = ("rollout", "execute", "score", "update")
+    base = median(reports["reft-pl"])
+    rows = []
+    for label, r in reports.items():
+        memory = (r[-1]["peak_bytes"] - r[-1]["resident_bytes"]) / 2**30
+        each = " / ".join(f"{median(r, phase):.1f}" for phase in phases)
+        tokens = median(r, "tokens")
+        rows.append((label, f"{median(r):.1f} s", each, f"{median(r) / base:.2f}x", f"{tokens:.0f}", f"{memory:.1f} GiB"))
+    print(f"PPO iteration, {args.questions} questions, {EPOCHS} passes, mini-batches of {MINI}, {args.threads} threads, bf16;")
+    print(f"median of {args.rounds} rounds in turn\n")
+    head = (
+        "",
+        "iteration",
+        "rollout / execute / score / update (s)",
+        "over ours",
+        "tokens",
+        "peak beyond weights and optimizer",
+    )
+    print(table(rows, head))
+    print(json.dumps(reports))
+    return 0
+
+
+def resident(policy: torch.nn.Module, copies: int) -> int:
+    """Bytes of weights (policy, and reference: ``copies`` in all), float32 masters and two moments, and gradients."""
+    n = sum(p.numel() for p in policy.parameters())
+    return n * (2 * copies + 2 + 12)
+
+
+class Turn(RolloutCallback):
+    """Lets a Trainer's iteration wait for its turn."""
+
+    def __init__(self) -> None:
+        self.statistics: dict[str, Any] = {}
+
+    def on_update_end(self, trainer: Trainer, module: Any, statistics: Any) -> None:
+        self.statistics = dict(statistics)
+
+
+def ours(args: argparse.Namespace) -> int:
+    """The Trainer runs in the turn: one epoch of one batch each."""
+    policy = PolicySettings(args.model, dtype="bfloat16")
+    turns = Turn()
+    module = PPOModule(
+        policy,
+        optimizer=lambda p: MasterAdamW(p, lr=LR),
+        ppo_epochs=EPOCHS,
+        minibatch_size=MINI,
+        micro_batch_tokens=args.micro_batch_tokens,
+        sampler=InProcessSampler(64),
+    )
+    source = AuthorsJson(args.data, limit=args.questions)
+    folder = tempfile.TemporaryDirectory()
+    data = ReasoningDataModule(
+        train=[source], format=PythonProgram(), tokenizer=args.model, batch_size=args.questions,
+        max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS, cache_dir=folder.name, holdout=0,
+    )  # fmt: skip
+    trainer = Trainer(
+        default_root_dir=folder.name, max_epochs=0, callbacks=[turns], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    counts: list[int] = []
+
+    class Count(RolloutCallback):
+        def on_rollout_end(self, trainer: Trainer, module: Any, rollout: Any) -> None:
+            counts.append(int(rollout.tokens.attention_mask.sum()))
+
+    trainer.callbacks.append(Count())
+
+    def turn() -> dict[str, Any]:
+        trainer.fit_loop.max_epochs = (trainer.fit_loop.max_epochs or 0) + 1
+        started = time.perf_counter()
+        trainer.fit(module, datamodule=data)
+        whole = time.perf_counter() - started
+        phases = {p: turns.statistics[f"seconds/{p}"] for p in ("rollout", "execute", "score", "update")}
+        return {
+            "seconds": sum(phases.values()), "with_trainer": whole, **phases, "tokens": counts[-1],
+            "resident_bytes": resident(module.policy, 2),
+        }  # fmt: skip
+
+    return take_turns(turn)
+
+
+def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
+    """Everything by hand."""
+    work = Workload.of(args, args.questions)
+    policy = StraightPolicy(work.policy().lm)
+    reference = StraightPolicy(work.policy().lm)
+    optimizer = MasterAdamW(policy.parameters(), lr=LR)
+    codec = work.codec
+    prompts = [codec.prompt_ids(p) for p in work.problems]
+
+    def turn() -> dict[str, Any]:
+        marks = [time.perf_counter()]
+        responses = generate(policy.lm, prompts, codec.eos_id, codec.pad_id, MAX_TOKENS)
+        marks.append(time.perf_counter())
+        texts = [codec.response_text(p, r) for p, r in zip(work.problems, responses, strict=True)]
+        values = run_programs(work.problems, texts)
+        outcome = torch.tensor([is_right(v, p.answer) for v, p in zip(values, work.problems, strict=True)])
+        marks.append(time.perf_counter())
+        sequences = [(*p, *r) for p, r in zip(prompts, responses, strict=True)]
+        tokens = collate(sequences, [len(p) for p in prompts], codec.pad_id)
+        mask = tokens.action_mask[:, :-1]
+        with torch.no_grad():
+            old, old_values = policy(tokens)
+            ref, _ = reference(tokens, values=False)
+        advantages, returns = advantages_of(outcome, old, ref, old_values, mask)
+        marks.append(time.perf_counter())
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(prompts)).split(MINI):
+                part = take(tokens, rows)
+                columns = slice(part.input_ids.shape[1] - 1)
+                picked = (x[rows, columns] for x in (old, old_values, advantages, returns))
+                loss = ppo_loss(policy, part, *picked)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+        marks.append(time.perf_counter())
+        taken = (after - before for before, after in pairwise(marks))
+        phases = dict(zip(("rollout", "execute", "score", "update"), taken, strict=True))
+        figures = {"tokens": sum(map(len, sequences)), "resident_bytes": resident(policy, 2)}
+        return {"seconds": marks[-1] - marks[0], **phases, **figures}
+
+    return turn

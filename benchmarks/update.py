@@ -1,0 +1,131 @@
+"""One optimizer step's forward and backward pass (SFT, or PPO with --ppo): ours, and the padded step with full logits.
+
+All sides work on the same tokens, and their losses must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import torch
+
+from benchmarks._machine import Need, matmul_peak, seconds
+from benchmarks._straight import StraightPolicy, cross_entropy, ppo_loss
+from benchmarks._turns import Contender, median, race, set_allocator, table, take_turns
+from benchmarks._workload import Workload, add_arguments, lengths
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules import PPOModule, SFTModule
+from reft_pl.modules.ppo_statistics import UpdateStatistics
+from reft_pl.types import ScoredRollout, TokenBatch
+
+CONTENDERS = [
+    Contender("ours", "reft-pl", True),
+    Contender("straight", "padded, full logits, default allocator", False),
+    Contender("straight", "padded, full logits, our allocator", True),
+]
+
+
+def main(argv: list[str]) -> int:
+    """Print a table, and JSON on the last line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks update", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--ppo", action="store_true", help="PPO's loss instead of cross-entropy")
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    if args.side:
+        set_allocator()
+        return take_turns(side(args))
+    work = Workload.of(args, args.examples)
+    policy = work.policy()
+    tokens = work.tokens(policy)
+    flops = Need.of(policy.lm.config).update(lengths(tokens), int(tokens.action_mask.sum()))
+    peak = matmul_peak(torch.bfloat16)
+    reports = race(CONTENDERS, ["update", *argv], args.rounds)
+    losses = {label: r[0]["loss"] for label, r in reports.items()}
+    assert max(losses.values()) - min(losses.values()) < 0.02 * abs(min(losses.values())) + 1e-3, losses
+    ours = median(reports["reft-pl"])
+    rows = []
+    for label, report in reports.items():
+        t = median(report)
+        rows.append((label, f"{t:.2f} s", f"{flops / t / peak:.0%}", f"{t / ours:.2f}x", f"{losses[label]:.4f}"))
+    real = sum(lengths(tokens))
+    print(f"{'PPO' if args.ppo else 'SFT'} update of {args.examples} examples, {real} tokens, {args.threads} threads, bf16; ")
+    print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {args.rounds} rounds in turn\n")
+    print(table(rows, ("", "time", "of peak", "over ours", "loss")))
+    print(
+        json.dumps(
+            {"peak_flops": peak, "needed_flops": flops, "seconds": {k: [r["seconds"] for r in v] for k, v in reports.items()}}
+        )
+    )
+    return 0
+
+
+def side(args: argparse.Namespace) -> Any:
+    """A contender's turn."""
+    work = Workload.of(args, args.examples)
+    kind = "shared" if args.ppo else "none"
+    policy = work.policy(kind)  # type: ignore[arg-type]
+    tokens = work.tokens(policy)
+    run = ours if args.side == "ours" else straight
+    return run(args, work, policy, tokens)
+
+
+def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Old log-probabilities, values, advantages and returns that no model gave: the same for all sides, [B, T]."""
+    generator = torch.Generator().manual_seed(0)
+    old, values, advantages, returns = torch.randn(4, *tokens.input_ids.shape, generator=generator)
+    return old * 0.05 - 0.2, values * 0.1, advantages, returns * 0.3
+
+
+def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBatch) -> Any:
+    """The modules' own loss code."""
+    settings: dict[str, Any] = {"policy": PolicySettings(args.model), "micro_batch_tokens": args.micro_batch_tokens}
+    module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
+    module.policy = policy
+    old, values, advantages, returns = _experience(tokens)
+    rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old)
+
+    def losses() -> Any:
+        if not args.ppo:
+            return module.cross_entropy(tokens)
+        statistics = UpdateStatistics(module.policy_loss)
+        return module.losses(rollout, advantages, returns, torch.arange(len(old)), statistics)
+
+    def turn() -> dict[str, Any]:
+        total = []
+
+        def step() -> None:
+            for loss in losses():
+                loss.backward()
+                total.append(float(loss.detach()))
+            policy.zero_grad()
+
+        return {"seconds": seconds(step), "loss": sum(total)}
+
+    return turn
+
+
+def straight(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBatch) -> Any:
+    """One padded batch and the logits of all of it."""
+    del args, work
+    model = StraightPolicy(policy.lm)
+    old, values, advantages, returns = (x[:, :-1] for x in _experience(tokens))
+    ppo = policy.value_head is not None
+
+    def turn() -> dict[str, Any]:
+        total = []
+
+        def step() -> None:
+            loss = ppo_loss(model, tokens, old, values, advantages, returns) if ppo else cross_entropy(model, tokens)
+            loss.backward()
+            total.append(float(loss.detach()))
+            model.zero_grad()
+
+        return {"seconds": seconds(step), "loss": sum(total)}
+
+    return turn
