@@ -8,7 +8,7 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds svamp test test-all lint types layers format smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-all lint types layers format smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,9 @@ table: install  ## the paper's table on story problems: five trainings, votes, r
 
 demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in RESULTS.md
 	benchmarks/demo_seeds.sh $(REFT) $(SEEDS)
+
+ablations: install  ## the paper's ablations and other estimators on story problems, three seeds (hours)
+	benchmarks/ablations.sh $(REFT) $(SEEDS)
 
 svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT, votes, rerankers (hours; wants data/)
 	benchmarks/svamp.sh $(REFT)
