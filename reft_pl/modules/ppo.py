@@ -109,6 +109,9 @@ class PPOModule(PolicyModule):
         if samples_per_problem < needed:
             who = type(self.advantages).__name__ if self.advantages.min_group == needed else "filter_groups"
             raise UserError(f"{who} compares a question's samples: set model.samples_per_problem to at least {needed}")
+        if separate_value_model and not self.advantages.uses_values:
+            name = type(self.advantages).__name__
+            raise UserError(f"{name} learns no values: leave model.separate_value_model out, or choose GAE as model.advantages")
         self.aggregation = aggregation
         self.value_clip_range = value_clip_range
         self.value_coef = value_coef
