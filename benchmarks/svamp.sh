@@ -36,11 +36,11 @@ ranked() {  # RUN: a reranker on its trunk, taught by the warm-up's samples
 }
 
 learned smollm2-sft "${sft[@]}" --config configs/models/smollm2_135m.yaml
-learned smollm2-ppo --config configs/ppo.yaml "${at[@]}" --config configs/models/smollm2_135m_ppo.yaml
+learned smollm2-rloo --config configs/ppo.yaml "${at[@]}" --config configs/models/smollm2_135m_rloo.yaml
 learned smollm2-sft-more "${sft[@]}" --config configs/models/smollm2_135m_sft_more.yaml
 together "${sample[@]}" --run_dir runs/smollm2-sft --data.predict '[train,validation]' --trainer.limit_predict_batches 32
-for run in smollm2-sft smollm2-sft-more smollm2-ppo; do
+for run in smollm2-sft smollm2-sft-more smollm2-rloo; do
   ranked "$run"
 done
-"$reft" compare runs/smollm2-{sft,sft-more,ppo}
-"$reft" report runs/smollm2-{sft,sft-more,ppo}{,-reranker} --output runs/svamp-table
+"$reft" compare runs/smollm2-{sft,sft-more,rloo}
+"$reft" report runs/smollm2-{sft,sft-more,rloo}{,-reranker} --output runs/svamp-table
