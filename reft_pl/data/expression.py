@@ -1,10 +1,11 @@
-"""Arithmetic as trees: parsed from the situations' notation, evaluated exactly, written as Python."""
+"""Arithmetic as trees: parsed from Python's notation, evaluated exactly, written as Python."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -13,9 +14,9 @@ OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number that the program states."""
+    """A number that the program states: whole, or a finite decimal."""
 
-    value: int
+    value: int | Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ def evaluate(expression: Expression, values: Mapping[str, Fraction]) -> Fraction
         return left + right
     if expression.operator == "-":
         return left - right
+    if expression.operator == "//":
+        return Fraction(left // right)
     return left * right if expression.operator == "*" else left / right
 
 
@@ -102,6 +105,15 @@ def names(expression: Expression) -> Iterator[str]:
         yield from names(expression.right)
 
 
+def numbers(expression: Expression) -> Iterator[Fraction]:
+    """Every number that the expression states, from left to right."""
+    if isinstance(expression, Number):
+        yield Fraction(expression.value)
+    elif isinstance(expression, Operation):
+        yield from numbers(expression.left)
+        yield from numbers(expression.right)
+
+
 def operators(expression: Expression) -> str:
     """The operators in the order in which Python applies them, e.g. ``*-`` for ``a * b - c``."""
     if not isinstance(expression, Operation):
@@ -112,7 +124,7 @@ def operators(expression: Expression) -> str:
 def to_python(expression: Expression) -> str:
     """Write the expression with no more parentheses than it needs."""
     if isinstance(expression, Number):
-        return str(expression.value)
+        return _digits(expression.value)
     if isinstance(expression, Name):
         return expression.name
     own = _binding(expression)
@@ -129,3 +141,11 @@ def _binding(expression: Expression) -> int:
     if not isinstance(expression, Operation):
         return 3
     return 1 if expression.operator in "+-" else 2
+
+
+def _digits(value: int | Fraction) -> str:
+    """Write a number as a decimal without more digits than it has."""
+    if isinstance(value, int) or value.denominator == 1:
+        return str(int(value))
+    digits = f"{Decimal(value.numerator) / Decimal(value.denominator):f}"
+    return digits.rstrip("0")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reft_pl.data.stories.expression import Expression, Number, Operation, evaluate, operators, parse, substitute, to_python
+from reft_pl.data.expression import Expression, Number, Operation, evaluate, operators, parse, substitute, to_python
 
 TREES: st.SearchStrategy[Expression] = st.recursive(
     st.builds(Number, st.integers(1, 50)), lambda t: st.builds(Operation, st.sampled_from("+-*/"), t, t), max_leaves=6

@@ -1,0 +1,131 @@
+"""The equations that a written solution states, in reading order: annotated for a calculator, or in plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reft_pl.data.expression import Expression, Number, Operation, evaluate
+from reft_pl.data.programs.arithmetic import NUMBER, NoArithmetic, read_arithmetic, read_number
+
+_ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+_STATED = re.compile(rf"\s*(?P<minus>[-−]?)\s*(?P<currency>[$€£]?)\s*(?P<number>{NUMBER})(?P<percent>\s?%)?")  # noqa: RUF001
+_IN_WORDS = {
+    "*": re.compile(
+        r"(?<=[\d)%])[xX](?=[\d$(.])|(?<=\s)[xX](?=\s*[\d$(.])|(?<=[\d)%])\s+of\s+(?=[\d$(])|\btimes\b|\bmultiplied by\b"
+    ),
+    "/": re.compile(r"\bdivided (?:by|into)\b"),
+    "+": re.compile(r"\bplus\b"),
+    "-": re.compile(r"\bminus\b"),
+}
+_EQUALS = re.compile(r"=|\b(?:equals|is equal to)\b")
+_UNIT = re.compile(r"(?:/\s?)?[A-Za-z]+(?:['’-][A-Za-z]+)*|[$€£]|\.(?!\d)")  # noqa: RUF001
+_BEGINS = re.compile(r"(?<![\w.,])[$€£]?\(*[$€£]?(?:\d|\.\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """One equation of a solution's line.
+
+    ``expression`` is its left side, of numbers alone; ``stated`` what the text says that it comes to. ``before`` is the text
+    of the line up to the left side, ``after`` what follows the stated number, before which a sign of ``currency`` may stand.
+    """
+
+    expression: Expression
+    stated: Fraction
+    before: str
+    after: str
+    currency: bool
+
+
+def equations(line: str) -> Iterator[Equation]:
+    """Every equation of one line, in order.
+
+    An annotation is taken at its word. An equation in plain text, with units among its numbers (``3 canes/teacher * 4 teachers
+    = 12``), is one only where what can be read of its left side comes to what it states.
+    """
+    text, annotations = _without_annotations(line)
+    places = sorted({match.end() for match in _EQUALS.finditer(text)} | set(annotations))
+    begin = 0  # where the left side may begin: after the equals sign before
+    for place in places:
+        stated = _STATED.match(text, place)
+        if stated is not None:
+            if any(place < other <= stated.start("number") for other in annotations):
+                continue
+            left = _EQUALS.sub("", text[begin:place])
+            found = _annotated(*annotations[place], left) if place in annotations else None
+            if found is None or isinstance(found.expression, Number):
+                found = _plain(left, _value(stated), bool(stated["percent"])) or found
+            if found is not None:
+                currency = bool(stated["currency"]) or text[:place].rstrip().endswith("$")
+                yield Equation(found.expression, found.stated, left[: found.start], text[stated.end() :], currency)
+        begin = place
+
+
+def _without_annotations(line: str) -> tuple[str, dict[int, tuple[str, str]]]:
+    """The line as people read it, and the annotations by the place where they stood in it."""
+    text, end, annotations = "", 0, {}
+    for match in _ANNOTATION.finditer(line):
+        text += line[end : match.start()]
+        annotations[len(text)] = (match[1], match[2])
+        end = match.end()
+    return text + line[end:], annotations
+
+
+def _value(stated: re.Match[str]) -> Fraction:
+    return read_number(stated["number"]) * (-1 if stated["minus"] else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An equation's sides, and where in the visible text of the left one it begins."""
+
+    expression: Expression
+    stated: Fraction
+    start: int
+
+
+def _annotated(left: str, right: str, visible: str) -> _Found | None:
+    """What the annotation says."""
+    try:
+        expression, stated = read_arithmetic(left), read_number(right.strip().lstrip("-")) * (-1 if "-" in right else 1)
+    except ValueError:
+        return None
+    starts = [match.start() for match in _BEGINS.finditer(visible)]
+    count = len(re.findall(NUMBER, left))
+    return _Found(expression, stated, starts[-count] if count <= len(starts) else len(visible))
+
+
+def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:
+    """The longest end of the left side that is arithmetic and comes to what is stated."""
+    for operator, words in _IN_WORDS.items():
+        left = words.sub(lambda match, operator=operator: operator.center(len(match[0])), left)
+    for match in _BEGINS.finditer(left):
+        for expression in _readings(_UNIT.sub(" ", left[match.start() :]), percent):
+            if isinstance(expression, Operation) and _comes_to(expression, stated):
+                return _Found(expression, stated, match.start())
+    return None
+
+
+def _readings(text: str, percent: bool) -> Iterator[Expression]:
+    """What the text may mean: percent as a unit of both sides, as hundredths, and as hundredths with a result in percent."""
+    try:
+        yield read_arithmetic(text, "unit")
+        expression = read_arithmetic(text)
+    except NoArithmetic:
+        return
+    yield expression
+    if percent:
+        yield Operation("*", expression, Number(100))
+
+
+def _comes_to(expression: Expression, stated: Fraction) -> bool:
+    """Whether it is that, or a decimal that the text cuts off ("66.666...")."""
+    try:
+        value = evaluate(expression, {})
+    except ZeroDivisionError:
+        return False
+    places = len(str(float(stated)).partition(".")[2]) if stated.denominator > 1 else 0
+    return value == stated or (places > 0 and abs(value - stated) < Fraction(1, 10**places))

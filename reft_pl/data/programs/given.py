@@ -1,0 +1,88 @@
+"""The numbers that a question gives, in digits or in words, and those that need no giving."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from fractions import Fraction
+
+from reft_pl.data.programs.arithmetic import NUMBER, read_number
+
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_PARTS = "half third quarter fourth fifth sixth seventh eighth ninth tenth"
+_WORDS = {word: value for value, word in enumerate(_ONES.split())}
+_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+_WORDS |= {
+    "once": 1,
+    "twice": 2,
+    "double": 2,
+    "doubled": 2,
+    "both": 2,
+    "couple": 2,
+    "pair": 2,
+    "thrice": 3,
+    "triple": 3,
+    "tripled": 3,
+}
+_WORDS |= {"dozen": 12, "dozens": 12, "hundred": 100, "thousand": 1000, "half": 2, "halves": 2}
+_WORDS |= {
+    form: value
+    for value, word in zip((2, 3, 4, 4, 5, 6, 7, 8, 9, 10), _PARTS.split(), strict=True)
+    for form in (word, word + "s")
+}
+
+
+def given_numbers(question: str) -> set[Fraction]:
+    """Every number of the question; a part ("a third") is its denominator."""
+    words = re.findall(r"[a-z]+", question.lower())
+    found = {Fraction(_WORDS[word]) for word in words if word in _WORDS}
+    for tens, ones in zip(words, words[1:], strict=False):
+        if tens in _TENS.split() and 0 < _WORDS.get(ones, 0) < 10:
+            found.add(Fraction(_WORDS[tens] + _WORDS[ones]))
+    return found | {read_number(number) for number in re.findall(NUMBER, question)}
+
+
+_COMMON = frozenset(
+    {
+        16,
+        24,
+        25,
+        28,
+        29,
+        30,
+        31,
+        36,
+        52,
+        60,
+        90,
+        100,
+        128,
+        144,
+        180,
+        360,
+        365,
+        366,
+        1000,
+        1440,
+        1760,
+        2000,
+        3600,
+        5280,
+        1_000_000,
+    }
+)
+"""Ounces, hours, cents, days, inches, weeks, minutes, degrees, feet, pounds: what a person brings along. So are 0 to 12."""
+_CONVERSIONS = (100, 60, 1000, 12, 1_000_000)
+"""Dollars in cents, hours in minutes, thousands, dozens and millions in full."""
+
+
+def comes_from(number: Fraction, given: Collection[Fraction]) -> bool:
+    """Whether a solution may use the number without computing it.
+
+    It is the question's own, in these or other units, what it leaves of a hundred per cent or adds to it, or common knowledge. A
+    number that is not whole is a share or a rate, which people write in many ways, and passes.
+    """
+    if number.denominator > 1 or abs(number) <= 12 or abs(number) in _COMMON or number in given:
+        return True
+    return {number - 100, 100 - number} & set(given) != set() or any(number / factor in given for factor in _CONVERSIONS)

@@ -1,0 +1,124 @@
+"""MathQA's linear formulas as programs, its options, and its rationales."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from reft_pl.choices import CHOICES
+from reft_pl.data.programs.arithmetic import NUMBER, read_number
+from reft_pl.data.programs.mathqa_operations import NAMES, OPERATIONS, SPECIAL_CONSTANTS
+from reft_pl.data.programs.names import identifier
+from reft_pl.data.programs.writing import Line, Unconvertible, write_program
+from reft_pl.formats.parsing import parse_number
+
+_OPTION = re.compile(rf"([{CHOICES}])\s*\)\s*(.*?)\s*(?=,?\s*'?,?\s*'?[{CHOICES}]\s*\)|$)", re.DOTALL)
+_STEP = re.compile(r"\s*(\w+)\s*\(([^()]*)\)\s*")
+_CONSTANT = re.compile(r"const_(\d+(?:[._]\d+)?)")
+_CONCLUSION = re.compile(
+    rf"[\s,;]*\b(?:the\s+)?(?:correct\s+)?(?:ans|answer|option)\b[\s:=\-]*(?:is\s+)?[\s:(\"']*(?:option\s+)?\(?[{CHOICES}]\b[\s).!\"']*$",
+    re.IGNORECASE,
+)
+
+
+def read_options(options: str) -> dict[str, str]:
+    """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
+    return {letter: text.strip(" ,'\"[]") for letter, text in _OPTION.findall(options)}
+
+
+def option_values(options: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of those options that are one."""
+    values = {letter: parse_number(text.replace("rs .", "").replace("rs.", "")) for letter, text in options.items()}
+    return {letter: value for letter, value in values.items() if value is not None}
+
+
+def rounding(text: str) -> float:
+    """How far a computed value may lie from an option that is written so: half of the last digit, and at least 1e-2."""
+    digits = re.search(r"\.(\d+)", text)
+    return max(1e-2, 0.5 * 10.0 ** -len(digits[1]) if digits else 1e-2)
+
+
+def rationale(text: str) -> str:
+    """The reasoning without quotation marks around it and without the letter at its end.
+
+    Raises:
+        Unconvertible: nothing is left.
+    """
+    reasoning = _CONCLUSION.sub("", text.strip().strip('"').strip()).strip()
+    if not reasoning:
+        raise Unconvertible("no rationale")
+    return reasoning
+
+
+def numeric_program(question: str, problem: str, formula: str) -> str:
+    """The program of a formula such as ``multiply(n0,const_100)|divide(#0,n1)|``, whose result is a number.
+
+    Args:
+        question: For the docstring.
+        problem: Where ``n0``, ``n1``, ... are the numbers, in order.
+        formula: The linear formula.
+
+    Raises:
+        Unconvertible: the formula has an operation, an argument or a number that there is not.
+    """
+    lines = formula_lines(problem, formula)
+    return write_program(question, lines, lines[-1].name)
+
+
+def choice_program(question: str, problem: str, formula: str, values: Mapping[str, float]) -> str:
+    """The same, whose result is the letter of the option that is nearest to the number.
+
+    Args:
+        question: For the docstring, options included.
+        problem: Where ``n0``, ``n1``, ... are the numbers, in order.
+        formula: The linear formula.
+        values: The options that are numbers.
+
+    Raises:
+        Unconvertible: as ``numeric_program``, or no option is a number.
+    """
+    if not values:
+        raise Unconvertible("no option is a number")
+    lines = formula_lines(problem, formula)
+    stated = ", ".join(f'"{letter}": {value:.12g}' for letter, value in values.items())
+    lines.append(Line("options", f"{{{stated}}}"))
+    nearest = f"min(options, key=lambda letter: abs(options[letter] - {lines[-2].name}))"
+    return write_program(question, lines, nearest)
+
+
+def formula_lines(problem: str, formula: str) -> list[Line]:
+    """One line a step of the formula."""
+    numbers = [str(_plain(read_number(number))) for number in re.findall(NUMBER, problem)]
+    lines: list[Line] = []
+    for step in filter(str.strip, formula.split("|")):
+        match = _STEP.fullmatch(step)
+        if match is None:
+            raise Unconvertible("the formula cannot be read")
+        template = OPERATIONS.get(match[1])
+        if template is None:
+            raise Unconvertible(f"no meaning is known for {match[1]}")
+        arguments = [_argument(argument.strip(), numbers, lines) for argument in match[2].split(",")]
+        try:
+            text = template.format(*arguments)
+        except IndexError:
+            raise Unconvertible("an operation lacks an argument") from None
+        lines.append(Line(identifier([NAMES.get(match[1], match[1])], {line.name for line in lines}, "step"), text))
+    if not lines:
+        raise Unconvertible("no formula")
+    return lines
+
+
+def _argument(text: str, numbers: Sequence[str], lines: Sequence[Line]) -> str:
+    if text in SPECIAL_CONSTANTS:
+        return SPECIAL_CONSTANTS[text] if " " not in SPECIAL_CONSTANTS[text] else f"({SPECIAL_CONSTANTS[text]})"
+    if constant := _CONSTANT.fullmatch(text):
+        return str(_plain(Fraction(constant[1].replace("_", "."))))
+    pool, digits = (numbers, text[1:]) if text[:1] == "n" else ([line.name for line in lines], text[1:])
+    if text[:1] not in ("n", "#") or not digits.isdecimal() or int(digits) >= len(pool):
+        raise Unconvertible("an argument is not there")
+    return pool[int(digits)]
+
+
+def _plain(value: Fraction) -> int | float:
+    return int(value) if value.denominator == 1 else float(value)

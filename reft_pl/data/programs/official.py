@@ -1,0 +1,122 @@
+"""The official releases of GSM8K, SVAMP and MathQA, row by row, as drafts with solutions in a CoT form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from reft_pl.data.programs import gsm8k, mathqa, svamp
+from reft_pl.data.programs.draft import Check, Draft
+from reft_pl.data.programs.writing import Unconvertible
+from reft_pl.data.rows import RowError, read_json, read_json_lines
+from reft_pl.data.text import joined, stated_number, without_annotations
+from reft_pl.errors import UserError
+from reft_pl.types import Answer
+
+CoT = Literal["python", "nl"]
+Dataset = Literal["gsm8k", "svamp", "mathqa", "mathqa-numeric"]
+
+
+def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unconvertible]:
+    """A draft for every row of a file, or why there is none; ids are ``{dataset}_{row}``, counted from 0.
+
+    Args:
+        dataset: Whose release it is. ``mathqa`` answers with a letter, ``mathqa-numeric`` with the right option's number.
+        path: Its file: JSON lines, or one JSON list.
+        cot: Programs, or solutions in words.
+
+    Raises:
+        UserError: the file cannot be read, or the release has no solutions of this form.
+    """
+    if (dataset, cot) == ("svamp", "nl"):
+        raise UserError("the SVAMP release has equations and no solutions in words: take svamp_nl.json of the paper's authors")
+    draft = _READERS[dataset]
+    for index, row in enumerate(_rows(path)):
+        try:
+            if isinstance(row, RowError):
+                raise Unconvertible(row.reason)
+            yield draft(f"{dataset}_{index}", row, cot)
+        except Unconvertible as reason:
+            yield reason
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any] | RowError]:
+    if path.suffix == ".jsonl":
+        yield from (row for _, row in read_json_lines(path))
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} holds no list of rows but {type(rows).__name__}: is it the release's own file?")
+    yield from (row if isinstance(row, dict) else RowError("not an object", "") for row in rows)
+
+
+def _gsm8k(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
+    question = _text(row, "question")
+    solution, marker, stated = _text(row, "answer").rpartition("####")
+    answer = stated_number(stated)
+    if not marker or answer is None:
+        raise Unconvertible("no number after ####")
+    if cot == "nl":
+        return Draft(item_id, question, answer, without_annotations(solution).strip())
+    return _checked(item_id, question, answer, gsm8k.program_of(question, solution))
+
+
+def _svamp(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
+    question = joined([_text(row, "Body"), _text(row, "Question")])
+    answer = stated_number(str(row.get("Answer")))
+    if answer is None:
+        raise Unconvertible("the answer is no number")
+    return _checked(item_id, question, answer, svamp.program_of(question, _text(row, "Equation")))
+
+
+def _mathqa_numeric(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
+    problem, (_, answer, _) = _text(row, "Problem"), _right_option(row)
+    if answer is None:
+        raise Unconvertible("the right option is no number")
+    if cot == "nl":
+        return Draft(item_id, problem, answer, mathqa.rationale(_text(row, "Rationale")))
+    return _checked(item_id, problem, answer, mathqa.numeric_program(problem, problem, _text(row, "linear_formula")))
+
+
+def _mathqa(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
+    problem, (letter, value, written) = _text(row, "Problem"), _right_option(row)
+    options = mathqa.read_options(_text(row, "options"))
+    question = f"{problem}\n" + " , ".join(f"{name} ) {text}" for name, text in options.items())
+    if cot == "nl":
+        return Draft(item_id, question, letter, mathqa.rationale(_text(row, "Rationale")))
+    if value is None:
+        raise Unconvertible("the right option is no number")
+    formula = _text(row, "linear_formula")
+    program = mathqa.choice_program(question, problem, formula, mathqa.option_values(options))
+    # The nearest option may be the right one by chance: the number must be right too.
+    number = Check(mathqa.numeric_program(question, problem, formula), value, mathqa.rounding(written))
+    return Draft(item_id, question, letter, program, (Check(program, letter), number))
+
+
+def _right_option(row: Mapping[str, Any]) -> tuple[str, float | None, str]:
+    """Letter, number (None where it is none) and text of the right option."""
+    options = mathqa.read_options(_text(row, "options"))
+    letter = _text(row, "correct").lower()
+    if letter not in options:
+        raise Unconvertible("no right option")
+    return letter, mathqa.option_values(options).get(letter), options[letter]
+
+
+def _checked(item_id: str, question: str, answer: Answer, program: str) -> Draft:
+    return Draft(item_id, question, answer, program, (Check(program, answer),))
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise Unconvertible(f"no {field}")
+    return value.strip()
+
+
+_READERS: dict[Dataset, Callable[[str, Mapping[str, Any], CoT], Draft]] = {
+    "gsm8k": _gsm8k,
+    "svamp": _svamp,
+    "mathqa": _mathqa,
+    "mathqa-numeric": _mathqa_numeric,
+}
