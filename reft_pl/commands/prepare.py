@@ -21,8 +21,8 @@ def main(args: list[str]) -> int:
     """Convert, execute, write what is right, report the rest by reason; returns the exit code."""
     parser = ArgumentParser(
         "reft-pl prepare",
-        description="Turn an official release into annotated problems in the form of the paper's authors: programs, each run in the "
-        "sandbox and kept only if its answer is right, or solutions in words.",
+        description="Turn an official release into annotated problems in the form of the paper's authors: programs, each run "
+        "in the sandbox and kept only if its answer is right, or solutions in words.",
     )
     parser.add_argument("dataset", choices=("gsm8k", "svamp", "mathqa", "mathqa-numeric"), help="whose release it is")
     parser.add_argument("--source", type=Path, required=True, help="the release's file (JSON lines, or one JSON list)")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, read_text, to_problems
 from reft_pl.data.sources import ProblemSource
+from reft_pl.data.text import joined
 from reft_pl.errors import UserError
 from reft_pl.types import Problem
 
@@ -22,7 +23,7 @@ class HFDatasetSource(ProblemSource):
         path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet file.
         split: which split of a hub dataset or of a folder with several.
         subset: the configuration of a hub dataset that has several (``main`` of openai/gsm8k).
-        question: name of the column with the question.
+        question: name of the column with the question, or of several whose texts make it up, in order.
         answer: name of the column with the answer.
         solution: name of the column with the annotated solution; null if there is none.
         id: name of the column with ids; null numbers the rows (``{prefix}_{row}``, from 0).
@@ -40,7 +41,7 @@ class HFDatasetSource(ProblemSource):
         *,
         split: str = "train",
         subset: str | None = None,
-        question: str = "question",
+        question: str | list[str] = "question",
         answer: str = "answer",
         solution: str | None = None,
         id: str | None = None,  # noqa: A002 (the name that configs use for the field)
@@ -54,7 +55,10 @@ class HFDatasetSource(ProblemSource):
         self.path = path
         self.split = split
         self.subset = subset
-        self.columns = {"question": question, "answer": answer, "solution": solution, "id": id}
+        self.question = [question] if isinstance(question, str) else question
+        if not self.question:
+            raise UserError(f"{path}: the question is made up of no column; name at least one")
+        self.columns = {"answer": answer, "solution": solution, "id": id}
         self.prefix = prefix or Path(path).stem
         self.answer_pattern = _pattern(answer_pattern)
         self.answer_type = answer_type
@@ -84,7 +88,8 @@ class HFDatasetSource(ProblemSource):
             if not checked:
                 self._check_columns(row)
                 checked = True
-            question, answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
+            question = _whole([row.get(name) for name in self.question])
+            answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
             if self.answer_pattern is not None:
                 found = self.answer_pattern.findall(str(answer))
                 if not found:
@@ -131,7 +136,7 @@ class HFDatasetSource(ProblemSource):
             ) from None
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
-        for field, column in self.columns.items():
+        for field, column in [*(("question", name) for name in self.question), *self.columns.items()]:
             if column is not None and column not in row:
                 raise UserError(f"{self.name} has no column {column!r} for {field}; it has {', '.join(map(repr, row))}")
 
@@ -187,6 +192,13 @@ def _pattern(pattern: str | None) -> re.Pattern[str] | None:
     if compiled.groups != 1:
         raise UserError(f"the answer_pattern {pattern!r} needs exactly one group, around the answer; it has {compiled.groups}")
     return compiled
+
+
+def _whole(parts: list[object]) -> object:
+    """The question of its parts; nothing where one of them is no text, which is for ``to_problems`` to say."""
+    if len(parts) == 1:
+        return parts[0]
+    return joined([part for part in parts if isinstance(part, str)]) if all(isinstance(part, str) for part in parts) else None
 
 
 def _first_line(error: BaseException) -> str:

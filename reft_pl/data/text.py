@@ -15,7 +15,7 @@ def without_annotations(solution: str) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Parts of one text in a row; a comma where a part ends in the middle of a sentence ("If there is a discount of 25 dollars")."""
+    """Parts of one text in a row; a comma where one ends within a sentence ("If there is a discount of 25 dollars")."""
     text = ""
     for part in filter(None, (part.strip() for part in parts)):
         text += ("" if not text else " " if text[-1] in ".?!,:;" else ", ") + part

@@ -101,12 +101,17 @@ def _annotated(left: str, right: str, visible: str) -> _Found | None:
 def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:
     """The longest end of the left side that is arithmetic and comes to what is stated."""
     for operator, words in _IN_WORDS.items():
-        left = words.sub(lambda match, operator=operator: operator.center(len(match[0])), left)
+        left = _in_place(words, operator, left)
     for match in _BEGINS.finditer(left):
         for expression in _readings(_UNIT.sub(" ", left[match.start() :]), percent):
             if isinstance(expression, Operation) and _comes_to(expression, stated):
                 return _Found(expression, stated, match.start())
     return None
+
+
+def _in_place(words: re.Pattern[str], sign: str, text: str) -> str:
+    """The text with a sign in the place of its words, which keeps all other places."""
+    return words.sub(lambda match: sign.center(len(match[0])), text)
 
 
 def _readings(text: str, percent: bool) -> Iterator[Expression]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from fractions import Fraction
+from itertools import pairwise
 
 from reft_pl.data.programs.arithmetic import NUMBER, read_number
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+)
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_PARTS = "half third quarter fourth fifth sixth seventh eighth ninth tenth"
-_WORDS = {word: value for value, word in enumerate(_ONES.split())}
-_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
-_WORDS |= {
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_TIMES = {
     "once": 1,
     "twice": 2,
     "double": 2,
@@ -25,19 +27,17 @@ _WORDS |= {
     "triple": 3,
     "tripled": 3,
 }
-_WORDS |= {"dozen": 12, "dozens": 12, "hundred": 100, "thousand": 1000, "half": 2, "halves": 2}
-_WORDS |= {
-    form: value
-    for value, word in zip((2, 3, 4, 4, 5, 6, 7, 8, 9, 10), _PARTS.split(), strict=True)
-    for form in (word, word + "s")
-}
+_MANY = {"dozen": 12, "dozens": 12, "hundred": 100, "thousand": 1000}
+_WORDS = {word: value for value, word in enumerate(_ONES.split())} | _PARTS | _TIMES | _MANY
+_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+_WORDS |= {f"{part}s": value for part, value in _PARTS.items()}
 
 
 def given_numbers(question: str) -> set[Fraction]:
     """Every number of the question; a part ("a third") is its denominator."""
     words = re.findall(r"[a-z]+", question.lower())
     found = {Fraction(_WORDS[word]) for word in words if word in _WORDS}
-    for tens, ones in zip(words, words[1:], strict=False):
+    for tens, ones in pairwise(words):
         if tens in _TENS.split() and 0 < _WORDS.get(ones, 0) < 10:
             found.add(Fraction(_WORDS[tens] + _WORDS[ones]))
     return found | {read_number(number) for number in re.findall(NUMBER, question)}
@@ -80,8 +80,8 @@ _CONVERSIONS = (100, 60, 1000, 12, 1_000_000)
 def comes_from(number: Fraction, given: Collection[Fraction]) -> bool:
     """Whether a solution may use the number without computing it.
 
-    It is the question's own, in these or other units, what it leaves of a hundred per cent or adds to it, or common knowledge. A
-    number that is not whole is a share or a rate, which people write in many ways, and passes.
+    It is the question's own, in these or other units, what it leaves of a hundred per cent or adds to it, or common knowledge.
+    A number that is not whole is a share or a rate, which people write in many ways, and passes.
     """
     if number.denominator > 1 or abs(number) <= 12 or abs(number) in _COMMON or number in given:
         return True

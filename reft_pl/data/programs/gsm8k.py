@@ -16,7 +16,7 @@ from reft_pl.data.programs.names import identifier, name_after, name_before
 from reft_pl.data.programs.writing import Line, Unconvertible, write_program
 
 _ROUNDINGS: dict[str, Callable[[Fraction], int]] = {"round": round, "math.floor": math.floor, "math.ceil": math.ceil}
-_OFTEN = frozenset({60, 100})  # minutes and per cent more often than a step's value once more
+_CONVERSIONS = frozenset({60, 100})  # as factors minutes and per cent, rather than a step used twice
 _SAYS_ROUNDED = re.compile(rf"\bround(?:s|ed|ing)?\b[^.\d]*?(?:to|is|=)\s*\$?(?P<number>{NUMBER})", re.IGNORECASE)
 
 
@@ -124,26 +124,30 @@ class _Writer:
             first = identifier(before, (), fallback)
         return identifier([first], taken, fallback)
 
-    def _resolve(self, expression: Expression) -> Expression:
-        """The expression with earlier steps in the place of their values."""
+    def _resolve(self, expression: Expression, factor: bool = False) -> Expression:
+        """The expression with earlier steps in the place of their values; ``factor``: it is a side of a product or quotient."""
         if isinstance(expression, Number):
-            step = self._known(Fraction(expression.value), to_compute=True)
-            return expression if step is None else Name(step.name)
+            value = Fraction(expression.value)
+            step = self._known(value, but_not_again=value in self.given or (factor and value in _CONVERSIONS))
+            if step is None:
+                return expression
+            step.used = True
+            return Name(step.name)
         if isinstance(expression, Operation):
             if expression.operator == "/" and expression.left == Number(Fraction(1)) and isinstance(expression.right, Number):
                 return expression  # a fraction, not a division by what happens to be as large
-            return Operation(expression.operator, self._resolve(expression.left), self._resolve(expression.right))
+            factor = expression.operator in "*/"
+            left, right = self._resolve(expression.left, factor), self._resolve(expression.right, factor)
+            return Operation(expression.operator, left, right)
         return expression
 
-    def _known(self, value: Fraction, to_compute: bool = False) -> _Step | None:
-        """The step that a number means: the latest that nothing used yet; a used one only if the question has no such number."""
+    def _known(self, value: Fraction, but_not_again: bool = False) -> _Step | None:
+        """The step that a number means: the latest that nothing used yet, or else the latest."""
         steps = [step for step in self.steps if value in step.known_as]
         unused = [step for step in steps if not step.used]
-        if not steps or (to_compute and not unused and (value in self.given or value in _OFTEN)):
+        if not steps or (but_not_again and not unused):
             return None
-        step = (unused or steps)[-1]
-        step.used |= to_compute
-        return step
+        return (unused or steps)[-1]
 
     def _conclude(self, line: str) -> None:
         """Let a line without equations say what the result is: the latest step if it names that, else the first it names."""

@@ -8,25 +8,28 @@ import re
 from collections.abc import Collection, Sequence
 
 MOST_WORDS = 4
+
+
+def _all(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*|[^\sA-Za-z]+")  # noqa: RUF001
 # A clause ends here: what follows says something else.
-_ENDS = frozenset(
-    "so because since and but which that if when while where who as is are was were will would has have had can could he she "
-    "they it we you i then than or to out meaning making leaving this there they're it's do does did not".split()
+_ENDS = _all(
+    "so because since and but which that if when while where who as is are was were will would has have had can could "
+    "he she they it we you i then than or to out meaning making leaving this there they're it's do does did not"
 )
-_LEFT_OUT = frozenset(
-    "a an the his her their its our your my each every all both this that these those some him them us me".split()
+_LEFT_OUT = _all("a an the his her their its our your my each every all both this that these those some him them us me")
+_PREPOSITIONS = _all("of in on for from to at by with per into over after before during between about under through")
+_VAGUE = _all("more less only also still just worth altogether combined total remaining left each")
+_NOISE = _all(
+    "thus therefore hence first next finally lastly means mean now equal equals equivalent find let's know knows must "
+    "also been being let say will would can could should if since that which there so because then and but is are was "
+    "were"
 )
-_PREPOSITIONS = frozenset(
-    "of in on for from to at by with per into over after before during between about under through".split()
-)
-_VAGUE = frozenset("more less only also still just worth altogether combined total remaining left each".split())
-_NOISE = frozenset(
-    "thus therefore hence first next finally lastly means mean now equal equals equivalent find let's know knows must also been "
-    "being let say will would can could should if since that which there so because then and but is are was were".split()
-)
-_PER = frozenset("minute hour day night week month year person student child box bag".split())
-_PRONOUNS = frozenset("he she they it we you i they're it's".split())
+_PER = _all("minute hour day night week month year person student child box bag")
+_PRONOUNS = _all("he she they it we you i they're it's")
 _TAKEN = (
     frozenset(dir(builtins))
     | frozenset(keyword.kwlist)

@@ -31,14 +31,15 @@ def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unc
     """
     if (dataset, cot) == ("svamp", "nl"):
         raise UserError("the SVAMP release has equations and no solutions in words: take svamp_nl.json of the paper's authors")
-    draft = _READERS[dataset]
     for index, row in enumerate(_rows(path)):
-        try:
-            if isinstance(row, RowError):
-                raise Unconvertible(row.reason)
-            yield draft(f"{dataset}_{index}", row, cot)
-        except Unconvertible as reason:
-            yield reason
+        yield Unconvertible(row.reason) if isinstance(row, RowError) else _draft(dataset, index, row, cot)
+
+
+def _draft(dataset: Dataset, index: int, row: Mapping[str, Any], cot: CoT) -> Draft | Unconvertible:
+    try:
+        return _READERS[dataset](f"{dataset}_{index}", row, cot)
+    except Unconvertible as reason:
+        return reason
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any] | RowError]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reft_pl.data.stories.dice import Dice
 from reft_pl.data.expression import (
     Expression,
     Name,
@@ -18,6 +17,7 @@ from reft_pl.data.expression import (
     parse,
     substitute,
 )
+from reft_pl.data.stories.dice import Dice
 from reft_pl.data.stories.grammar import RUNNING, Piece, Situation
 from reft_pl.data.stories.words import REMARKS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from reft_pl.data.stories.dice import Dice
 from reft_pl.data.expression import to_python
+from reft_pl.data.stories.dice import Dice
 from reft_pl.data.stories.plot import Plot, nested, with_numbers
 
 Style: TypeAlias = Literal["steps", "givens", "nested"]

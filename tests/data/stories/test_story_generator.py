@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
+from reft_pl.data.expression import names, parse
 from reft_pl.data.splits import question_key
 from reft_pl.data.stories.dice import Dice
-from reft_pl.data.expression import names, parse
 from reft_pl.data.stories.generator import HELD_OUT_ORDERS, SPLITS, Split, make_problem
 from reft_pl.data.stories.grammar import RUNNING, Piece, Situation
 from reft_pl.data.stories.plot import LARGEST, arithmetic, draw_plot
