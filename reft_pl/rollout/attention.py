@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from reft_pl.errors import UserError
+from reft_pl.rollout.own_attention import has_own_attention, replaced
 
 ATTENTION_NAME = "reft_pl_rollout"
 
@@ -134,6 +135,10 @@ def sampling_attention(lm: PreTrainedModel) -> Iterator[None]:
     Raises:
         UserError: the model's code does not let its attention be replaced.
     """
+    if has_own_attention(lm):
+        with replaced(lm, rollout_attention):
+            yield
+        return
     own = lm.config._attn_implementation
     lm.set_attn_implementation(ATTENTION_NAME)
     try:

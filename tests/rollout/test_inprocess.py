@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    CodeGenConfig,
     GPT2Config,
     LlamaConfig,
     OPTConfig,
@@ -43,6 +44,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
         vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
         word_embed_proj_dim=32,
     ),
+    "codegen": CodeGenConfig(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, n_ctx=128, rotary_dim=4),
 }  # fmt: skip
 
 

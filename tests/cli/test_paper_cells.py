@@ -1,0 +1,165 @@
+"""Every cell of the paper composes to the authors' settings, and takes a step with a tiny model of its architecture."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, CodeGenConfig
+
+from reft_pl.cli import main
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
+
+Published = Callable[..., dict[str, torch.Tensor]]
+
+DATASETS = ("gsm8k", "svamp", "mathqa", "mathqa_numeric")
+COTS = ("python", "nl")
+LARGE, SMALL = ("codellama_7b", "galactica_6_7b"), ("galactica_125m", "codegen_350m")
+STAGES = {"sft": "sft", "warm_up": "sft", "reft": "ppo", "online": "online_self_training", "offline": "sft"}
+CELLS = [
+    *product(DATASETS, COTS, LARGE, STAGES),
+    *product(DATASETS, COTS, SMALL, ("sft", "warm_up", "reft")),
+]
+FEW = [
+    ("gsm8k", "python", "codellama_7b", "reft"),
+    ("mathqa", "nl", "galactica_125m", "sft"),
+    ("svamp", "python", "codegen_350m", "reft"),
+]
+
+
+def overlays(dataset: str, cot: str, model: str, stage: str) -> list[str]:
+    """The files of a cell, in the order of the README."""
+    size = "7b" if model in LARGE else "small"
+    data = [f"data/{dataset}_{cot}"] + ([f"data/self_training/{dataset}_{cot}"] if stage == "offline" else [])
+    if stage in ("reft", "online"):
+        stages = [f"{stage}_{size}"]
+        stages += ["reft_codegen"] if stage == "reft" and model == "codegen_350m" else []
+        stages += ["reft_nl"] if (stage, cot) == ("reft", "nl") and dataset != "mathqa_numeric" else []
+    else:
+        stages = [f"sft_{size}"] + (["sft_small_mathqa"] if size == "small" and dataset.startswith("mathqa") else [])
+        stages += ["offline_7b"] if stage == "offline" else []
+        stages += [f"warm_up_{warm_up(dataset, cot, size)}"] if stage == "warm_up" else []
+    names = [STAGES[stage], *data, f"paper/models/{model}", *(f"paper/stages/{name}" for name in stages)]
+    return [argument for name in names for argument in ("--config", f"configs/{name}.yaml")]
+
+
+def warm_up(dataset: str, cot: str, size: str) -> int:
+    """The epoch at which ReFT takes over."""
+    if size == "small":
+        return 40 if dataset.startswith("mathqa") else 10
+    return {"mathqa_nl": 5, "mathqa_numeric_nl": 10}.get(f"{dataset}_{cot}", 2)
+
+
+def composed(cell: tuple[str, str, str, str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["fit", *overlays(*cell), "--print_config"]) == 0
+    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cell, marks=[] if cell in FEW else [pytest.mark.slow], id="-".join(cell)) for cell in CELLS]
+)
+def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    dataset, cot, model, stage = cell
+    config = composed(cell, capsys)
+    settings, data = config["model"]["init_args"], config["data"]
+    small, mathqa = model in SMALL, dataset.startswith("mathqa")
+    schedule = settings["schedule"]["kind"], settings["schedule"]["warmup"], settings["schedule"]["epochs"]
+    assert (data["add_bos"], settings["policy"]["dtype"]) == (False, "bfloat16")
+    assert data["format"]["class_path"].endswith("PythonProgram" if cot == "python" else "NaturalLanguage")
+    assert list(data["test"]) == [dataset]
+    found = settings["optimizer"]["init_args"]["lr"], data["batch_size"], config["trainer"]["max_epochs"], *schedule
+    if stage == "reft":
+        batch = {"galactica_125m": 256, "codegen_350m": 128}.get(model, 32)
+        assert found == (3e-6 if small else 3e-7, batch, 700 if small else 300, "constant", 0.0, None)
+        assert settings["minibatch_size"] == batch
+        assert settings["kl"]["coef"] == (0.05 if cot == "nl" and dataset != "mathqa_numeric" else 0.01)
+        assert settings["value_coef"] == (0.1 if model == "codegen_350m" else 5.0)
+        assert (settings["advantages"]["init_args"]["gamma"], settings["advantages"]["init_args"]["lam"]) == (1.0, 0.95)
+    elif stage == "online":
+        assert found == (3e-7, 32, 300, "constant", 0.0, None)
+        assert settings["inner_epochs"] == 2
+    else:
+        epochs = 20 if stage == "offline" else 100 if small and mathqa else 40
+        trained = warm_up(dataset, cot, "small" if small else "7b") if stage == "warm_up" else epochs
+        assert found == (2e-5 if small else 1e-5, 48, trained, "linear", 0.1, epochs)
+        assert data["max_tokens"] == 1024
+    starts_from = settings["policy"]["init_from"]
+    assert starts_from == "runs/paper-warm-up/hf" if stage in ("reft", "online") else "/" in starts_from
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose ``data/`` has a few short problems of every dataset, under the names that the overlays give."""
+    data = tmp_path / "data"
+    data.mkdir()
+    people, samples = ["Al", "Bo", "Cy", "Di", "Ed", "Flo"], []
+    for dataset, file in zip(DATASETS, ("gsm8k", "svamp", "mathqa", "mathqa-numeric"), strict=True):
+        rows = {"python_sdp": [], "nl": [], "test_set": []}
+        for i, name in enumerate(people):
+            question = f"{name} has {i} pens and gets 2. How many?" + ("\na ) 9 , b ) 2" if dataset == "mathqa" else "")
+            answer = "b" if dataset == "mathqa" else str(i + 2)
+            row = {"item_id": f"{file}_{i}", "question": question, "answer_value": answer}
+            result = '"b"' if dataset == "mathqa" else f"{i} + 2"
+            program = f'def solution():\n    """{question}"""\n    result = {result}\n    return result'
+            rows["python_sdp"].append(row | {"answer_cot": program})
+            rows["nl"].append(row | {"answer_cot": f"It is {i} + 2."})
+            rows["test_set"].append(row | {"item_id": f"{file}_{i + 10}", "question": f"So: {question}"})
+        for kind, content in rows.items():
+            (data / f"{file}_{kind}.json").write_text(json.dumps(content))
+    official = [
+        {"question": f"{name} has {i} pens and gets 2. How many?", "answer": f"It is.\n#### {i + 2}"}
+        for i, name in enumerate(people)
+    ]
+    for split, word in (("train", ""), ("test", "So: ")):
+        lines = [json.dumps(row | {"question": word + row["question"]}) + "\n" for row in official]
+        (data / f"gsm8k_official_{split}.jsonl").write_text("".join(lines))
+    folder = tmp_path / "runs" / "paper-warm-up" / "samples"
+    folder.mkdir(parents=True)
+    for file, choice in (("gsm8k", ""), ("svamp", ""), ("mathqa", "\na ) 9 , b ) 2"), ("mathqa-numeric", "")):
+        gold, text = ("b", "So.\nTherefore, the answer is: b") if choice else (2.0, "So.\nTherefore, the answer is: 2")
+        question = f"Al has 0 pens and gets 2. How many?{choice}"
+        samples.append(SampledQuestion(f"{file}_0", question, gold, (Prediction(text, gold, False),)))
+    (folder / "train.jsonl").write_text("".join(map(to_line, samples)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(publish: Published, tmp_path: Path) -> Callable[[str], Path]:
+    """A tiny model of a paper's model's architecture: Llama, OPT or Codegen, from random weights."""
+
+    def make(model: str) -> Path:
+        folder = tmp_path / model
+        publish(folder, "codellama" if model == "codellama_7b" else "galactica", layout="safetensors")
+        if model == "codegen_350m":
+            for path in (*folder.glob("*.safetensors"), *folder.glob("*.bin*"), folder / "config.json"):
+                path.unlink()
+            size = {"n_positions": 1024, "n_ctx": 1024, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+            config = CodeGenConfig(vocab_size=400, bos_token_id=2, eos_token_id=2, **size)
+            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cell, marks=[] if cell in FEW else [pytest.mark.slow], id="-".join(cell)) for cell in CELLS]
+)
+def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Path, tiny: Callable[[str], Path]) -> None:
+    small = {
+        "run_dir": "runs/cell",
+        "model": {"init_args": {"policy": {"init_from": str(tiny(cell[2]))}}},
+        "data": {"holdout": 2, "batch_size": 4, "max_prompt_tokens": 280, "max_tokens": 320, "cache_dir": "tokens"},
+        "trainer": {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0},
+    }
+    (working_folder / "small.yaml").write_text(yaml.safe_dump(small))
+    assert main(["fit", *overlays(*cell), "--config", "small.yaml"]) == 0
+    exported = json.loads((working_folder / "runs" / "cell" / "hf" / "config.json").read_text())
+    assert exported["model_type"] == {"codellama_7b": "llama", "codegen_350m": "codegen"}.get(cell[2], "opt")
+    shutil.rmtree(working_folder / "runs" / "cell")
