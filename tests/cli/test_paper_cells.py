@@ -17,6 +17,8 @@ from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 
 Published = Callable[..., dict[str, torch.Tensor]]
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+FOLDERS = ("paper/models", "paper/stages", "data/self_training")
 DATASETS = ("gsm8k", "svamp", "mathqa", "mathqa_numeric")
 COTS = ("python", "nl")
 LARGE, SMALL = ("codellama_7b", "galactica_6_7b"), ("galactica_125m", "codegen_350m")
@@ -163,3 +165,23 @@ def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Pa
     exported = json.loads((working_folder / "runs" / "cell" / "hf" / "config.json").read_text())
     assert exported["model_type"] == {"codellama_7b": "llama", "codegen_350m": "codegen"}.get(cell[2], "opt")
     shutil.rmtree(working_folder / "runs" / "cell")
+
+
+def test_every_overlay_belongs_to_a_cell() -> None:
+    composed = {argument.removeprefix("configs/") for cell in CELLS for argument in overlays(*cell)}
+    shipped = {path.relative_to(CONFIGS).as_posix() for folder in FOLDERS for path in (CONFIGS / folder).glob("*.yaml")}
+    assert shipped - composed == {"paper/stages/sample_7b.yaml", "paper/stages/reranker_7b.yaml"}  # tested below
+
+
+def test_samples_and_reranker_have_the_authors_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = ["sample", "data/gsm8k_python", "paper/models/codellama_7b", "paper/stages/sample_7b"]
+    ranker = ["reranker", "paper/stages/reranker_7b"]
+    found = []
+    for verb, names in (("predict", sample), ("fit", ranker)):
+        assert main([verb, *(a for name in names for a in ("--config", f"configs/{name}.yaml")), "--print_config"]) == 0
+        found.append(yaml.safe_load(capsys.readouterr().out))
+    settings = found[0]["model"]["init_args"]
+    assert (settings["n"], settings["temperature"], settings["top_k"], found[0]["data"]["max_tokens"]) == (100, 1.0, 50, 1024)
+    settings, data = found[1]["model"]["init_args"], found[1]["data"]
+    assert (settings["optimizer"]["init_args"]["lr"], data["batch_size"], found[1]["trainer"]["max_epochs"]) == (1e-6, 24, 3)
+    assert list(data["samples"]) == ["train", "validation"]

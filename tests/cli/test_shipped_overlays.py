@@ -81,7 +81,51 @@ def test_sft_on_public_data(data: str, few_rows: Path, small: Callable[..., list
     assert figures["n"] == 16
 
 
-@pytest.mark.parametrize("data", ["gsm8k_python", "gsm8k_chat"])
+def test_sft_on_prepared_gsm8k_and_tests_out_of_distribution(few_rows: Path, small: Callable[..., list[str]]) -> None:
+    source, output = "data/gsm8k_official_train.jsonl", "data/gsm8k_python_sdp.json"
+    assert main(["prepare", "gsm8k", "--source", source, "--output", output]) == 0
+    fit_and_test(*configs("sft", "data/gsm8k_python"), *small("sft"), "--data.holdout", "4")
+    hard = [{"input": f"A box has {n} pens. How many do 2 have?", "code": "", "target": 2.0 * n} for n in (7000, 123456)]
+    (few_rows / "hard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in hard))
+    asdiv = [
+        {"body": "Seven red apples and two green apples are in the basket.", "question": "How many?", "answer": "9 (apples)"},
+        {"body": "Tom and Mary ran.", "question": "Who won?", "answer": "Tom; Mary"},
+        {"body": "It costs $2.", "question": "What do 3 cost?", "answer": "6 (dollars)"},
+    ]
+    (few_rows / "asdiv.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asdiv))
+    for name, n in (("gsm_hard", 2), ("asdiv", 2)):
+        source = few_rows / f"{name.removeprefix('gsm_')}.jsonl"
+        at = [*configs("sft", "data/gsm8k_python", f"data/{name}"), *small("sft"), "--data.holdout", "4"]
+        assert main(["test", *at, f"--data.test.{name}.path", str(source)]) == 0
+        assert json.loads((few_rows / "sft" / "results.json").read_text())["test"][name]["n"] == n
+
+
+@pytest.mark.parametrize("form", ["python", "nl"])
+@pytest.mark.parametrize(("data", "letters"), [("mathqa", True), ("mathqa_numeric", False)])
+def test_sft_on_prepared_mathqa(
+    data: str, letters: bool, form: str, few_rows: Path, small: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The overlays mathqa_python, mathqa_nl, mathqa_numeric_python and mathqa_numeric_nl, on problems of the release's form."""
+    problems = [
+        {
+            "Problem": f"{n} boxes hold 3 pens each . how many pens are that ?",
+            "Rationale": f'"{n} * 3 = {3 * n} . answer : c"',
+            "options": f"a ) 1 , b ) {2 * n} , c ) {3 * n} , d ) 1,000 , e ) none of these",
+            "correct": "c",
+            "linear_formula": "multiply(n0,n1)|",
+        }
+        for n in range(2, 14)
+    ]
+    Path("official.json").write_text(json.dumps(problems))
+    dataset = data.replace("_", "-")
+    output = f"data/{dataset}_{'nl' if form == 'nl' else 'python_sdp'}.json"
+    assert main(["prepare", dataset, "--source", "official.json", "--output", output, "--cot", form]) == 0
+    rows = json.loads(Path(output).read_text())
+    assert [row["answer_value"] for row in rows] == (["c"] * 12 if letters else [str(3 * n) for n in range(2, 14)])
+    fit_and_test(*configs("sft", f"data/{data}_{form}"), *small("sft"), "--data.holdout", "4", "--data.on_too_long", "drop")
+
+
+@pytest.mark.parametrize("data", ["gsm8k_chat"])
 def test_ppo_on_public_questions_without_solutions(
     data: str, few_rows: Path, micro_model: Path, small: Callable[..., list[str]]
 ) -> None:
@@ -239,7 +283,12 @@ def test_no_config_is_left_out() -> None:
     here = Path(__file__).read_text()
     tests = "".join(path.read_text() for path in (CONFIGS.parent / "tests").rglob("test_*.py"))
     stages = {path.stem for path in CONFIGS.glob("*.yaml")}
-    overlays = {path.stem for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS}
+    cells = (
+        CONFIGS / "paper" / "models",
+        CONFIGS / "paper" / "stages",
+        CONFIGS / "data" / "self_training",
+    )  # test_paper_cells.py
+    overlays = {path.stem for path in CONFIGS.rglob("*.yaml") if path.parent not in (CONFIGS, *cells)}
     assert {name for name in overlays if not re.search(rf"\b{name}\b", here)} == set()
     elsewhere = {name for name in stages if f'"configs/{name}.yaml"' in tests}
     assert {name for name in stages - elsewhere if not re.search(rf'configs\(.*"{name}"', here)} == set()

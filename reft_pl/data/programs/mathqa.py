@@ -17,7 +17,7 @@ _OPTION = re.compile(rf"([{CHOICES}])\s*\)\s*(.*?)\s*(?=,?\s*'?,?\s*'?[{CHOICES}
 _STEP = re.compile(r"\s*(\w+)\s*\(([^()]*)\)\s*")
 _CONSTANT = re.compile(r"const_(\d+(?:[._]\d+)?)")
 _CONCLUSION = re.compile(
-    rf"[\s,;]*\b(?:the\s+)?(?:correct\s+)?(?:ans|answer|option)\b[\s:=\-]*(?:is\s+)?[\s:(\"']*(?:option\s+)?\(?[{CHOICES}]\b[\s).!\"']*$",
+    rf"[\s,;]*\b(?:the\s+)?(?:correct\s+)?(?:ans|answer|option)\b[\s:=.\-]*(?:is\s+)?[\s:(\"']*(?:option\s+)?\(?[{CHOICES}]\b[\s).!\"']*$",
     re.IGNORECASE,
 )
 
