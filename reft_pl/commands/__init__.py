@@ -14,4 +14,4 @@ def _command(module: str) -> Callable[[list[str]], int]:
     return run
 
 
-COMMANDS = {name: _command(name.replace("-", "_")) for name in ("compare", "import-gguf", "report", "solve")}
+COMMANDS = {name: _command(name.replace("-", "_")) for name in ("compare", "import-gguf", "report", "rollout-server", "solve")}
