@@ -30,7 +30,7 @@ class WeightsDigest:
         # 0.0 + -0.0 is 0.0: whoever reads weights through a matrix product cannot tell the two zeros apart.
         flat = (tensor.detach() + 0.0).contiguous().flatten()
         bits = flat.view(_BITS[flat.element_size()])
-        for chunk in bits.split(CHUNK):
+        for chunk in torch.split(bits, CHUNK):
             wide = chunk.to(torch.int64)
             self._sum += int(wide.sum())
             self._squares += int(wide.square().sum())

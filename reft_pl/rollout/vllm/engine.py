@@ -96,9 +96,8 @@ class Engine:
         Returns:
             The digest of the weights that the engine has now, read from the engine.
         """
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-        if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM kept keys and values of former weights")
+        self._engine.collective_rpc("reft_load_weights", args=(weights,))
+        self._forget()
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)
 
@@ -107,10 +106,20 @@ class Engine:
 
         vLLM draws with generators of its own, one a completion, seeded with the request's seed.
         """
+        self._forget()  # what was sampled before shall not show, not even in the rounding
         # All requests of one temperature at a time: log-probabilities are those at the engine's temperature.
         for temperature in dict.fromkeys(request.params.temperature for request in requests):
             self._engine.collective_rpc("reft_set_temperature", args=(temperature or 1.0,))
             yield from self._stream([request for request in requests if request.params.temperature == temperature])
+
+    def _forget(self) -> None:
+        """Drop keys and values of former prompts.
+
+        Raises:
+            RuntimeError: some are still in use.
+        """
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM kept keys and values of former prompts")
 
     def _stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
         asked: dict[str, tuple[SampleRequest, int]] = {}

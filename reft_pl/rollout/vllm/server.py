@@ -11,11 +11,11 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from reft_pl.errors import UserError
 from reft_pl.rollout.vllm.engine import Engine, EngineSettings
-from reft_pl.rollout.vllm.wire import completion_to_json, read_weights, request_from_json
+from reft_pl.rollout.vllm.wire import Readable, completion_to_json, read_weights, request_from_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class RolloutServer(HTTPServer):
             self.model = model
         return {"max_model_len": self.engine.max_model_len}
 
-    def load(self, body: BinaryIO) -> dict[str, Any]:
+    def load(self, body: Readable) -> dict[str, Any]:
         """Give the engine weights. Where that fails there are none, until it succeeds."""
         self.digest = None
         self.digest = self._running().load(read_weights(body))

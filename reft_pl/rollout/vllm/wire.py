@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 MAX_HEADER = 2**27
 """Bytes; a header that claims more is none."""
+
+
+class Readable(Protocol):
+    """Something to read bytes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end."""
 
 
 def weights_size(weights: Sequence[tuple[str, Tensor]]) -> int:
@@ -31,7 +38,7 @@ def write_weights(weights: Sequence[tuple[str, Tensor]]) -> Iterator[bytes]:
         yield tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def read_weights(file: BinaryIO) -> Iterator[tuple[str, Tensor]]:
+def read_weights(file: Readable) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a safetensors file in the order in which they lie there, each read when it is asked for.
 
     Raises:
@@ -65,7 +72,7 @@ def _header(weights: Sequence[tuple[str, Tensor]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
+def _read(file: Readable, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
         raise EOFError("the connection ended in the middle of the weights")

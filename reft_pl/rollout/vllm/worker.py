@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,18 @@ class WorkerExtension:
     """Methods of vLLM's worker class that ``collective_rpc`` finds by their names."""
 
     model_runner: Any
+    reload_weights: Any
+
+    def reft_load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights, those of kernels included that vLLM's own reload passes over.
+
+        On the CPU an LM head that shares the embeddings' weights keeps a packed copy of its own, which a reload (vLLM 0.32)
+        leaves as it was, since no weights come by its name.
+        """
+        self.reload_weights(weights_iterator=weights)
+        for module in self.model_runner.get_model().modules():
+            if hasattr(module, "cpu_linear") and module.weight.numel():
+                module.quant_method.process_weights_after_loading(module)
 
     @torch.no_grad()
     def reft_weights_digest(self) -> str:
@@ -72,7 +84,7 @@ def _packed(module: nn.Module) -> Tensor | None:
     if linear is None or linear is nn.functional.linear:
         return None
     weight = module.get_parameter("weight")
-    width = int(module.input_size_per_partition) if hasattr(module, "input_size_per_partition") else weight.shape[-1]
-    identity = torch.eye(int(width), dtype=weight.dtype, device=weight.device)
-    columns = [linear(rows, weight, None) for rows in identity.split(ROWS)]
+    width: Any = getattr(module, "input_size_per_partition", weight.shape[-1])
+    identity = torch.eye(width, dtype=weight.dtype, device=weight.device)
+    columns = [linear(rows, weight, None) for rows in torch.split(identity, ROWS)]
     return torch.cat(columns).t()
