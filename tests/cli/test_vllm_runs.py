@@ -1,4 +1,4 @@
-"""PPO with vLLM from the command line: the shipped overlays, the figures that they log, and an engine that dies in the middle."""
+"""PPO with vLLM from the command line: the shipped overlays, what they log, and an engine that dies in the middle."""
 
 from __future__ import annotations
 
