@@ -28,6 +28,10 @@ ENVIRONMENT = {
 """What vLLM is told by environment variables; what the user sets stays."""
 
 
+PREFILL_TOKENS = 2048
+"""Prompt tokens that are read in one forward pass; a longer prompt has a pass to itself."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How an engine uses its machine.
@@ -153,6 +157,9 @@ def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings
             generation_config="vllm",  # no defaults but ours
             max_model_len=max_model_len,
             max_num_seqs=settings.max_rows,
+            # Prompts are read whole: a generator would have to take back what half a prompt drew (on the CPU it cannot).
+            enable_chunked_prefill=False,
+            max_num_batched_tokens=max(max_model_len, PREFILL_TOKENS, settings.max_rows),
             kv_cache_memory_bytes=int(settings.cache_gib * 2**30),
             enforce_eager=settings.enforce_eager,
             worker_extension_cls="reft_pl.rollout.vllm.worker.WorkerExtension",

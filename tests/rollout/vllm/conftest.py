@@ -66,7 +66,7 @@ def engine() -> VLLMSampler:
     """A sampler whose engine runs; it has the weights of whoever synced last."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: make vllm")
-    sampler = VLLMSampler(max_rows=8, max_model_len=256, cache_gib=0.125, enforce_eager=True)
+    sampler = VLLMSampler(max_rows=64, max_model_len=256, cache_gib=0.125, enforce_eager=True)
     sampler.sync(Policy(build()))
     return sampler
 

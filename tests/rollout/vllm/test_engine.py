@@ -13,6 +13,7 @@ from reft_pl.errors import UserError
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
+from reft_pl.rollout.vllm.engine import PREFILL_TOKENS
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 from .conftest import EOS, build, requests, sample
@@ -69,6 +70,15 @@ def test_a_seed_repeats_its_sample_in_any_company(vllm_sampler: VLLMSampler) -> 
     assert len({c.token_ids for c in found.values()}) > 16
     again = sample(vllm_sampler, asked[2:4])
     assert {key: c.token_ids for key, c in again.items()} == {key: found[key].token_ids for key in again}
+
+
+def test_more_prompt_tokens_than_one_pass_reads(vllm_sampler: VLLMSampler, policy: Policy) -> None:
+    prompts = [tuple(3 + (i + k) % 80 for k in range(100)) for i in range(40)]
+    assert sum(map(len, prompts)) > PREFILL_TOKENS
+    asked = [SampleRequest(str(i), ids, SamplingParams(4), (i,), eos_ids=()) for i, ids in enumerate(prompts)]
+    found = sample(vllm_sampler, asked)
+    said = torch.tensor(found["39", 0].logprobs)
+    torch.testing.assert_close(said, scored(policy, asked[39], found["39", 0]), atol=1e-4, rtol=0)
 
 
 def test_eos_is_what_the_request_says(vllm_sampler: VLLMSampler) -> None:
