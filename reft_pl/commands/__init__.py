@@ -14,4 +14,7 @@ def _command(module: str) -> Callable[[list[str]], int]:
     return run
 
 
-COMMANDS = {name: _command(name.replace("-", "_")) for name in ("compare", "import-gguf", "prepare", "report", "solve")}
+COMMANDS = {
+    name: _command(name.replace("-", "_"))
+    for name in ("compare", "import-gguf", "prepare", "report", "rollout-server", "solve")
+}

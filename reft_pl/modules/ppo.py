@@ -24,6 +24,7 @@ from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.aggregation import Aggregation
 from reft_pl.rl.estimators import GAE, AdvantageEstimator, Experience
+from reft_pl.rl.importance import truncated_importance
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
@@ -45,6 +46,8 @@ class PPOModule(PolicyModule):
         kl: How the policy is kept near its reference.
         advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
         policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
+        importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
+            (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
         aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
             (DAPO, arXiv 2503.14476, section 3.3).
         value_clip_range: Clip of the value's change, in units of reward.
@@ -76,6 +79,7 @@ class PPOModule(PolicyModule):
         kl: KLPenalty = KLPenalty(),
         advantages: AdvantageEstimator | None = None,
         policy_loss: PolicyLoss | None = None,
+        importance_clip: float | None = None,
         aggregation: Literal["sequence", "token"] = "sequence",
         value_clip_range: float = 0.2,
         value_coef: float = 5.0,
@@ -98,6 +102,8 @@ class PPOModule(PolicyModule):
             raise UserError(
                 "temperature and value_clip_range must be positive, value_coef and max_resamples at least 0: check model.*"
             )
+        if importance_clip is not None and importance_clip <= 0:
+            raise UserError(f"model.importance_clip is {importance_clip}, but must be positive: 2 is usual, null is off")
         if min(ppo_epochs, samples_per_problem, 1 if minibatch_size is None else minibatch_size) < 1:
             raise UserError("ppo_epochs, samples_per_problem and minibatch_size must be at least 1: check model.*")
         self.reward = reward or AnswerReward()
@@ -105,6 +111,7 @@ class PPOModule(PolicyModule):
         self.kl_coef = kl.coef
         self.advantages = advantages or GAE()
         self.policy_loss = policy_loss or PPOClip()
+        self.importance_clip = importance_clip
         needed = max(self.advantages.min_group, 2 if filter_groups else 1)
         if samples_per_problem < needed:
             who = type(self.advantages).__name__ if self.advantages.min_group == needed else "filter_groups"
@@ -129,7 +136,7 @@ class PPOModule(PolicyModule):
         self.policy.eval()  # no dropout: the ratio at the first update must be 1
         rollout = self.collect(batch)
         self.phases.rollout_end(rollout)
-        statistics = rollout_statistics(rollout)
+        statistics = rollout_statistics(rollout, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
         statistics |= self.learn(rollout, advantages, returns, len(batch))
         statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.phases.take()
@@ -188,7 +195,11 @@ class PPOModule(PolicyModule):
             old_logprobs = rollout.logprobs[micro_rows, columns]
             scores = score(self.policy, tokens, temperature=self.temperature)
             ratio = self.policy_loss.ratio(scores.logprobs, old_logprobs, mask)
-            terms = {"policy": mean(self.policy_loss.per_action(ratio, advantages[micro_rows, columns], mask), mask)}
+            policy_loss = self.policy_loss.per_action(ratio, advantages[micro_rows, columns], mask)
+            if self.importance_clip is not None:
+                sampler_logprobs = rollout.sampler_logprobs[micro_rows, columns]
+                policy_loss = policy_loss * truncated_importance(old_logprobs, sampler_logprobs, mask, self.importance_clip)
+            terms = {"policy": mean(policy_loss, mask)}
             if returns is not None:
                 values, old_values = cast("Tensor", scores.values), rollout.values[micro_rows, columns]
                 value_loss = clipped_value_loss(values, old_values, returns[micro_rows, columns], mask, self.value_clip_range)

@@ -10,21 +10,34 @@ from torch import Tensor
 
 from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.rl.diagnostics import explained_variance
+from reft_pl.rl.importance import sampler_mismatch, truncated_importance
 from reft_pl.rl.kl import k3_kl, sequence_kl
 from reft_pl.rl.masks import masked_max, masked_mean, masked_sum
 from reft_pl.rl.policy_losses import PolicyLoss
 from reft_pl.types import ScoredRollout
 
 
-def rollout_statistics(rollout: ScoredRollout) -> dict[str, float]:
-    """What the policy wrote (``sample_statistics``) and, of what is learned from, KL to the reference and entropy (nats)."""
+def rollout_statistics(rollout: ScoredRollout, importance_clip: float | None = None) -> dict[str, float]:
+    """What the policy wrote (``sample_statistics``) and what is said of that which is learned from.
+
+    KL to the reference and entropy (nats); the mean difference between sampler and scorer over actions (nats), and its maximum;
+    with ``importance_clip`` the mean weight that corrects for it, and the share of actions whose weight was cut there.
+    """
     mask = rollout.tokens.action_mask
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask)
-    return {
+    mismatch = sampler_mismatch(rollout.logprobs, rollout.sampler_logprobs, mask)
+    statistics = {
         **sample_statistics(rollout),
         "rollout/kl": float(masked_mean(kl, mask.any(dim=-1))),
         "rollout/entropy": float(masked_mean(rollout.entropy, mask)),
+        "rollout/sampler_mismatch": float(masked_mean(mismatch, mask)),
+        "rollout/sampler_mismatch_max": float(masked_max(mismatch, mask)),
     }
+    if importance_clip is not None:
+        weights = truncated_importance(rollout.logprobs, rollout.sampler_logprobs, mask, importance_clip)
+        statistics["rollout/importance"] = float(masked_mean(weights, mask))
+        statistics["rollout/importance_cut"] = float(masked_mean((weights >= importance_clip).float(), mask))
+    return statistics
 
 
 class UpdateStatistics:

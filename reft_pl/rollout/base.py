@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reft_pl.types import Completion, SampleRequest
+from reft_pl.errors import UserError
+from reft_pl.rl.importance import sampler_mismatch
+from reft_pl.rl.masks import masked_mean
+from reft_pl.types import Completion, SampleRequest, ScoredRollout
 
 if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
@@ -16,8 +19,11 @@ class Sampler(ABC):
     """Writes completions with a policy's current weights.
 
     What a request samples is a function of the weights, the prompt, the parameters and the seed alone: not of the batch it
-    travels in, its rank, or a restart.
+    travels in, its rank, or a restart. (An engine of its own may round otherwise in another batch: it says so.)
     """
+
+    max_mismatch: float | None = None
+    """Mean |log p of the sampler - log p of the scorer| (nats a token) above which a rollout is refused; None is no bound."""
 
     @abstractmethod
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
@@ -33,3 +39,18 @@ class Sampler(ABC):
     @abstractmethod
     def sync(self, policy: Policy) -> None:
         """Take over the policy's weights as they are now; to be called after every update and before ``stream``."""
+
+    def check_rollout(self, rollout: ScoredRollout) -> None:
+        """Find out whether the weights that wrote a rollout can be the policy's.
+
+        Raises:
+            UserError: what the sampler said of its tokens is too far from what the policy says of them.
+        """
+        mask = rollout.tokens.action_mask
+        mismatch = float(masked_mean(sampler_mismatch(rollout.logprobs, rollout.sampler_logprobs, mask), mask))
+        if self.max_mismatch is not None and not mismatch <= self.max_mismatch:
+            raise UserError(
+                f"{type(self).__name__} and the policy differ by {mismatch:.3f} nats a token on the sampler's own samples, and "
+                f"model.sampler.max_mismatch is {self.max_mismatch}: the engine has other weights than the policy, or computes "
+                f"otherwise; nothing was learned from this rollout, and the run's last checkpoint is whole"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from reft_pl.data.batching import collate
 from reft_pl.data.codec import Codec
@@ -81,6 +82,9 @@ class Collector:
             rollout: What was written.
             temperature: At which it was written; log-probabilities are those of that distribution.
             micro_batch_tokens: Bound on rows times longest row of a scoring micro-batch.
+
+        Raises:
+            UserError: sampler and policy are further apart than the sampler allows.
         """
         samples, tokens = rollout.samples, rollout.tokens
         with self.phases.phase("score", 2 * len(samples)) as progress:
@@ -89,15 +93,26 @@ class Collector:
             ref = score_in_batches(reference, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
             progress.advance(len(samples), int(tokens.attention_mask.sum()))
         values = torch.zeros_like(current.logprobs) if current.values is None else current.values
-        return ScoredRollout(
-            samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy, left_out=rollout.left_out
-        )
+        scored = ScoredRollout(
+            samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy,
+            self._sampler_logprobs(rollout), left_out=rollout.left_out,
+        )  # fmt: skip
+        self.sampler.check_rollout(scored)
+        return scored
 
     def tokens(self, samples: Sequence[Sample]) -> TokenBatch:
         """Prompts and completions as one padded batch whose actions are the sampled tokens, [B, T]."""
         prompts = [self.codec.prompt_ids(sample.problem) for sample in samples]
         sequences = [(*prompt, *s.completion.token_ids) for prompt, s in zip(prompts, samples, strict=True)]
         return collate(sequences, [len(prompt) for prompt in prompts], self.codec.pad_id)
+
+    def _sampler_logprobs(self, rollout: Rollout) -> Tensor:
+        """What the sampler said of its tokens, each at its action, [B, T]; 0 elsewhere."""
+        placed = torch.zeros(rollout.tokens.input_ids.shape, dtype=torch.float32)
+        for row, sample in enumerate(rollout.samples):
+            first, said = len(self.codec.prompt_ids(sample.problem)) - 1, sample.completion.logprobs
+            placed[row, first : first + len(said)] = torch.tensor(said)
+        return placed.to(rollout.tokens.input_ids.device)
 
     def _request(self, i: int, problem: Problem, params: SamplingParams, seed_of: SeedOf, n: int) -> SampleRequest:
         prompt = self.codec.prompt_ids(problem)

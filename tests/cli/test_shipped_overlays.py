@@ -210,6 +210,17 @@ def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], 
     fit_and_test(*arguments)
 
 
+@pytest.mark.parametrize(("rollout", "sampler"), [("vllm", "VLLMSampler"), ("vllm_server", "VLLMServerSampler")])
+@pytest.mark.parametrize("stage", ["sft", "ppo", "online_self_training", "sample"])
+def test_rollouts_by_vllm_lie_over_everything_that_samples(
+    stage: str, rollout: str, sampler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With vLLM installed they are run in ``test_vllm_runs.py``."""
+    assert main(["predict" if stage == "sample" else "fit", *configs(stage, f"rollout/{rollout}"), "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["sampler"]["class_path"] == f"reft_pl.rollout.vllm.{sampler}"
+
+
 PAPER = {path.stem for path in (CONFIGS / "paper").glob("*.yaml")}
 POLICIES = {
     "codellama_7b_sft_warmup": "lqtrung1998/Codellama-7b-hf-SFT-warmup-GSM8k",

@@ -1,6 +1,8 @@
 """The invariants of one PPO iteration, on a real Trainer and a model of a few thousand weights."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.estimators import GRPO, RLOO, Reinforce
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
-from reft_pl.types import Problem, Sample, ScoredRollout, StopReason
+from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.types import Completion, Problem, Sample, SampleRequest, ScoredRollout, StopReason
 
 
 class Recorder(RolloutCallback):
@@ -153,6 +156,52 @@ def test_gradients_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: P
     for other in cut:
         for step, (a, b) in enumerate(zip(whole, other, strict=True)):
             assert (a - b).norm() < 1e-5 * a.norm(), f"step {step}"
+
+
+class Misreporting(InProcessSampler):
+    """Says of every token that it was less probable than it was, by a factor of e^shift, as another engine would in part."""
+
+    def __init__(self, shift: float, max_mismatch: float | None = None) -> None:
+        super().__init__()
+        self.shift = shift
+        self.max_mismatch = max_mismatch
+
+    def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
+        for completion in super().stream(requests):
+            yield replace(completion, logprobs=tuple(said - self.shift for said in completion.logprobs))
+
+
+def test_the_samplers_mismatch_is_logged(tmp_path: Path, micro_model: Path) -> None:
+    for shift, run in ((0.0, "own"), (-0.3, "other")):
+        _, recorder = iterate(tmp_path / run, micro_model, sampler=Misreporting(shift))
+        assert recorder.statistics[0]["rollout/sampler_mismatch"] == pytest.approx(abs(shift), abs=1e-4)
+        assert recorder.statistics[0]["rollout/sampler_mismatch_max"] == pytest.approx(abs(shift), abs=1e-3)
+        assert "rollout/importance" not in recorder.statistics[0]
+
+
+@pytest.mark.parametrize(("shift", "weight", "cut"), [(-0.5, math.exp(-0.5), 0.0), (0.5, math.exp(0.5), 0.0), (3.0, 2.0, 1.0)])
+def test_the_policy_loss_is_weighted_with_the_truncated_importance(
+    shift: float, weight: float, cut: float, tmp_path: Path, micro_model: Path
+) -> None:
+    gradients: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    for corrected, seen in gradients.items():
+        settings = {"optimizer": partial(Recording, seen=seen), "gradient_clip_norm": 1e6, "value_coef": 0.0}
+        settings |= {"sampler": Misreporting(shift), "importance_clip": 2.0 if corrected else None}
+        _, recorder = iterate(tmp_path / str(corrected), micro_model, **settings)
+        if corrected:
+            assert recorder.statistics[0]["rollout/importance"] == pytest.approx(weight, rel=1e-3)
+            assert recorder.statistics[0]["rollout/importance_cut"] == cut
+    (with_weight,), (without,) = gradients[True], gradients[False]
+    assert without.norm() > 1e-3, "there is something to compare"
+    assert (with_weight - weight * without).norm() < 1e-3 * without.norm()
+
+
+def test_a_sampler_with_other_weights_than_the_policy_stops_the_run(tmp_path: Path, micro_model: Path) -> None:
+    iterate(tmp_path / "near", micro_model, sampler=Misreporting(0.1, max_mismatch=0.2))
+    with pytest.raises(UserError, match=r"Misreporting and the policy differ by 0\.300 nats a token .* nothing was learned"):
+        iterate(tmp_path / "far", micro_model, sampler=Misreporting(0.3, max_mismatch=0.2))
+    with pytest.raises(UserError, match="differ by nan nats a token"):
+        iterate(tmp_path / "nan", micro_model, sampler=Misreporting(float("nan"), max_mismatch=0.2))
 
 
 class Poison(RolloutCallback):

@@ -1,0 +1,119 @@
+"""What both vLLM samplers share: weights are handed over when they have changed, and proven to have arrived."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from reft_pl.errors import UserError
+from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.vllm.digest import policy_digest
+from reft_pl.types import Completion, SampleRequest, SamplingParams
+
+if TYPE_CHECKING:
+    from reft_pl.models.policy import Policy
+
+
+class EngineSampler(Sampler):
+    """Base of samplers whose engine has a copy of the policy's weights.
+
+    Three things keep stale weights out. ``sync`` compares the digest of the weights that the engine computes with to that of
+    the policy; a stream is refused unless the two agreed; and a rollout is refused whose log-probabilities differ from the
+    scorer's by more than ``max_mismatch`` nats a token.
+
+    A seed belongs to one completion, so a run is repeated exactly by the same engine on the same machine; but vLLM draws with
+    generators of its own: the samples are others than the in-process sampler's, and in bfloat16 what runs side by side shows in
+    the rounding.
+    """
+
+    def __init__(self, max_mismatch: float) -> None:
+        if max_mismatch <= 0:
+            raise UserError(f"max_mismatch must be positive, got {max_mismatch}: check model.sampler")
+        self.max_mismatch = max_mismatch
+        self._digest: str | None = None  # of the weights in the engine, as far as they are known to be whole
+
+    @abstractmethod
+    def _start(self, config: dict[str, Any], dtype: str) -> int:
+        """Have an engine for the model; returns how many tokens prompt and completion may have together."""
+
+    @abstractmethod
+    def _load(self, weights: Sequence[tuple[str, Tensor]]) -> str:
+        """Hand the weights over; returns the digest of what the engine has then."""
+
+    @abstractmethod
+    def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
+        """Completions of the engine, which must have the weights of ``digest``."""
+
+    def check(self, policy: Policy) -> None:
+        """Start the engine, hand it the weights, and write one token with them.
+
+        Raises:
+            UserError: there is no engine, or it does not run this model.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            raise UserError(f"{type(self).__name__} works for one training process: leave trainer.devices at 1")
+        self.sync(policy)
+        list(self.stream([SampleRequest("check", (0, 0), SamplingParams(1, temperature=0.0), eos_ids=())]))
+
+    def sync(self, policy: Policy) -> None:
+        """Hand the weights over if they have changed.
+
+        Raises:
+            UserError: the engine is gone, or has other weights than the policy afterwards.
+        """
+        if not hasattr(self, "_max_model_len"):
+            self._max_model_len = self._start(model_config(policy), str(policy.lm.dtype).removeprefix("torch."))
+        wanted = policy_digest(policy.lm)
+        if self._digest == wanted:
+            return
+        self._digest = None
+        arrived = self._load([(name, parameter.detach()) for name, parameter in policy.lm.named_parameters()])
+        if arrived != wanted:
+            raise UserError(
+                f"the rollout engine has other weights than the policy after they were handed over (digest {arrived}, policy "
+                f"{wanted}): nothing was sampled with them; vLLM may load this kind of model ({policy.lm.config.model_type}) "
+                f"otherwise than it is trained: sample with InProcessSampler"
+            )
+        self._digest = wanted
+
+    def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
+        """Yield every completion as soon as it has ended.
+
+        Raises:
+            RuntimeError: ``sync`` has not succeeded.
+            ValueError: a request has an empty prompt or no room for a token.
+            UserError: a completion may become longer than the engine takes, or the engine is gone.
+        """
+        if self._digest is None:
+            raise RuntimeError("call sync(policy) before stream(requests)")
+        for request in requests:
+            if not request.prompt_ids or request.params.max_new_tokens < 1:
+                raise ValueError(f"request {request.id!r} has an empty prompt or no room for a new token")
+            tokens = len(request.prompt_ids) + request.params.max_new_tokens
+            if tokens > self._max_model_len:
+                raise UserError(
+                    f"request {request.id!r} may take {tokens} tokens of prompt and completion, and the rollout engine "
+                    f"{self._max_model_len}: lower data.max_tokens, or raise the engine's max_model_len where the model goes "
+                    f"that far"
+                )
+        yield from self._stream(requests, self._digest)
+
+
+def model_config(policy: Policy) -> dict[str, Any]:
+    """The config of the policy's language model as its exported folder would have it."""
+    config: dict[str, Any] = policy.lm.config.to_dict()
+    return config | {"architectures": [type(policy.lm).__name__], "dtype": str(policy.lm.dtype).removeprefix("torch.")}
+
+
+def engine_gone(what: str, error: BaseException) -> UserError:
+    """The sentence that ends a run whose engine has died."""
+    lines = str(error).strip().splitlines()
+    told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return UserError(
+        f"{what} ({told}): the run stops here, and nothing was learned from the unfinished rollout; give the same command "
+        f"again to go on from the run's last checkpoint"
+    )

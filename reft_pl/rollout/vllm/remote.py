@@ -1,0 +1,91 @@
+"""Rollouts by a vLLM engine behind HTTP (``reft-pl rollout-server``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
+from urllib.parse import urlsplit
+
+from torch import Tensor
+
+from reft_pl.errors import UserError
+from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone
+from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_size, write_weights
+from reft_pl.types import Completion, SampleRequest
+
+
+class VLLMServerSampler(EngineSampler):
+    """Samples with the engine of a ``reft-pl rollout-server``, on other devices or another machine.
+
+    The weights go there after every update, in one piece over HTTP, without encryption. Samples are drawn by vLLM's generators:
+    they are others than ``InProcessSampler``'s, and repeat with the same engine on the same machine.
+
+    Args:
+        url: Where the server listens.
+        timeout: Seconds without a word from the server after which it is given up. Its first samples may take a minute or more.
+        max_mismatch: Mean difference between the engine's log-probabilities and the policy's (nats a token) above which a
+            rollout is refused. In bfloat16 some 0.05 is rounding.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8642", timeout: float = 600.0, max_mismatch: float = 0.2) -> None:
+        super().__init__(max_mismatch)
+        place = urlsplit(url)
+        if place.scheme != "http" or not place.hostname or timeout <= 0:
+            raise UserError(f"model.sampler needs an http:// url and a positive timeout, got {url!r} and {timeout}")
+        self.url = url
+        self.timeout = timeout
+
+    def _start(self, config: dict[str, Any], dtype: str) -> int:
+        return int(self._ask("PUT", "/model", {"config": config, "dtype": dtype})["max_model_len"])
+
+    def _load(self, weights: Sequence[tuple[str, Tensor]]) -> str:
+        with self._answer("PUT", "/weights", write_weights(weights), weights_size(weights)) as answer:
+            return str(_line(answer)["digest"])
+
+    def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
+        body = json.dumps({"digest": digest, "requests": [request_to_json(request) for request in requests]}).encode()
+        with self._answer("POST", "/completions", [body], len(body)) as answer:
+            while not (line := _line(answer)).get("done"):
+                yield completion_from_json(line)
+
+    def _ask(self, method: str, path: str, question: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps(question).encode()
+        with self._answer(method, path, [body], len(body)) as answer:
+            return _line(answer)
+
+    @contextmanager
+    def _answer(self, method: str, path: str, body: Iterable[bytes], size: int) -> Iterator[HTTPResponse]:
+        """The server's answer, to be read line by line.
+
+        Raises:
+            UserError: the server is not there, goes away, or refuses.
+        """
+        place = urlsplit(self.url)
+        connection = HTTPConnection(str(place.hostname), place.port or 80, timeout=self.timeout)
+        try:
+            connection.request(method, path, body, {"Content-Length": str(size)})
+            yield connection.getresponse()
+        except (OSError, HTTPException, EOFError) as error:
+            self._digest = None
+            raise engine_gone(f"the rollout server at {self.url} is not there or went away", error) from error
+        finally:
+            connection.close()
+
+
+def _line(answer: HTTPResponse) -> dict[str, Any]:
+    """The next line of an answer.
+
+    Raises:
+        UserError: the server says why it cannot.
+        EOFError: there is none, or half of one.
+    """
+    text = answer.readline()
+    if not text.endswith(b"\n"):
+        raise EOFError("the answer ends before its end")
+    line: dict[str, Any] = json.loads(text)
+    if "error" in line:
+        raise UserError(f"the rollout server stopped: {line['error']}; start it anew and give the same command again")
+    return line

@@ -1,0 +1,90 @@
+"""What is added to vLLM's worker (`worker_extension_cls`): it runs where the weights are, and is called by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reft_pl.rollout.vllm.digest import weights_digest
+
+ROWS = 256
+"""Rows of the identity that a packed layer is read with at once."""
+
+
+class WorkerExtension:
+    """Methods of vLLM's worker class that ``collective_rpc`` finds by their names."""
+
+    model_runner: Any
+    reload_weights: Any
+
+    def reft_load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights, those of kernels included that vLLM's own reload passes over.
+
+        On the CPU an LM head that shares the embeddings' weights keeps a packed copy of its own, which a reload (vLLM 0.32)
+        leaves as it was, since no weights come by its name.
+        """
+        self.reload_weights(weights_iterator=weights)
+        for module in self.model_runner.get_model().modules():
+            if hasattr(module, "cpu_linear") and module.weight.numel():
+                module.quant_method.process_weights_after_loading(module)
+
+    @torch.no_grad()
+    def reft_weights_digest(self) -> str:
+        """The digest of the weights that this engine computes with, as they are now.
+
+        Raises:
+            ValueError: a layer computes with other weights than it holds.
+        """
+        return weights_digest(_weights(self.model_runner.get_model()))
+
+    def reft_set_temperature(self, temperature: float) -> None:
+        """Let log-probabilities be those at the sampling temperature; vLLM's own are at 1, or come after top-k and top-p."""
+        sampler = self.model_runner.sampler
+
+        def logprobs_at_temperature(logits: Tensor) -> Tensor:
+            return (logits.float() / temperature).log_softmax(dim=-1)
+
+        if not callable(getattr(type(sampler), "compute_logprobs", None)):
+            raise NotImplementedError(f"{type(sampler)} has no compute_logprobs")
+        sampler.compute_logprobs = logprobs_at_temperature
+
+
+def _weights(model: nn.Module) -> Iterator[Tensor]:
+    """Every weight once, as the kernels have it."""
+    seen = set()
+    for name, module in model.named_modules():
+        packed = _packed(module)
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            if parameter_name == "weight" and packed is not None:
+                continue
+            if parameter.numel() and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
+        if packed is None:
+            continue
+        weight = module.get_parameter("weight")
+        if not weight.numel():  # given up for the packed copy
+            yield packed
+        elif not torch.equal(packed, weight):
+            raise ValueError(f"{name} computes with other weights than it holds")
+        elif id(weight) not in seen:
+            seen.add(id(weight))
+            yield weight
+
+
+def _packed(module: nn.Module) -> Tensor | None:
+    """The weight [out, in] of a layer whose kernel keeps a copy in a layout of its own, as on the CPU; None where it has none.
+
+    It is read through the kernel: the product with the identity is the weight, bit for bit, since x + 0 = x.
+    """
+    linear = getattr(module, "cpu_linear", None)
+    if linear is None or linear is nn.functional.linear:
+        return None
+    weight = module.get_parameter("weight")
+    width: Any = getattr(module, "input_size_per_partition", weight.shape[-1])
+    identity = torch.eye(width, dtype=weight.dtype, device=weight.device)
+    columns = [linear(rows, weight, None) for rows in torch.split(identity, ROWS)]
+    return torch.cat(columns).t()

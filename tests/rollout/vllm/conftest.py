@@ -1,0 +1,98 @@
+"""One vLLM engine for all tests of this folder: starting one takes far longer than what is asked of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from threading import Thread
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from reft_pl.models.policy import Policy
+from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.seeds import counter_seed
+from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler
+from reft_pl.rollout.vllm.engine import EngineSettings
+from reft_pl.rollout.vllm.engine_sampler import model_config
+from reft_pl.rollout.vllm.server import RolloutServer
+from reft_pl.types import Completion, SampleRequest, SamplingParams
+
+VOCAB = 96  # vLLM pads it to 128
+EOS = 2
+
+
+def build(seed: int = 0) -> PreTrainedModel:
+    """A random model with fused and tied weights in the engine, whose distributions are neither flat nor one-hot."""
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 2:
+                    parameter.normal_(0, 0.2)
+    return model
+
+
+def requests(n: int, params: SamplingParams, samples: int = 1, eos_ids: tuple[int, ...] = (EOS,)) -> list[SampleRequest]:
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 40, (n,), generator=generator).tolist()
+    prompts = [tuple(torch.randint(3, VOCAB, (length,), generator=generator).tolist()) for length in lengths]
+    return [
+        SampleRequest(str(i), ids, params, tuple(counter_seed(0, "t", 0, str(i), s) for s in range(samples)), eos_ids=eos_ids)
+        for i, ids in enumerate(prompts)
+    ]
+
+
+def sample(sampler: Sampler, asked: Sequence[SampleRequest]) -> dict[tuple[str, int], Completion]:
+    found = {(c.request_id, c.index): c for c in sampler.stream(asked)}
+    assert set(found) == {(r.id, i) for r in asked for i in range(len(r.seeds))}
+    return found
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return Policy(build())
+
+
+@pytest.fixture(scope="session")
+def engine() -> VLLMSampler:
+    """A sampler whose engine runs; it has the weights of whoever synced last."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed: make vllm")
+    sampler = VLLMSampler(max_rows=64, max_model_len=256, cache_gib=0.125, enforce_eager=True)
+    sampler.sync(Policy(build()))
+    return sampler
+
+
+@pytest.fixture
+def vllm_sampler(engine: VLLMSampler, policy: Policy) -> VLLMSampler:
+    """It has the weights of ``policy``, whatever the test before this one did."""
+    engine._digest = None
+    engine.sync(policy)
+    return engine
+
+
+@pytest.fixture
+def server(vllm_sampler: VLLMSampler, policy: Policy) -> Iterator[RolloutServer]:
+    """A server with the same engine, as if a trainer had asked for this model."""
+    server = RolloutServer(("127.0.0.1", 0), EngineSettings())
+    server.engine = vllm_sampler._engine
+    server.model = json.loads(json.dumps({"config": model_config(policy), "dtype": "float32"}))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def client(server: RolloutServer) -> VLLMServerSampler:
+    return VLLMServerSampler(f"http://127.0.0.1:{server.server_address[1]}", timeout=120)

@@ -1,0 +1,54 @@
+"""The digest tells weights apart, and does not see how an engine lays them out."""
+
+import pytest
+import torch
+
+from reft_pl.rollout.vllm.digest import CHUNK, policy_digest, weights_digest
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_fused_transposed_padded_and_sharded_weights_have_one_digest(dtype: torch.dtype) -> None:
+    a, b = drawn(6, 8, dtype=dtype), drawn(4, 8, dtype=dtype).roll(1, 1)
+    expected = weights_digest([a, b])
+    padded = torch.cat([a, torch.zeros(2, 8, dtype=dtype), b])
+    assert weights_digest([padded.t()]) == expected
+    assert weights_digest([b[:, :3], a, b[:, 3:]]) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_one_bit_changes_it(dtype: torch.dtype) -> None:
+    weight = drawn(5, 7, dtype=dtype)
+    other = weight.clone()
+    bits = other.view(torch.int16 if dtype == torch.bfloat16 else torch.int32)
+    bits[3, 2] ^= 1
+    assert weights_digest([weight]) != weights_digest([other])
+    bits[3, 2] ^= 1
+    assert weights_digest([weight]) == weights_digest([other])
+
+
+def test_changes_that_cancel_in_the_sum_do_not_in_the_squares() -> None:
+    weight = torch.tensor([1.0, 2.0])
+    other = weight.clone()
+    other.view(torch.int32).add_(torch.tensor([1, -1], dtype=torch.int32))
+    assert weights_digest([weight]) != weights_digest([other])
+
+
+def test_both_zeros_are_one() -> None:
+    assert weights_digest([torch.tensor([0.0, 3.0])]) == weights_digest([torch.tensor([-0.0, 3.0])])
+
+
+def test_more_than_a_chunk_is_all_counted() -> None:
+    weight = torch.ones(CHUNK + 3)
+    assert weights_digest([weight]) == weights_digest([weight[:5], weight[5:]])
+    weight[-1] = 2
+    assert weights_digest([weight]) != weights_digest([torch.ones(CHUNK + 3)])
+
+
+def test_shared_weights_count_once() -> None:
+    embeddings, head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)
+    head.weight = embeddings.weight
+    assert policy_digest(torch.nn.ModuleList([embeddings, head])) == weights_digest([embeddings.weight])

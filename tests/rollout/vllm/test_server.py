@@ -1,0 +1,116 @@
+"""The server and its client: with a real engine behind real HTTP, and without either."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+from http.client import HTTPConnection
+from threading import Thread
+
+import pytest
+import torch
+
+from reft_pl.errors import UserError
+from reft_pl.models.policy import Policy
+from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler
+from reft_pl.rollout.vllm.engine import EngineSettings
+from reft_pl.rollout.vllm.server import RolloutServer
+from reft_pl.types import SamplingParams
+
+from .conftest import build, requests, sample
+
+
+def test_no_server_is_one_sentence(policy: Policy) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match=rf"the rollout server at {url} is not there or went away .* go on from"):
+        VLLMServerSampler(url).check(policy)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8642", "https://host", "http://"])
+def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
+    with pytest.raises(UserError, match="needs an http:// url"):
+        VLLMServerSampler(url)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_samplers_and_servers_say_what_to_install(policy: Policy) -> None:
+    with pytest.raises(UserError, match=r"vLLM is not installed: pip install 'reft-pl\[vllm\]'"):
+        VLLMSampler().check(policy)
+    server = RolloutServer(("127.0.0.1", 0), EngineSettings())
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="the rollout server stopped: vLLM is not installed"):
+            VLLMServerSampler(f"http://127.0.0.1:{server.server_address[1]}").check(policy)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.vllm
+def test_what_comes_over_http_is_what_the_engine_writes(
+    client: VLLMServerSampler, vllm_sampler: VLLMSampler, policy: Policy
+) -> None:
+    asked = requests(6, SamplingParams(max_new_tokens=12, temperature=0.8), samples=2)
+    expected = sample(vllm_sampler, asked)
+    client.check(policy)
+    for key, completion in sample(client, asked).items():
+        assert completion.token_ids == expected[key].token_ids
+        torch.testing.assert_close(completion.logprobs, expected[key].logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.vllm
+def test_new_weights_arrive(client: VLLMServerSampler, server: RolloutServer) -> None:
+    asked = requests(4, SamplingParams(max_new_tokens=12, temperature=0.0))
+    written = []
+    for seed in (3, 4, 3):
+        client.sync(Policy(build(seed)))
+        written.append(sample(client, asked))
+    assert written[0] == written[2] != written[1]
+
+
+@pytest.mark.vllm
+def test_weights_that_another_trainer_brought_are_not_sampled_with(
+    client: VLLMServerSampler, server: RolloutServer, policy: Policy
+) -> None:
+    client.sync(policy)
+    VLLMServerSampler(client.url).sync(Policy(build(seed=5)))
+    with pytest.raises(UserError, match=r"the engine has the weights [0-9a-f]{32}, and [0-9a-f]{32} are asked for"):
+        list(client.stream(requests(1, SamplingParams(2))))
+
+
+@pytest.mark.vllm
+def test_weights_that_end_early_are_none(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
+    client.sync(policy)
+    with socket.create_connection(server.server_address[:2]) as half:  # type: ignore[arg-type]
+        half.sendall(b"PUT /weights HTTP/1.0\r\nContent-Length: 1000\r\n\r\n" + (40).to_bytes(8, "little") + b"{")
+        half.shutdown(socket.SHUT_WR)
+        half.recv(65536)
+    with pytest.raises(UserError, match="rollout server stopped"):
+        list(client.stream(requests(1, SamplingParams(2))))
+    assert server.digest is None
+
+
+@pytest.mark.vllm
+def test_a_caller_that_goes_away_leaves_the_engine_free(
+    client: VLLMServerSampler, server: RolloutServer, policy: Policy
+) -> None:
+    client.sync(policy)
+    stream = client.stream(requests(8, SamplingParams(max_new_tokens=60), samples=4, eos_ids=()))
+    next(stream)
+    stream.close()
+    asked = requests(3, SamplingParams(max_new_tokens=5))
+    assert len(sample(client, asked)) == 3
+
+
+@pytest.mark.vllm
+def test_other_places_are_not_there(server: RolloutServer) -> None:
+    connection = HTTPConnection(*server.server_address[:2])  # type: ignore[arg-type]
+    connection.request("POST", "/v1/completions", b"{}")
+    answer = connection.getresponse()
+    assert answer.status == 404
+    assert json.loads(answer.read()) == {"error": "there is no /v1/completions"}

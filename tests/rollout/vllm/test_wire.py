@@ -1,0 +1,55 @@
+"""What goes over the wire comes back as it was, in a form that others read too."""
+
+import io
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from reft_pl.rollout.vllm.wire import (
+    completion_from_json,
+    completion_to_json,
+    read_weights,
+    request_from_json,
+    request_to_json,
+    weights_size,
+    write_weights,
+)
+from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
+
+WEIGHTS = [("z.weight", torch.randn(3, 4).bfloat16()), ("a", torch.randn(5)), ("view", torch.randn(4, 2).t())]
+
+
+def test_weights_come_back_bit_for_bit_and_in_order() -> None:
+    data = b"".join(write_weights(WEIGHTS))
+    assert len(data) == weights_size(WEIGHTS)
+    back = list(read_weights(io.BytesIO(data)))
+    assert [name for name, _ in back] == [name for name, _ in WEIGHTS]
+    for (_, sent), (_, came) in zip(WEIGHTS, back, strict=True):
+        assert came.dtype == sent.dtype
+        assert torch.equal(came, sent)
+
+
+def test_they_are_a_safetensors_file() -> None:
+    theirs = safetensors.torch.load(b"".join(write_weights(WEIGHTS)))
+    assert {name: tensor.tolist() for name, tensor in theirs.items()} == {name: t.tolist() for name, t in WEIGHTS}
+
+
+@pytest.mark.parametrize("kept", [4, 40, -3])
+def test_weights_that_end_early_are_an_error(kept: int) -> None:
+    data = b"".join(write_weights(WEIGHTS))
+    with pytest.raises(EOFError, match="in the middle of the weights"):
+        list(read_weights(io.BytesIO(data[:kept])))
+
+
+def test_what_is_no_such_file_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        list(read_weights(io.BytesIO(b"\xff" * 64)))
+
+
+def test_requests_and_completions_come_back_as_they_were() -> None:
+    request = SampleRequest("0:x", (1, 2), SamplingParams(5, 0.7, 3, 0.9), (2**64 - 1, 0), eos_ids=(2,))
+    completion = Completion("0:x", 1, (7, 2), (-0.1, -1e-7), StopReason.EOS)
+    assert request_from_json(json.loads(json.dumps(request_to_json(request)))) == request
+    assert completion_from_json(json.loads(json.dumps(completion_to_json(completion)))) == completion
