@@ -14,7 +14,7 @@ from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.loading import load_policy
 from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.policy import Policy
+from reft_pl.models.policy import BasePolicy, Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
@@ -213,7 +213,13 @@ class PPOModule(PolicyModule):
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
             # In a tuple, so that the module neither trains nor saves it: a checkpoint need not hold what init_from holds.
-            self._reference = (load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False),)
+            self._reference = (self._load_reference(),)
+
+    def _load_reference(self) -> Policy:
+        """A second copy of the warm-up; beside adapters, which leave it as it is, the policy's own base."""
+        if self.policy_settings.lora is not None:
+            return BasePolicy(self.policy)
+        return load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False)
 
     @property
     def reference(self) -> Policy:

@@ -1,0 +1,127 @@
+"""How much a model keeps for its backward pass, found by running it without numbers.
+
+On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps exactly as it does elsewhere, and
+whatever the architecture, adapters and frozen weights included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from reft_pl.models.adapters import add_adapters
+from reft_pl.models.settings import LoRASettings
+
+ATTENTION_NAME = "reft_pl_meta"
+_AutoModel: Any = AutoModelForCausalLM
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that are kept from the forward to the backward pass of one micro-batch.
+
+    Args:
+        layers: Of each transformer layer.
+        inputs: Of each layer's input, which is all that is kept of it where it is recomputed.
+        rest: Of embeddings and last norm.
+    """
+
+    layers: tuple[int, ...]
+    inputs: tuple[int, ...]
+    rest: int
+
+    def kept(self, recompute: bool) -> int:
+        """What stands when the backward pass begins."""
+        return self.rest + sum(self.inputs if recompute else self.layers)
+
+    @property
+    def largest_layer(self) -> int:
+        """What a layer takes while it is gone through backwards, or made again."""
+        return max(self.layers, default=0)
+
+
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None) -> PreTrainedModel:
+    """The model of a configuration without its weights, with adapters if it shall have some."""
+    with torch.device("meta"):
+        lm: PreTrainedModel = _AutoModel.from_config(config, dtype=dtype)
+    if lora is not None:
+        add_adapters(lm, lora, seed=0)
+        lm.to("meta")
+    return lm
+
+
+def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
+    """Run a micro-batch through an empty model and add up what autograd keeps, each piece of memory once.
+
+    The attention is the fused one of sdpa and flash_attention_2, which keeps queries, keys, values and result, but no scores;
+    with ``eager`` in the model's config it is the library's own.
+
+    Args:
+        lm: As ``empty_model`` gave it.
+        rows: Sequences of the micro-batch.
+        length: Tokens of each.
+    """
+    own = {_place(tensor) for tensor in (*lm.parameters(), *lm.buffers())}
+    kept: dict[int, Tensor] = {}  # the tensors too, so that no place is given away again
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _place(tensor) not in own:
+            kept.setdefault(_place(tensor), tensor)
+        return tensor
+
+    layers: list[int] = []
+    inputs: list[int] = []
+
+    def total() -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs.append(args[0].numel() * args[0].element_size())
+        layers.append(total())
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        layers[-1] = total() - layers[-1]
+
+    for module in lm.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave)
+    if lm.config._attn_implementation != "eager":
+        lm.set_attn_implementation(ATTENTION_NAME)
+    ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    del result
+    return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
+
+
+class FusedAttention(torch.autograd.Function):
+    """What a fused kernel keeps for its backward pass; on tensors without numbers it has none to compute."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, H, T, D] queries to [B, T, H, D] results, and a float32 number a query beside."""
+        output = query.transpose(1, 2).contiguous()
+        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:3], dtype=torch.float32))
+        return output
+
+
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    return FusedAttention.apply(query, key, value), None  # type: ignore[no-untyped-call]
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+AttentionInterface.register(ATTENTION_NAME, _attention)
+AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
