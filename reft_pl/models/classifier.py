@@ -31,8 +31,8 @@ _LM_HEADS = ("lm_head.", "embed_out.")
 def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
     """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
 
-    A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is, adapters merged; its LM head and value head stay behind,
-    and a classification head is drawn.
+    A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is, adapters merged; its LM head and
+    value head stay behind, and a classification head is drawn.
 
     The model classifies a row by its last token that is not ``config.pad_token_id``: pad batches with that token, on the
     right. It is the tokenizer's padding token, or EOS where there is none (then rows must not end in EOS).

@@ -58,7 +58,7 @@ def _check_lora(settings: PolicySettings, value: ValueKind, adapter: AdapterFold
         raise UserError("policy.lora adapts trained weights and policy.from_scratch draws them: choose one of the two")
     if value == "separate":
         raise UserError(
-            "model.separate_value_model trains a second model in full, which policy.lora is there to avoid: choose one of the two"
+            "model.separate_value_model trains a second model in full, which policy.lora is there to avoid: choose one of them"
         )
     if settings.lora.export == "adapter" and adapter is not None:
         raise UserError(

@@ -143,7 +143,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         if run.reference_offloaded:
             made.host["reference"] = parts["reference"]
     parts["activations"] = trunks * acts.kept(policy.gradient_checkpointing) + head
-    # Logits and their gradient, and on a GPU four float32 tensors of that size beside; or a layer that is gone through backwards.
+    # Logits and their gradient, and on a GPU four float32 tensors of that size beside; or a layer on its way back.
     logits = chunk * (2 * size + (16 if run.gpu else 0))
     parts["backward work space"] = max(logits, acts.largest_layer) + largest * size
     parts["scoring work space"] = chunk * (size + (8 if run.gpu else 0)) + acts.largest_layer

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from reft_pl.data.batching import collate
@@ -132,8 +133,8 @@ class PolicyModule(SolverModule, StageModule):
         super().on_load_checkpoint(checkpoint)
         if self.policy_settings.lora is not None and checkpoint["reft_base"] != self._base_id:
             raise UserError(
-                f"{self.policy_settings.init_from} is not the model any more that the adapters in {self.trainer.ckpt_path} were "
-                f"trained on: bring that one back, or test the run's hf/ folder with --ckpt_path"
+                f"{self.policy_settings.init_from} is not the model any more that the adapters in {self.trainer.ckpt_path} "
+                f"were trained on: bring that one back, or test the run's hf/ folder with --ckpt_path"
             )
 
     def on_test_start(self) -> None:
@@ -142,5 +143,5 @@ class PolicyModule(SolverModule, StageModule):
 
     def on_validation_start(self) -> None:
         """As ``on_test_start``, where it is not a pause of training."""
-        if not self.trainer.training:
+        if self.trainer.state.fn != TrainerFn.FITTING:
             merge(self.policy.lm)

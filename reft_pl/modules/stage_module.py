@@ -140,7 +140,9 @@ class StageModule(LightningModule):
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
-        here, there = ({name: tuple(t.shape) for name, t in s.items()} for s in (self.kept(self.state_dict()), checkpoint["state_dict"]))
+        here, there = (
+            {name: tuple(t.shape) for name, t in s.items()} for s in (self.kept(self.state_dict()), checkpoint["state_dict"])
+        )
         for name in here | there:
             if here.get(name) != there.get(name):
                 raise UserError(

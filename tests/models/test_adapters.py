@@ -48,7 +48,7 @@ def test_fresh_adapters_change_nothing_and_train_alone(lm: PreTrainedModel, batc
     trainable = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     assert {name for name in trainable if "lora_" not in name} == {"value_head.weight", "value_head.bias"}
     assert len(trainable) == 2 + 2 * len(adapted_layers(lm))
-    assert {name: tensor for name, tensor in plain_weights(lm, adapters=False)}.keys() == weights.keys()
+    assert dict(plain_weights(lm, adapters=False)).keys() == weights.keys()
     for name, tensor in plain_weights(lm):
         assert torch.equal(tensor, weights[name]), name
 
@@ -124,7 +124,7 @@ def test_adapters_on_adapters_start_from_the_merged_ones(llama: PreTrainedModel,
     save_adapter(llama, tmp_path / "adapter", str(tmp_path / "base"))
     policy = load_policy(PolicySettings(str(tmp_path / "adapter"), dtype="float32", lora=LoRASettings(r=2)))
     torch.testing.assert_close(logprobs(BasePolicy(policy), batches), logprobs(warm_up, batches), atol=1e-4, rtol=0)
-    with pytest.raises(UserError, match="set policy.lora.export to merged"):
+    with pytest.raises(UserError, match=r"set policy\.lora\.export to merged"):
         load_policy(PolicySettings(str(tmp_path / "adapter"), lora=LoRASettings(export="adapter")))
 
 
