@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.settings import LoRASettings
 
-ATTENTION_NAME = "reft_pl_meta"
+FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
+"""Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""
+
 _AutoModel: Any = AutoModelForCausalLM
 
 
@@ -59,7 +61,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     """Run a micro-batch through an empty model and add up what autograd keeps, each piece of memory once.
 
     The attention is the fused one of sdpa and flash_attention_2, which keeps queries, keys, values and result, but no scores;
-    with ``eager`` in the model's config it is the library's own.
+    with ``eager`` in the model's config these are kept.
 
     Args:
         lm: As ``empty_model`` gave it.
@@ -91,8 +93,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
         if isinstance(module, GradientCheckpointingLayer):
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(leave)
-    if lm.config._attn_implementation != "eager":
-        lm.set_attn_implementation(ATTENTION_NAME)
+    lm.set_attn_implementation(EAGER if lm.config._attn_implementation == "eager" else FUSED)
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -111,16 +112,19 @@ class FusedAttention(torch.autograd.Function):
         return output
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+def _fused(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
     return FusedAttention.apply(query, key, value), None  # type: ignore[no-untyped-call]
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
+def _eager(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    weights = (query @ key.transpose(2, 3)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(ATTENTION_NAME, _attention)
-AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)
+AttentionInterface.register(FUSED, _fused)
+AttentionInterface.register(EAGER, _eager)
 
 
 def _place(tensor: Tensor) -> int:

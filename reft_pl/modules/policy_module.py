@@ -119,7 +119,8 @@ class PolicyModule(SolverModule, StageModule):
 
     def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Without the frozen weights beside adapters: a checkpoint need not hold what ``init_from`` holds."""
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        parameters = self.named_parameters(remove_duplicate=False)  # a tied head has a name of its own
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
         return {name: tensor for name, tensor in state.items() if name not in frozen}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
