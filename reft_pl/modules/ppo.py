@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -233,16 +234,21 @@ class PPOModule(PolicyModule):
         """The warm-up policy, frozen, in evaluation mode."""
         return self._reference[0].to(self.device)
 
+    @cached_property
+    def reference_id(self) -> str:
+        """A digest of the reference, which never changes."""
+        return fingerprint(self._reference[0])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which reference the run has; its weights are those of ``init_from``."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reft_reference"] = fingerprint(self._reference[0])
+        checkpoint["reft_reference"] = self.reference_id
         checkpoint["reft_kl_coef"] = self.kl_coef
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on against another reference than the one that the run began with."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.training and checkpoint["reft_reference"] != fingerprint(self._reference[0]):
+        if self.trainer.training and checkpoint["reft_reference"] != self.reference_id:
             raise UserError(
                 f"{self.policy_settings.init_from} is not the model that this run started from any more: bring that one back, "
                 f"or start anew in another --run_dir"
