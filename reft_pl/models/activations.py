@@ -96,8 +96,9 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     lm.set_attn_implementation(EAGER if lm.config._attn_implementation == "eager" else FUSED)
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    del result
+        # With a mask, which none of these attentions takes: without one, models look for padding among the ids.
+        result = lm.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
+    del result  # the graph until here holds what was kept
     return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
 
 

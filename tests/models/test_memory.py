@@ -48,7 +48,7 @@ def test_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype) -> N
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
     real = kept_by_autograd(lm, 4, 40)
     config._attn_implementation = "sdpa"
-    assert activations(empty_model(config, dtype), 4, 40).kept(recompute=False) == pytest.approx(real, rel=0.1)
+    assert activations(empty_model(config, dtype), 4, 40).kept(recompute=False) == pytest.approx(real, rel=0.15)
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_by_recomputation() -> None:
