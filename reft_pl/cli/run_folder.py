@@ -17,6 +17,9 @@ BINDING = ("model", "data", "seed_everything")
 FREE = (
     "model.init_args.micro_batch_tokens",
     "model.init_args.policy.gradient_checkpointing",
+    "model.init_args.policy.lora.export",
+    "model.init_args.optimizer.init_args.offload",
+    "model.init_args.offload_reference",
     "model.init_args.sampler",
     "model.init_args.sandbox.init_args.workers",
     "model.init_args.sandbox.init_args.second_tier",

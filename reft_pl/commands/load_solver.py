@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
 from reft_pl.formats import CoTFormat, format_from_settings
 from reft_pl.hub import locate, stored_file
+from reft_pl.models.adapter_folder import CONFIG_FILE, locate_weights
 from reft_pl.models.export import DESCRIPTION_FILE, read_description
 from reft_pl.models.loading import load_policy
 from reft_pl.models.pretrained import load_config
@@ -60,8 +62,11 @@ def _source(name: str) -> str:
     folder = model_folder(name)
     if folder is None:
         return name
-    is_run = not (folder / "config.json").is_file() and (folder / "hf" / "config.json").is_file()
-    return str(folder / "hf" if is_run else folder)
+    return str(folder / "hf" if not _is_model(folder) and _is_model(folder / "hf") else folder)
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", CONFIG_FILE))
 
 
 def _description(source: str) -> dict[str, Any]:
@@ -88,4 +93,5 @@ def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
 
 def _stored_dtype(source: str) -> Literal["float32", "bfloat16"]:
     """Number format to load weights in: theirs where that is float32, else bfloat16."""
-    return "float32" if str(load_config(*locate(source)).dtype).endswith("float32") else "bfloat16"
+    base, options, _ = locate_weights(source)
+    return "float32" if str(load_config(base, options).dtype).endswith("float32") else "bfloat16"

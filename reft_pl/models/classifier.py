@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from reft_pl.errors import UserError
-from reft_pl.hub import locate
+from reft_pl.models.adapter_folder import locate_weights
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.stored_weights import StoredWeights
 
@@ -31,8 +31,8 @@ _LM_HEADS = ("lm_head.", "embed_out.")
 def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
     """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
 
-    A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is; its LM head and value head stay behind,
-    and a classification head is drawn.
+    A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is, adapters merged; its LM head and
+    value head stay behind, and a classification head is drawn.
 
     The model classifies a row by its last token that is not ``config.pad_token_id``: pad batches with that token, on the
     right. It is the tokenizer's padding token, or EOS where there is none (then rows must not end in EOS).
@@ -46,7 +46,7 @@ def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, other than two classes, or an
             architecture that has no classifier.
     """
-    source, options = locate(name_or_path)
+    source, options, adapter = locate_weights(name_or_path)
     config = load_config(source, options)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(f"transformers has no sequence classifier of the kind of {name_or_path} ({config.model_type}).")
@@ -61,6 +61,8 @@ def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed
     with torch.random.fork_rng(devices=[]):  # the library draws what is missing; ``_draw_head`` draws it again, by the seed
         loaded = load_pretrained(AutoModelForSequenceClassification, stored, config, dtype)
     model = loaded.model
+    if adapter is not None:
+        adapter.merge_into(model)
     head = {name for name in loaded.missing if not name.startswith(f"{model.base_model_prefix}.")}
     absent = loaded.missing if is_classifier else loaded.missing - head
     if absent:

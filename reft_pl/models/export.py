@@ -10,6 +10,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from reft_pl.errors import UserError
+from reft_pl.models.adapter_folder import save_adapter
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.lineage import CARD_FILE
 from reft_pl.models.policy import Policy
@@ -19,7 +20,12 @@ DESCRIPTION_FILE = "reft.json"
 
 
 def export_folder(
-    policy: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path, description: Mapping[str, Any], card: str | None = None
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    description: Mapping[str, Any],
+    card: str | None = None,
+    adapter_of: str | None = None,
 ) -> None:
     """Write weights, tokenizer, value function, description, card, generation settings; a former folder is replaced whole.
 
@@ -32,6 +38,8 @@ def export_folder(
         folder: Where to. It appears complete or not at all.
         description: Prompt form, limits, stage: JSON-serialisable, read back by ``read_description``.
         card: Text of the model card, if there shall be one.
+        adapter_of: Write the policy's adapters alone, and this as the model that they belong to; None writes whole weights,
+            adapters merged into them.
     """
     eos = tokenizer.eos_token_id
     generation = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -42,7 +50,10 @@ def export_folder(
         max_length=description.get("max_tokens"),
     )
     with replace_folder(folder) as fresh:
-        policy.lm.save_pretrained(fresh)
+        if adapter_of is None:
+            policy.lm.save_pretrained(fresh, state_dict=dict(policy.weights()))
+        else:  # no config.json beside: transformers would look for the base's weights in this folder
+            save_adapter(policy.lm, fresh, adapter_of)
         tokenizer.save_pretrained(fresh)
         generation.save_pretrained(fresh)
         save_value(policy, fresh)

@@ -8,7 +8,8 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError
-from reft_pl.hub import locate
+from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
+from reft_pl.models.adapters import add_adapters
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
@@ -21,7 +22,8 @@ _CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types
 def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int = 0) -> Policy:
     """Load (or draw) a policy, in eval mode and on the CPU.
 
-    A folder that holds the value function of a former run, or TRL's value head, gives it back, if one is wanted.
+    A folder that holds the value function of a former run, or TRL's value head, gives it back, if one is wanted. Stored
+    adapters are merged into their base; those of ``settings.lora`` come on top.
 
     Args:
         settings: Where from, and how it computes.
@@ -31,15 +33,38 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
     Raises:
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, not a decoder-only language model.
     """
-    source, options = locate(settings.init_from)
+    source, options, adapter = locate_weights(settings.init_from)
+    _check_lora(settings, value, adapter)
     config = _load_config(source, options)
     stored = None if settings.from_scratch else StoredWeights(source, options)
     lm = _draw(config, settings, seed) if stored is None else _load_weights(stored, config, settings)
+    if stored is not None and adapter is not None:
+        adapter.merge_into(lm)
+        stored = StoredWeights(adapter.source, adapter.options)  # the value function stands beside the adapters
     policy = Policy(lm, value, settings.gradient_checkpointing).eval()
     _check_decoder_only(policy, settings.init_from)
     if stored is not None:
         restore_value(policy, stored)
+    if settings.lora is not None:
+        add_adapters(policy.lm, settings.lora, seed)
     return policy
+
+
+def _check_lora(settings: PolicySettings, value: ValueKind, adapter: AdapterFolder | None) -> None:
+    """Refuse what adapters cannot be combined with, before anything is loaded."""
+    if settings.lora is None:
+        return
+    if settings.from_scratch:
+        raise UserError("policy.lora adapts trained weights and policy.from_scratch draws them: choose one of the two")
+    if value == "separate":
+        raise UserError(
+            "model.separate_value_model trains a second model in full, which policy.lora is there to avoid: choose one of them"
+        )
+    if settings.lora.export == "adapter" and adapter is not None:
+        raise UserError(
+            f"{settings.init_from} holds adapters itself, on which other programs cannot load further ones: set "
+            "policy.lora.export to merged, or start from a merged export"
+        )
 
 
 def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:

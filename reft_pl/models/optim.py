@@ -32,6 +32,8 @@ class MasterAdamW(Optimizer):
         betas: Decay rates of the running averages of the gradient and of its square.
         eps: Added to the denominator.
         weight_decay: Decoupled weight decay, times the learning rate.
+        offload: Keep masters and moments in the computer's memory and step there: slower, and a GPU need hold weights and
+            gradients alone. Float32 weights have masters then, too.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class MasterAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        offload: bool = False,
     ) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(
                 f"lr, eps and weight_decay must not be negative and betas lie in [0, 1), got {lr, eps, weight_decay, betas}"
             )
+        self.offload = offload
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -65,12 +69,12 @@ class MasterAdamW(Optimizer):
         masters = [state.get("master", p) for state, p in zip(states, params, strict=True)]
         adamw(
             masters,
-            [p.grad.to(master.dtype) for p, master in zip(params, masters, strict=True) if p.grad is not None],
+            [p.grad.to(master) for p, master in zip(params, masters, strict=True) if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=all(p.device.type in FUSED_DEVICES for p in params) or None,
+            fused=all(master.device.type in FUSED_DEVICES for master in masters) or None,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -86,13 +90,17 @@ class MasterAdamW(Optimizer):
     def _state_of(self, param: Tensor) -> dict[str, Any]:
         state: dict[str, Any] = self.state[param]
         if not state:
-            if param.dtype in (torch.bfloat16, torch.float16):
-                state["master"] = param.detach().to(torch.float32, copy=True)
+            device = self._state_device(param)
+            if param.dtype in (torch.bfloat16, torch.float16) or device != param.device:
+                state["master"] = param.detach().to(device, torch.float32, copy=True)
             shape = state.get("master", param)
-            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
             state["exp_avg"] = torch.zeros_like(shape)
             state["exp_avg_sq"] = torch.zeros_like(shape)
         return state
+
+    def _state_device(self, param: Tensor) -> torch.device:
+        return torch.device("cpu") if self.offload else param.device
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state bit for bit: ``Optimizer``'s own would round masters and moments to the weights' precision."""
@@ -101,7 +109,7 @@ class MasterAdamW(Optimizer):
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         for index, param in zip(indices, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
-                self.state[param][name] = value.to(param.device, copy=True)
+                self.state[param][name] = value.to(self._state_device(param), copy=True)
 
 
 def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 from transformers import PreTrainedModel
 
 from reft_pl.models.activation_checkpointing import checkpoint_layers
+from reft_pl.models.adapters import adapters_off, plain_weights
 
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
 """No value function; a head on the policy's own trunk; a head on a trunk of its own that starts as a copy."""
@@ -116,6 +118,33 @@ class Policy(nn.Module):
     def value_parameters(self) -> dict[str, Tensor]:
         """What belongs to the value function alone, by name: ``value_head.*`` and, with its own trunk, ``value_trunk.*``."""
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("value_head.", "value_trunk."))}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The language model's weights by their names, with its adapters, if any, merged into them."""
+        return plain_weights(self.lm)
+
+
+class BasePolicy(Policy):
+    """A policy as it was before its adapters were trained: a view of the same weights, without a value function.
+
+    Args:
+        policy: The policy with the adapters.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        nn.Module.__init__(self)
+        self.lm = policy.lm
+        self.value_kind = "none"
+        self.value_trunk = self.value_head = None
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states with the adapters off, [B, T, D]; see ``Policy.hidden_states``."""
+        with adapters_off(self.lm):
+            return super().hidden_states(input_ids, attention_mask)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The language model's weights by their names, without its adapters."""
+        return plain_weights(self.lm, adapters=False)
 
 
 def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

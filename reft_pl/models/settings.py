@@ -7,6 +7,37 @@ from typing import Literal
 
 import torch
 
+from reft_pl.errors import UserError
+
+
+@dataclass
+class LoRASettings:
+    """Train low-rank adapters beside frozen weights, in place of the weights (LoRA, arXiv 2106.09685).
+
+    Args:
+        r: Rank of each adapter: r * (inputs + outputs) numbers are trained for a layer, in place of inputs * outputs.
+        alpha: What an adapter adds counts alpha / r times.
+        dropout: Of the adapters' inputs, in SFT; PPO scores and updates without any dropout.
+        target_modules: Which linear layers get one, by the ends of their names ([q_proj, v_proj]); all-linear is every one of
+            the trunk.
+        export: merged writes an ordinary model, weights and adapters in one; adapter writes the adapters alone, which name
+            their base and load beside it.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    export: Literal["merged", "adapter"] = "merged"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if min(self.r, self.alpha) < 1 or not 0 <= self.dropout < 1 or not self.target_modules:
+            raise UserError(
+                "r and alpha must be at least 1, dropout at least 0 and less than 1, and target_modules name something: "
+                "check model.policy.lora"
+            )
+
 
 @dataclass
 class PolicySettings:
@@ -20,6 +51,7 @@ class PolicySettings:
             some 1e-5 are rounded away, is ``--model.optimizer torch.optim.AdamW``.
         gradient_checkpointing: Recompute each layer's activations in the backward pass: less memory, a third more time.
         attention: Attention implementation of ``transformers``: sdpa, eager, or flash_attention_2 where installed.
+        lora: Train low-rank adapters and leave the weights as they are; None trains the weights.
     """
 
     init_from: str
@@ -27,6 +59,7 @@ class PolicySettings:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
+    lora: LoRASettings | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -161,7 +161,7 @@ class RunCheckpoints(Checkpoint):
         if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
         best = torch.load(path, map_location="cpu", weights_only=True)
-        pl_module.load_state_dict(best["state_dict"])
+        pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
         root = Path(trainer.default_root_dir)
         pl_module.export(root / "hf")
         figures = {"batches": self._batch(trainer), "epochs": trainer.current_epoch, "optimizer_steps": trainer.global_step}

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from reft_pl.data.batching import collate
+from reft_pl.errors import UserError
 from reft_pl.evaluation.card import model_card
+from reft_pl.models.adapters import merge
 from reft_pl.models.export import export_folder
+from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.policy import BasePolicy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.schedule import Schedule
@@ -60,6 +67,13 @@ class PolicyModule(SolverModule, StageModule):
     ) -> None:
         super().__init__(policy, sampler, sandbox, seed)
         self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
+        self.strict_loading = policy.lora is None  # checkpoints of adapters are without their base
+
+    def configure_model(self) -> None:
+        """Load the policy; beside adapters, know the base that they are trained on."""
+        super().configure_model()
+        if self.policy_settings.lora is not None and not hasattr(self, "_base_id"):
+            self._base_id = fingerprint(BasePolicy(self.policy))
 
     @abstractmethod
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
@@ -93,8 +107,42 @@ class PolicyModule(SolverModule, StageModule):
             "from_scratch": settings.from_scratch,
             **codec.description(),
             "weights": self.weights,
+            **({"lora": asdict(settings.lora)} if settings.lora else {}),
             "inherited": {} if settings.from_scratch else inherited_metadata(settings.init_from),
             "example": {"question": EXAMPLE.question, "prompt": codec.prompt_text(EXAMPLE)},
         }
         card = model_card(Path(self.trainer.default_root_dir), description)
-        export_folder(self.policy, codec.tokenizer, folder, description, str(card))
+        adapter_of = settings.init_from if settings.lora and settings.lora.export == "adapter" else None
+        export_folder(self.policy, codec.tokenizer, folder, description, str(card), adapter_of)
+
+    # ---- adapters
+
+    def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Without the frozen weights beside adapters: a checkpoint need not hold what ``init_from`` holds."""
+        parameters = self.named_parameters(remove_duplicate=False)  # a tied head has a name of its own
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which base the adapters have; its weights are those of ``init_from``."""
+        super().on_save_checkpoint(checkpoint)
+        if self.policy_settings.lora is not None:
+            checkpoint["reft_base"] = self._base_id
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse adapters of another base than the one that they were trained on."""
+        super().on_load_checkpoint(checkpoint)
+        if self.policy_settings.lora is not None and checkpoint["reft_base"] != self._base_id:
+            raise UserError(
+                f"{self.policy_settings.init_from} is not the model any more that the adapters in {self.trainer.ckpt_path} "
+                f"were trained on: bring that one back, or test the run's hf/ folder with --ckpt_path"
+            )
+
+    def on_test_start(self) -> None:
+        """Test what is exported: the merged weights, which in bfloat16 are not quite base and adapters side by side."""
+        merge(self.policy.lm)
+
+    def on_validation_start(self) -> None:
+        """As ``on_test_start``, where it is not a pause of training."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            merge(self.policy.lm)

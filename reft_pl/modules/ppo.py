@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -14,7 +15,7 @@ from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.loading import load_policy
 from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.policy import Policy
+from reft_pl.models.policy import BasePolicy, Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
@@ -59,6 +60,7 @@ class PPOModule(PolicyModule):
         max_resamples: Times that such a question is sampled anew, before it is left out.
         mask_truncated: Leave completions out of the update that the length limit cut off (DAPO, section 3.4).
         temperature: At which rollouts are sampled and scored; no top-k and no top-p.
+        offload_reference: Keep the reference in the computer's memory but for scoring.
         separate_value_model: Give values a trunk of their own instead of a head on the policy's (twice the compute).
         gradient_clip_norm: Global norm to which gradients are clipped.
         micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
@@ -90,6 +92,7 @@ class PPOModule(PolicyModule):
         max_resamples: int = 0,
         mask_truncated: bool = False,
         temperature: float = 1.0,
+        offload_reference: bool = False,
         separate_value_model: bool = False,
         gradient_clip_norm: float = 1.0,
         micro_batch_tokens: int = 4096,
@@ -129,12 +132,17 @@ class PPOModule(PolicyModule):
         self.max_resamples = max_resamples
         self.mask_truncated = mask_truncated
         self.temperature = temperature
+        if offload_reference and policy.lora is not None:
+            raise UserError("beside adapters the reference is the policy's own base: leave model.offload_reference out")
+        self.offload_reference = offload_reference
         self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """One iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
         self.policy.eval()  # no dropout: the ratio at the first update must be 1
         rollout = self.collect(batch)
+        if self.offload_reference:
+            self._reference[0].to("cpu")
         self.phases.rollout_end(rollout)
         statistics = rollout_statistics(rollout, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
@@ -224,23 +232,34 @@ class PPOModule(PolicyModule):
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
             # In a tuple, so that the module neither trains nor saves it: a checkpoint need not hold what init_from holds.
-            self._reference = (load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False),)
+            self._reference = (self._load_reference(),)
+
+    def _load_reference(self) -> Policy:
+        """A second copy of the warm-up; beside adapters, which leave it as it is, the policy's own base."""
+        if self.policy_settings.lora is not None:
+            return BasePolicy(self.policy)
+        return load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False)
 
     @property
     def reference(self) -> Policy:
         """The warm-up policy, frozen, in evaluation mode."""
         return self._reference[0].to(self.device)
 
+    @cached_property
+    def reference_id(self) -> str:
+        """A digest of the reference, which never changes."""
+        return fingerprint(self._reference[0])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which reference the run has; its weights are those of ``init_from``."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reft_reference"] = fingerprint(self.reference)
+        checkpoint["reft_reference"] = self.reference_id
         checkpoint["reft_kl_coef"] = self.kl_coef
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on against another reference than the one that the run began with."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.training and checkpoint["reft_reference"] != fingerprint(self.reference):
+        if self.trainer.training and checkpoint["reft_reference"] != self.reference_id:
             raise UserError(
                 f"{self.policy_settings.init_from} is not the model that this run started from any more: bring that one back, "
                 f"or start anew in another --run_dir"

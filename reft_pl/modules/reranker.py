@@ -60,6 +60,8 @@ class RerankerModule(StageModule):
         seed: int = 1,
     ) -> None:
         super().__init__()
+        if policy.lora is not None:
+            raise UserError("the reranker is trained in full: leave model.policy.lora out")
         self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
         self.policy_settings = policy
         self.seed = seed

@@ -123,9 +123,14 @@ class StageModule(LightningModule):
         """Log the figures of one training batch under their TensorBoard names."""
         self.log_dict({**statistics, "lr": self._rate}, on_step=True, on_epoch=False, batch_size=1)
 
+    def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of the weights a checkpoint holds; ``strict_loading`` is false where it is not all."""
+        return dict(state)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint with the stage that wrote it."""
         checkpoint["reft_stage"] = self.stage
+        checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model."""
@@ -135,7 +140,9 @@ class StageModule(LightningModule):
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
-        here, there = ({name: tuple(t.shape) for name, t in s.items()} for s in (self.state_dict(), checkpoint["state_dict"]))
+        here, there = (
+            {name: tuple(t.shape) for name, t in s.items()} for s in (self.kept(self.state_dict()), checkpoint["state_dict"])
+        )
         for name in here | there:
             if here.get(name) != there.get(name):
                 raise UserError(

@@ -289,6 +289,38 @@ def test_all_ten_published_models_have_an_overlay() -> None:
     assert {*POLICIES, *RERANKERS, "gsm8k_sample"} == PAPER
 
 
+TRAINING = {
+    "sft_codellama_7b": (1e-5, 48, 40),
+    "sft_galactica_6_7b": (1e-5, 48, 40),
+    "reft_codellama_7b": (3e-7, 32, 300),
+    "reft_galactica_6_7b": (3e-7, 32, 300),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("card", ["lora_24gb", "full_80gb", "full_8x80gb"])
+def test_the_papers_trainings_and_the_cards_that_they_are_for(name: str, card: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Learning rate, global batch and epochs are the paper's; a card's overlay changes neither batch nor length."""
+    rate, batch, epochs = TRAINING[name]
+    under = "sft" if name.startswith("sft") else "ppo"
+    assert main(["fit", *configs(under, f"paper/training/{name}", f"gpu/{card}"), "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    settings = config["model"]["init_args"]
+    assert (config["data"]["batch_size"], config["trainer"]["max_epochs"]) == (batch, epochs)
+    assert settings["optimizer"]["init_args"]["lr"] == (1e-4 if card == "lora_24gb" else rate)
+    assert (settings["policy"]["lora"] is not None) == (card == "lora_24gb")
+    assert settings["policy"]["gradient_checkpointing"] is True
+
+
+@pytest.mark.parametrize("card", ["lora_24gb", "full_80gb"])
+def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Callable[..., list[str]]) -> None:
+    """All of it but the card: adapters or an offloaded optimizer, checkpointing, the reference elsewhere."""
+    on_cpu = ["--trainer.accelerator", "cpu"]
+    assert main(["fit", *configs("sft"), *small("sft"), *on_cpu]) == 0
+    extra = ["--model.offload_reference", "true"] if card == "full_80gb" else []
+    fit_and_test(*configs("ppo", f"gpu/{card}"), *small("ppo", few_rows / "sft" / "hf"), *on_cpu, *extra)
+
+
 def test_no_config_is_left_out() -> None:
     """A new overlay wants a test here; a new config of a stage wants one, here or wherever that stage is tested."""
     here = Path(__file__).read_text()

@@ -57,12 +57,17 @@ class RewardFor(RewardFunction):
 
 
 def iterate(
-    folder: Path, micro_model: Path, *callbacks: Callback, batches: int = 1, **settings: Any
+    folder: Path,
+    micro_model: Path,
+    *callbacks: Callback,
+    batches: int = 1,
+    policy: PolicySettings | None = None,
+    **settings: Any,
 ) -> tuple[PPOModule, Recorder]:
     """Train for some batches of eight problems with short completions."""
     recorder = Recorder()
     settings = {"reward": RewardFor(), "ppo_epochs": 1, "optimizer": lambda p: MasterAdamW(p, lr=1e-3)} | settings
-    module = PPOModule(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
+    module = PPOModule(policy or PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
     data = ReasoningDataModule(
         train=[StorySource("train", 8 * batches)],
         format=PythonProgram(),

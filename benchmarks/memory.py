@@ -1,0 +1,82 @@
+"""What `reft-pl memory` computes for an update, beside what the process really takes, on the CPU.
+
+Two optimizer steps, each of two micro-batches of full length, with float32 master weights where weights are bfloat16: the
+second step holds everything. Peak resident memory counts from after the imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from reft_pl.models.loading import load_policy
+from reft_pl.models.memory import Estimate, Run, estimate
+from reft_pl.models.micro_batches import split, take
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.pretrained import load_config
+from reft_pl.models.scoring import score
+from reft_pl.models.settings import LoRASettings, PolicySettings
+from reft_pl.types import TokenBatch
+
+
+def main(argv: list[str]) -> int:
+    """Measure once; prints both figures as JSON."""
+    parser = argparse.ArgumentParser("python -m benchmarks memory", description=__doc__)
+    parser.add_argument("--model", default="models/smollm2-135m")
+    parser.add_argument("--rows", type=int, default=4, help="sequences of a micro-batch")
+    parser.add_argument("--length", type=int, default=256, help="tokens of each")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--lora", type=int, metavar="R", help="rank of adapters (default: all weights)")
+    options = parser.parse_args(argv)
+    lora = LoRASettings(r=options.lora) if options.lora else None
+    policy = PolicySettings(options.model, dtype=options.dtype, gradient_checkpointing=options.checkpointing, lora=lora)
+    run = Run(policy, options.length, options.rows * options.length, 2 * options.rows, cache_rows=0, gpu=False)
+    computed = estimate(load_config(options.model, {"local_files_only": True}), run)
+    torch.nn.Linear(8, 8)(torch.zeros(1, 8)).sum().backward()  # what is loaded at the first use is not the model's
+    before = _resident("VmRSS")
+    train(run)
+    measured = _resident("VmHWM") - before
+    print(json.dumps(as_figures(computed, measured), indent=2))
+    return 0
+
+
+def as_figures(computed: Estimate, measured: int) -> dict[str, object]:
+    """Both in megabytes, the computed one by its parts."""
+    phase = max(("update", "optimizer step"), key=computed.total)
+    parts = {name: round(computed.parts.get(name, 0) / 1e6) for name in computed.phases[phase]}
+    total = computed.total(phase)
+    return {
+        "computed_mb": round(total / 1e6),
+        "measured_mb": round(measured / 1e6),
+        "computed_over_measured": round(total / measured, 3),
+        "peak": phase,
+        "parts_mb": {name: size for name, size in parts.items() if size},
+    }
+
+
+def train(run: Run) -> None:
+    """Two optimizer steps on random tokens, in micro-batches as the modules cut them."""
+    policy = load_policy(run.policy)
+    optimizer = MasterAdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-6)
+    ids = torch.randint(3, policy.vocab_size, (run.sequences, run.max_tokens))
+    real = torch.ones_like(ids, dtype=torch.bool)
+    action = real.clone()
+    action[:, -1] = False
+    batch = TokenBatch(ids, real, action)
+    for _ in range(2):
+        for rows in split(batch, run.micro_batch_tokens):
+            (-score(policy, take(batch, rows)).logprobs.sum() / ids.numel()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _resident(name: str) -> int:
+    """Resident memory of this process now (VmRSS) or at its highest (VmHWM), bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"the kernel does not say {name}")

@@ -1,0 +1,83 @@
+"""`reft-pl memory`: what a run would take on each GPU, before there is a GPU, and without its weights."""
+
+from __future__ import annotations
+
+import io
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+import yaml
+
+from reft_pl.errors import UserError
+
+GIB = 2**30
+DOES_NOT_FIT = 1
+
+
+def main(args: list[str]) -> int:
+    """Estimate one run; returns 0 where it fits, 1 where it does not."""
+    parser = ArgumentParser(
+        "reft-pl memory",
+        allow_abbrev=False,
+        description="Expected memory on each GPU of what `reft-pl fit` with the same --config and --key arguments would run. "
+        "Nothing is loaded. Ends with code 1 where it does not fit.",
+    )
+    parser.add_argument("--gpus", type=int, default=1, help="in all, over all nodes (default: %(default)s)")
+    parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of each (default: %(default)s)")
+    parser.add_argument(
+        "--model-config",
+        metavar="PATH",
+        help="config.json of the model (default: that of policy.init_from, where it is at hand)",
+    )
+    options, rest = parser.parse_known_args(args)
+    if options.gpus < 1 or options.gpu_memory <= 0:
+        raise UserError("--gpus and --gpu-memory must be positive")
+    if not rest:
+        raise UserError("name the run with --config, as for `reft-pl fit`")
+    config = _parsed(rest)
+    if config is None:
+        return 2
+    return _tell(config, options)
+
+
+def _parsed(args: list[str]) -> dict[str, Any] | None:
+    """The whole config that `fit` would have; None where it has said what is wrong with it."""
+    from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
+
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = run_verb("fit", [*args, "--print_config"])
+    config: dict[str, Any] = yaml.safe_load(printed.getvalue())
+    return None if code else config
+
+
+def _tell(config: Mapping[str, Any], options: Namespace) -> int:
+    from reft_pl.cli.memory_settings import settings_of, shape_of  # noqa: PLC0415 (torch takes seconds to import)
+    from reft_pl.models.memory import estimate  # noqa: PLC0415
+
+    run = settings_of(config, options.gpus)
+    made = estimate(shape_of(run.policy.init_from, options.model_config), run)
+    precision = f"{run.policy.dtype}, {'LoRA, ' if run.policy.lora else ''}{'ZeRO-' + str(run.zero) if run.zero else 'no ZeRO'}"
+    print(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}\n")
+    at_peak = made.phases[made.peak]
+    for part, size in made.parts.items():
+        if size:
+            print(f"  {part:<24}{size / GIB:8.2f} GiB{'' if part in at_peak else '   not at the peak'}")
+    print()
+    for phase in made.phases:
+        print(f"  {phase:<24}{made.total(phase) / GIB:8.2f} GiB{'   <- peak' if phase == made.peak else ''}")
+    if made.host:
+        kept = ", ".join(f"{part} {size / GIB:.1f} GiB" for part, size in made.host.items())
+        print(f"\nin the computer's memory, for each GPU: {kept}")
+    total, micro = run.sequences * options.gpus, run.micro_batches
+    print(
+        f"\nAn optimizer step: {total} sequences = {options.gpus} GPU{'s' * (options.gpus > 1)} x {run.sequences}, "
+        f"in at most {micro} micro-batch{'es' * (micro > 1)} of {run.micro_batch_tokens:,} tokens on each "
+        f"({run.micro_rows} of {run.max_tokens:,} tokens)."
+    )
+    peak = made.total(made.peak) / GIB
+    verdict = "fits" if peak <= options.gpu_memory else "does NOT fit"
+    print(f"{peak:.1f} of {options.gpu_memory:g} GiB on each GPU: {verdict}.")
+    return 0 if peak <= options.gpu_memory else DOES_NOT_FIT

@@ -1,0 +1,60 @@
+"""`reft-pl memory` on the shipped configs: no weights, no hub, no GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from reft_pl.cli import main
+
+REFT = ["--config", "configs/ppo.yaml", "--config", "configs/paper/training/reft_codellama_7b.yaml"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
+    code = main(["memory", *args])
+    return code, capsys.readouterr().out
+
+
+def gib(text: str, name: str) -> float:
+    found = re.search(rf"^  {name} +([\d.]+) GiB", text, re.M)
+    assert found, text
+    return float(found[1])
+
+
+def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = told(capsys, *REFT, "--gpus", "1", "--gpu-memory", "80")
+    assert code == 1
+    assert "does NOT fit" in text
+    assert gib(text, "weights") == pytest.approx(6.738e9 * 2 / 2**30, rel=0.01)
+    assert gib(text, "optimizer moments") == pytest.approx(6.738e9 * 8 / 2**30, rel=0.01)
+    assert "32 sequences = 1 GPU x 32, in at most 7 micro-batches of 4,096 tokens on each (5 of 700 tokens)" in text
+
+
+@pytest.mark.parametrize(
+    ("card", "memory", "extra"),
+    [("lora_24gb", "24", []), ("full_80gb", "80", ["--model.offload_reference", "true"])],
+)
+def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    if "lora" not in card:
+        assert "does NOT fit" in told(capsys, *REFT, "--gpu-memory", memory)[1], "it is needed"
+    code, text = told(capsys, *REFT, "--config", f"configs/gpu/{card}.yaml", *extra, "--gpu-memory", memory)
+    assert code == 0, text
+
+
+def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rows of the table in LAUNCH.md."""
+    sft = ["--config", "configs/sft.yaml", "--config", "configs/paper/training/sft_galactica_6_7b.yaml"]
+    for gpus, share, micro in ((1, 48, 12), (2, 24, 6), (8, 6, 2), (16, 3, 1)):
+        _, text = told(capsys, *sft, "--gpus", str(gpus))
+        assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text
+
+
+def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory"]) == 2
+    assert "name the run with --config" in capsys.readouterr().err
+    assert main(["memory", *REFT, "--gpus", "0"]) == 2
+    assert main(["memory", *REFT, "--gpus", "64"]) == 2
+    assert "cannot be shared by 64 GPUs" in capsys.readouterr().err
+    assert main(["memory", *REFT, "--model-config", "no/such/folder"]) == 2
+    assert "no/such/folder" in capsys.readouterr().err
