@@ -1,11 +1,12 @@
 """How much a model keeps for its backward pass, found by running it without numbers.
 
-On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps as it does elsewhere, whatever
-the architecture, adapters and frozen weights included.
+On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps as it does elsewhere,
+whatever the architecture, adapters and frozen weights included.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class Activations:
 def empty_model(config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None) -> PreTrainedModel:
     """The model of a configuration without its weights, with adapters if it shall have some."""
     with torch.device("meta"):
-        lm: PreTrainedModel = _AutoModel.from_config(config, dtype=dtype)
+        lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype)  # `activations` will write in its copy
     if lora is not None:
         add_adapters(lm, lora, seed=0)
         lm.to("meta")
@@ -129,4 +130,4 @@ AttentionInterface.register(EAGER, _eager)
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

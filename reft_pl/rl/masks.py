@@ -62,6 +62,8 @@ def masked_var(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     """The largest selected element; 0 where nothing is selected."""
+    if x.numel() == 0:
+        return x.new_zeros(())
     largest = torch.where(mask, x, torch.full_like(x, -torch.inf)).max()
     return torch.where(mask.any(), largest, torch.zeros_like(largest))
 

@@ -29,6 +29,7 @@ def test_hand_computed() -> None:
     assert masked_mean(X, MASK, dim=-1).tolist() == [1.5, 4.5]
     assert masked_var(X, MASK).item() == pytest.approx((4 + 1 + 9 + 0) / 3)
     assert masked_max(X, MASK).item() == 6
+    assert masked_max(X[:0], MASK[:0]).item() == 0
 
 
 def test_token_mean_and_sequence_mean_weigh_differently() -> None:
