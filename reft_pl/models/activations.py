@@ -54,7 +54,7 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings
         lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype)  # `activations` will write in its copy
     if lora is not None:
         add_adapters(lm, lora, seed=0)
-        lm.to("meta")
+        lm.to(torch.device("meta"))  # type: ignore[arg-type]
     return lm
 
 

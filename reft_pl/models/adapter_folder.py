@@ -65,7 +65,7 @@ class AdapterFolder:
             raise UserError(f"the adapters of {self.source} cannot be read ({error}).") from error
         inject(model, self.config, f"the adapters of {self.source}")
         try:
-            result = set_peft_model_state_dict(model, {n.removeprefix(_PREFIX): t for n, t in stored.items()}, NAME)
+            result: Any = set_peft_model_state_dict(model, {n.removeprefix(_PREFIX): t for n, t in stored.items()}, NAME)
         except RuntimeError as error:
             raise UserError(f"the adapters of {self.source} are not of {self.base} (other shapes).") from error
         absent = [name for name in result.missing_keys if ".lora_" in name]

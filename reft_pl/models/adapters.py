@@ -135,8 +135,11 @@ def merged_weight(layer: Any) -> Tensor:
     It is computed on the CPU, so that a merge at the end of training and one when the adapter is loaded agree to the bit.
     """
     weight: Tensor = layer.get_base_layer().weight
+    a: Tensor
+    b: Tensor
     a, b = (part[NAME].weight.cpu().float() for part in (layer.lora_A, layer.lora_B))
     delta = b @ a * layer.scaling[NAME]
     if layer.fan_in_fan_out:
         delta = delta.T
-    return (weight.cpu().float() + delta).to(weight.dtype).to(weight.device)
+    merged: Tensor = weight.cpu().float() + delta
+    return merged.to(weight.dtype).to(weight.device)

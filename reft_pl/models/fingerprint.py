@@ -16,7 +16,7 @@ def fingerprint(policy: Policy) -> str:
     digest = blake2b(digest_size=16)
     for name, tensor in policy.weights():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -29,5 +29,5 @@ def weights_id(lm: PreTrainedModel) -> str:
     digest = blake2b(digest_size=16)
     for name, tensor in plain_weights(lm):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()

@@ -150,7 +150,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, BUCKET_ELEMENTS)
     parts["KV cache"] = run.cache_rows * run.max_tokens * _cache_bytes_a_token(config, size)
     parts["sampling work space"] = run.cache_rows * text.vocab_size * (size + 12)
-    standing = ("overhead", "weights", "master weights", "optimizer moments", "communication buckets")
+    standing: tuple[str, ...] = ("overhead", "weights", "master weights", "optimizer moments", "communication buckets")
     if not run.reference_offloaded:
         standing = (*standing, "reference")
     phases = made.phases

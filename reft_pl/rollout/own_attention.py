@@ -37,7 +37,7 @@ def replaced(lm: PreTrainedModel, attention: Attention) -> Iterator[None]:
     hook = lm.register_forward_pre_hook(remember, with_kwargs=True)
     modules = [module for module in lm.modules() if isinstance(module, CodeGenAttention)]
     for module in modules:
-        module._attn = attend(module)
+        module._attn = attend(module)  # type: ignore[method-assign]
     try:
         yield
     finally:
