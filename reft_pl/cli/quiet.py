@@ -7,6 +7,8 @@ import sys
 import warnings
 from typing import TextIO
 
+from lightning.pytorch.utilities import rank_zero_only
+
 
 def quieten() -> None:
     """Drop advertisements, progress bars of weight files, and warnings about what this package does on purpose."""
@@ -17,6 +19,7 @@ def quieten() -> None:
         r".*does not have many workers",
         r".*exists and is not empty",
         r".*predict returned None",  # samples are in files
+        r"LightningCLI's args parameter",  # given both ways, since Lightning starts further ranks by the command line
         r".*You defined a `validation_step` but have no `val_dataloader`",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -30,7 +33,7 @@ def quieten() -> None:
 
     ours = logging.getLogger("reft_pl")
     if not ours.handlers:
-        ours.setLevel(logging.INFO)
+        ours.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
         ours.addHandler(CurrentStandardError())
 
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415 (slow to import)

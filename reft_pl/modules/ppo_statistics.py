@@ -11,19 +11,23 @@ from torch import Tensor
 from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.rl.diagnostics import explained_variance
 from reft_pl.rl.kl import k3_kl, sequence_kl
-from reft_pl.rl.masks import masked_max, masked_mean, masked_sum
+from reft_pl.rl.masks import masked_max, masked_sum
 from reft_pl.rl.policy_losses import PolicyLoss
+from reft_pl.strategies.ranks import Part, Ranks
 from reft_pl.types import ScoredRollout
 
 
-def rollout_statistics(rollout: ScoredRollout) -> dict[str, float]:
-    """What the policy wrote (``sample_statistics``) and, of what is learned from, KL to the reference and entropy (nats)."""
+def rollout_statistics(rollout: ScoredRollout) -> dict[str, Part]:
+    """What the policy wrote (``sample_statistics``) and, of what is learned from, KL to the reference and entropy (nats).
+
+    Each as this rank's part of the mean.
+    """
     mask = rollout.tokens.action_mask
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask)
     return {
         **sample_statistics(rollout),
-        "rollout/kl": float(masked_mean(kl, mask.any(dim=-1))),
-        "rollout/entropy": float(masked_mean(rollout.entropy, mask)),
+        "rollout/kl": (float(masked_sum(kl, mask.any(dim=-1))), int(mask.any(dim=-1).sum())),
+        "rollout/entropy": (float(masked_sum(rollout.entropy, mask)), int(mask.sum())),
     }
 
 
@@ -57,13 +61,17 @@ class UpdateStatistics:
         for name, value in result.items():
             self.sums[name] += value
 
-    def compute(self, rollout: ScoredRollout, returns: Tensor | None) -> dict[str, float]:
-        """Losses, weighted as they enter the sum, and gradient norm as means over steps, ratios as means over actions."""
-        steps, actions = max(1, self.steps), max(1, self.actions)
-        figures = {f"{name}_loss": term / steps for name, term in self.terms.items()}
+    def compute(self, rollout: ScoredRollout, returns: Tensor | None, ranks: Ranks) -> dict[str, float]:
+        """Losses, weighted as they enter the sum, and gradient norm as means over steps, ratios as means over actions.
+
+        All over all ranks. A rank's losses are made so that their mean over ranks is that of all actions.
+        """
+        steps = max(1, self.steps)
+        figures = ranks.averages({f"{name}_loss": term / steps for name, term in self.terms.items()})
         figures |= {name: self.sums[name] / steps for name in ("loss", "gradient_norm")}
-        figures |= {name: self.sums[name] / actions for name in ("ratio", "clip_fraction", "approx_kl")}
-        figures |= {"ratio_max": self.ratio_max, "skipped": self.sums["skipped"]}
+        figures |= ranks.means({name: (self.sums[name], self.actions) for name in ("ratio", "clip_fraction", "approx_kl")})
+        figures |= {"ratio_max": max(ranks.gather(self.ratio_max)), "skipped": self.sums["skipped"]}
         if returns is not None:
-            figures["explained_variance"] = float(explained_variance(rollout.values, returns, rollout.tokens.action_mask))
+            mask = rollout.tokens.action_mask
+            figures["explained_variance"] = float(explained_variance(rollout.values, returns, mask, ranks.sum))
         return {f"update/{name}": value for name, value in figures.items()}
