@@ -240,7 +240,9 @@ def refuse_strategy(trainer: Trainer) -> None:
         UserError: neither DDP nor ZeRO, or one that forks this process.
     """
     launcher = trainer.strategy.launcher
-    known = type(trainer.strategy) in (DDPStrategy, ZeRO) and (launcher is None or isinstance(launcher, _SubprocessScriptLauncher))
+    known = type(trainer.strategy) in (DDPStrategy, ZeRO) and (
+        launcher is None or isinstance(launcher, _SubprocessScriptLauncher)
+    )
     if trainer.world_size > 1 and not known:
         raise UserError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "

@@ -31,7 +31,6 @@ from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies.zero import whole_weights
 
-
 Ranked = tuple[SampledQuestion, list[float]]
 """A sampled question and the scores of its samples."""
 
@@ -113,7 +112,9 @@ class RerankerModule(StageModule):
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
         """One optimizer step on the batch's solutions."""
         # Dropout, where an architecture has it, draws from here, so that a resumed run draws the same.
-        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), self.ranks.rank) % 2**63)
+        torch.manual_seed(
+            counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), self.ranks.rank) % 2**63
+        )
         self.reranker.train()
         right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
         with self.phases.phase("update", len(batch)) as progress:

@@ -23,7 +23,6 @@ from reft_pl.strategies import gradients
 from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.zero import ZeRO, whole_weights
 
-
 MicroBatches = Sequence[Callable[[], Tensor]]
 """Losses of micro-batches, each made when it is called."""
 
@@ -130,8 +129,7 @@ class StageModule(LightningModule):
         passes = self.ranks.even(micro_batches, self.idle_loss)
         with gradients.one_update(self.trainer.strategy, self.used_in_parts()):
             for index, micro_batch in enumerate(passes):
-                loss = micro_batch()
-                gradients.backward(self, loss, last=index == len(passes) - 1)
+                loss = gradients.one_pass(self, micro_batch, last=index == len(passes) - 1)
                 total += loss.detach().float()
             total = self.ranks.sum(total) / self.ranks.size
             norm = gradients.clip(self, self.gradient_clip_norm)

@@ -20,9 +20,7 @@ class Aggregation:
             ranks / number of ranks. None: one rank.
     """
 
-    def __init__(
-        self, kind: Literal["sequence", "token"], mask: Tensor, share: Callable[[int], float] | None = None
-    ) -> None:
+    def __init__(self, kind: Literal["sequence", "token"], mask: Tensor, share: Callable[[int], float] | None = None) -> None:
         self.kind = kind
         count = int(mask.any(dim=-1).sum() if kind == "sequence" else mask.sum())
         self.count = max(1, count) if share is None else share(count)

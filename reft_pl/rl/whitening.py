@@ -38,9 +38,7 @@ def variance_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], 
     return _deviation_and_variance(x, mask, all_reduce)[1]
 
 
-def _deviation_and_variance(
-    x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None
-) -> tuple[Tensor, Tensor]:
+def _deviation_and_variance(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
     count, mean = _count_and_mean(x, mask, all_reduce)
     deviation = zero_outside(x - mean, mask)
     squares = deviation.square().sum()

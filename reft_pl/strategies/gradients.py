@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -18,17 +18,20 @@ def one_update(strategy: Strategy, kept: Sequence[nn.Parameter]) -> AbstractCont
     return strategy.one_update(kept) if isinstance(strategy, ZeRO) else nullcontext()
 
 
-def backward(module: LightningModule, loss: Tensor, last: bool) -> None:
-    """The backward pass of a micro-batch; after the last one of a step, ranks have each other's gradients."""
+def one_pass(module: LightningModule, micro_batch: Callable[[], Tensor], last: bool) -> Tensor:
+    """Forward and backward of a micro-batch, whose loss is returned; after the last one ranks have each other's gradients."""
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeRO):
-        strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
+        strategy.begin_pass(last)
+        loss = micro_batch()
         # DeepSpeed drops gradients that are not finite; this is how it hears of such a loss.
         module.manual_backward(loss if torch.isfinite(loss) else loss * torch.nan)
-        return
+        return loss
+    loss = micro_batch()
     waits = isinstance(strategy, ParallelStrategy) and not last
     with strategy.block_backward_sync() if waits else nullcontext():
         module.manual_backward(loss)
+    return loss
 
 
 def clip(module: LightningModule, max_norm: float) -> Tensor:

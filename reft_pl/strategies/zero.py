@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -19,6 +20,14 @@ from reft_pl.strategies.sharded_checkpoint import read_client_state, read_weight
 
 KEPT = -1
 """Stands among the modules that use a parameter, so that DeepSpeed does not release it."""
+
+
+class BatchesAsTheyAre(DeepSpeedPrecision):
+    """Lightning's part in DeepSpeed's precision, which leaves batches alone: they are problems, not tensors."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The batch itself."""
+        return data
 
 
 class ZeRO(DeepSpeedStrategy):
@@ -101,6 +110,7 @@ class ZeRO(DeepSpeedStrategy):
 
     def setup(self, trainer: Trainer) -> None:
         """Give model and optimizer to DeepSpeed, if they are trained."""
+        self.precision_plugin = BatchesAsTheyAre("32-true")
         if not self.is_training:
             DDPStrategy.setup(self, trainer)
             return
@@ -110,6 +120,14 @@ class ZeRO(DeepSpeedStrategy):
         if any(p.dtype == torch.bfloat16 for p in module.parameters()):
             self._settings["bf16"] = {"enabled": True}
         super().setup(trainer)
+
+    def begin_pass(self, last: bool) -> None:
+        """A forward and backward pass begins, of which ``last`` is the last before the optimizer's step.
+
+        DeepSpeed takes a call of its engine for this; here one training step is one call, whatever it does.
+        """
+        self.deepspeed_engine.set_gradient_accumulation_boundary(last)
+        self.deepspeed_engine.optimizer.clear_backward_seen_flag()
 
     def gradient_norm(self) -> Tensor:
         """Norm of the gradient that all ranks have together, averaged, before clipping; infinite where it is not finite."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import deepspeed  # noqa: F401 (before the ranks are forked: it takes seconds)
@@ -13,8 +12,10 @@ import torch
 from forked import on_ranks
 from lightning.pytorch import Trainer
 
-from reft_pl.cli import lightning_cli  # noqa: F401 (likewise)
-from reft_pl.cli import main
+from reft_pl.cli import (
+    lightning_cli,  # noqa: F401 (likewise)
+    main,
+)
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.stories.source import StorySource
 from reft_pl.formats import PythonProgram
@@ -106,7 +107,9 @@ def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer:
     trainer.fit(module, datamodule=data)
     counts = module.ranks.gather(recorder.micro_batches)
     if trainer.is_global_zero:
-        torch.save({"steps": recorder.steps, "logged": logged, "micro_batches": counts}, f"{folder}/{stage}-{name}-{optimizer}.pt")
+        torch.save(
+            {"steps": recorder.steps, "logged": logged, "micro_batches": counts}, f"{folder}/{stage}-{name}-{optimizer}.pt"
+        )
 
 
 def equality(model: str, folder: str, *cases: str) -> None:
