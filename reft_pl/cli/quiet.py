@@ -19,6 +19,8 @@ def quieten() -> None:
         r".*does not have many workers",
         r".*exists and is not empty",
         r".*predict returned None",  # samples are in files
+        r".*It is recommended to use `self.log\('test/",  # the figure is that of all ranks already
+        r"`torch.distributed.\w+` is deprecated",  # as DeepSpeed calls it
         r"LightningCLI's args parameter",  # given both ways, since Lightning starts further ranks by the command line
         r".*You defined a `validation_step` but have no `val_dataloader`",
     ):

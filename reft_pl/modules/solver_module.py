@@ -111,7 +111,7 @@ class SolverModule(LightningModule):
         self._tested.setdefault(dataloader_idx, []).extend(self._greedy(batch))
 
     def on_test_epoch_end(self) -> None:
-        """Top-1 of every test set, of all ranks in the order of the set, into the log, ``results.json`` and ``predictions/``."""
+        """Top-1 of every test set, over all ranks, into the log, ``results.json`` and ``predictions/``."""
         run_dir, weights = Path(self.trainer.default_root_dir), self.weights
         for index, (name, problems) in enumerate(self.problems.test_problems.items()):
             samples = [sample for of_rank in self.ranks.gather(self._tested.get(index, [])) for sample in of_rank]

@@ -165,10 +165,10 @@ class StageModule(LightningModule):
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
-        if self.trainer.training and "optimizer_states" not in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
+        if self.trainer.training and "reft_ranks" in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
             raise UserError(
-                f"{self.trainer.ckpt_path} holds the parts of {checkpoint.get('reft_ranks', 'other')} ranks under ZeRO: go on with "
-                f"--config configs/strategy/zero{checkpoint.get('reft_zero_stage', 2)}.yaml and as many devices"
+                f"{self.trainer.ckpt_path} holds the parts of {checkpoint['reft_ranks']} ranks under ZeRO: go on with --config "
+                f"configs/strategy/zero{checkpoint['reft_zero_stage']}.yaml and as many devices"
             )
         if "state_dict" not in checkpoint:  # parts of weights, which the strategy has compared and loaded
             return

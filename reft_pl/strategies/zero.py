@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO as training here needs it: on CPU ranks too, with whole weights to sample with and checkpoints that are whole."""
+"""DeepSpeed's ZeRO as training here needs it: on CPU ranks too, with whole weights to sample with, and whole checkpoints."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class BatchesAsTheyAre(DeepSpeedPrecision):
 class ZeRO(DeepSpeedStrategy):
     """Share optimizer states, gradients and weights out over the ranks (ZeRO, arXiv 1910.02054), by DeepSpeed.
 
-    On CUDA this is Lightning's strategy; where there is no GPU, ranks are CPU processes that talk through gloo. It trains alone:
-    validate, test and predict run whole weights on every rank. Float32 copies of bfloat16 weights are DeepSpeed's, and
+    On CUDA this is Lightning's strategy; where there is no GPU, ranks are CPU processes that talk through gloo. It is for
+    training: validate, test and predict run whole weights on every rank. Float32 copies of bfloat16 weights are DeepSpeed's, and
     shared out as well; the optimizer sees these, so MasterAdamW keeps none of its own.
 
     ZeRO-3 gathers all weights to sample and to score rollouts, and one layer after another in updates. Nothing is fetched
@@ -200,7 +200,7 @@ class ZeRO(DeepSpeedStrategy):
         return {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None) -> None:
-        """Save weights alone as one plain file, which every strategy reads, and what resumes as a folder of the ranks' parts."""
+        """Weights alone go to one plain file, which every strategy reads; what resumes to a folder of the ranks' parts."""
         path = Path(self.broadcast(str(filepath)))
         if "optimizer_states" in checkpoint:
             write_folder(self, checkpoint, path)
