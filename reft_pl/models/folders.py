@@ -14,7 +14,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside ``folder`` to write into; when the block ends well, it takes the name ``folder``.
 
     A former ``folder`` is moved aside and then deleted, so that whoever is killed at any moment leaves the old content or
-    the new, never a mixture. (Between the two renames neither stands under the name; the next call, or ``bring_back``, mends it.)
+    the new, never a mixture. (Between the two renames neither stands under the name; the next call or ``bring_back`` mends it.)
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, former = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")

@@ -34,8 +34,8 @@ class ZeRO(DeepSpeedStrategy):
     """Share optimizer states, gradients and weights out over the ranks (ZeRO, arXiv 1910.02054), by DeepSpeed.
 
     On CUDA this is Lightning's strategy; where there is no GPU, ranks are CPU processes that talk through gloo. It is for
-    training: validate, test and predict run whole weights on every rank. Float32 copies of bfloat16 weights are DeepSpeed's, and
-    shared out as well; the optimizer sees these, so MasterAdamW keeps none of its own.
+    training: validate, test and predict run whole weights on every rank. The float32 copies of bfloat16 weights are DeepSpeed's
+    and shared out as well; the optimizer sees these, so that MasterAdamW keeps none of its own.
 
     ZeRO-3 gathers all weights to sample and to score rollouts, and one layer after another in updates. Nothing is fetched
     ahead there: the order of layers differs from step to step, and must not differ between ranks.
