@@ -7,10 +7,12 @@ It must be a process of its own: one that has computed gradients before cannot f
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -41,7 +43,14 @@ def on_ranks(n: int, function: Callable[[], object]) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         children.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    codes: list[int] = []
+    for _ in children:
+        pid, status = os.wait()
+        codes.append(os.waitstatus_to_exitcode(status))
+        if codes[-1]:  # the others would wait for it for ever, as a launcher knows
+            for other in children:
+                with suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
     if any(codes):
         raise SystemExit(f"ranks ended with {codes}")
 

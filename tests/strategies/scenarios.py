@@ -121,6 +121,54 @@ def equality(model: str, folder: str, *cases: str) -> None:
         print("done", case, flush=True)
 
 
+def not_finite(model: str, folder: str, *names: str) -> None:
+    """The second of three SFT steps has a bad loss on the second rank alone, which the first one cannot see."""
+    for name in names:
+        on_ranks(2, partial(train_poisoned, name, model, folder))
+
+
+def train_poisoned(name: str, model: str, folder: str) -> None:
+    module = make("sft", model, "adam")
+    recorder, inner = Recorder(module), module.cross_entropy
+
+    def poisoned(tokens: Any, weight: float = 1.0) -> Any:
+        first, *rest = inner(tokens, weight)
+        bad = len(recorder.steps) == 1 and module.ranks.rank == 1
+        return [lambda: first() + torch.nan if bad else first(), *rest]
+
+    module.cross_entropy = poisoned
+    data = ReasoningDataModule(
+        train=[StorySource("train", 24)], format=PythonProgram(), tokenizer=model, batch_size=8, max_prompt_tokens=190,
+        max_tokens=400, cache_dir=f"{folder}/cache",
+    )  # fmt: skip
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=1, accelerator="cpu", devices=2, strategy=strategy_named(name), logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    found = {"steps": recorder.steps, "global_step": trainer.global_step, "rate": module._rate}
+    torch.save(found, f"{folder}/{name}-{module.ranks.rank}.pt")
+
+
+def killed_while_saving(*command: str) -> None:
+    """A fit on two ranks that is killed, as by ``kill -9``, when the second rank has written half of the second checkpoint."""
+    import os
+    import signal
+
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    saves, inner = [], DeepSpeedEngine._save_zero_checkpoint
+
+    def dying(engine: Any, *args: Any) -> None:
+        saves.append(args)
+        if len(saves) == 2 and engine.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        inner(engine, *args)
+
+    DeepSpeedEngine._save_zero_checkpoint = dying
+    on_ranks(2, partial(main, list(command)))
+
+
 def commands(ranks: str, *words: str) -> None:
     """Run commands of ``reft-pl`` one after the other, each on so many ranks; ``--`` stands between them."""
     for command in split(words):
