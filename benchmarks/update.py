@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBat
     """The modules' own loss code."""
     settings: dict[str, Any] = {"policy": PolicySettings(args.model), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
-    module.policy = policy
+    module.policy, module._trainer = policy, SimpleNamespace(world_size=1)
     old, values, advantages, returns = _experience(tokens)
     rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old)
 
@@ -100,7 +101,8 @@ def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBat
         total = []
 
         def step() -> None:
-            for loss in losses():
+            for micro_batch in losses():
+                loss = micro_batch()
                 loss.backward()
                 total.append(float(loss.detach()))
             policy.zero_grad()

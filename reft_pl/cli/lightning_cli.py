@@ -15,6 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.cli.allocator import keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
@@ -34,6 +37,7 @@ from reft_pl.evaluation.reranked import tell_sampled_runs
 from reft_pl.models.export import read_description
 from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
+from reft_pl.strategies import ZeRO
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +110,7 @@ class ReftCLI(LightningCLI):
             dumped = yaml.safe_load(self._parser("fit").dump(settings, skip_none=False, skip_link_targets=False))
             checkpoint = checkpoint_to_resume(run_dir, dumped, settings.ckpt_path)
             if checkpoint:
-                print(f"resuming from {checkpoint}")
+                say(f"resuming from {checkpoint}")
         else:
             checkpoint = self._checkpoint_to_evaluate(run_dir)
             settings.trainer.default_root_dir = str(results_folder(run_dir, settings.ckpt_path))
@@ -121,7 +125,7 @@ class ReftCLI(LightningCLI):
             if checkpoint is None or (policy.lora is None and (run_dir / "hf").is_dir()):
                 policy.init_from = settings.data.tokenizer = str(source)
                 policy.from_scratch = False
-            print(f"{self.subcommand}: weights of {checkpoint or source}")
+            say(f"{self.subcommand}: weights of {checkpoint or source}")
         settings.ckpt_path = str(checkpoint) if checkpoint else None
 
     def _checkpoint_to_evaluate(self, run_dir: Path) -> Path | None:
@@ -147,8 +151,7 @@ class ReftCLI(LightningCLI):
                 f"trainer.precision={made.precision} would override the model's own: leave it out and set model.policy.dtype "
                 f"to bfloat16 or float32"
             )
-        if made.world_size > 1:
-            raise UserError("training on several devices is not there yet: leave trainer.devices and trainer.num_nodes at 1")
+        refuse_strategy(made)
         return made
 
     def _event_files(self, folder: str) -> TensorBoardLogger:
@@ -181,12 +184,16 @@ class ReftCLI(LightningCLI):
         if not figures:
             raise UserError("there is nothing to validate on: set data.validation or data.holdout")
         weights = cast("SolverModule | RerankerModule", self.model).weights
+        if not self.trainer.is_global_zero:
+            return
         update_results(folder, "validation", {**figures, "weights": weights})
         write_card(folder)
         print(f"{figures}; written to {folder / 'results.json'}")
 
     def after_test(self) -> None:
         """Say what was measured, and where it stands."""
+        if not self.trainer.is_global_zero:
+            return
         folder = Path(str(self.trainer.default_root_dir))
         write_card(folder)
         if isinstance(self.model, RerankerModule):
@@ -199,6 +206,8 @@ class ReftCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say what the samples come to, or what is still missing."""
+        if not self.trainer.is_global_zero:
+            return
         folder = Path(str(self.trainer.default_root_dir))
         write_card(folder)
         model = cast("SamplingModule", self.model)
@@ -215,9 +224,34 @@ class ReftCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say where the model is."""
+        if not self.trainer.is_global_zero:
+            return
         folder = Path(str(self.trainer.default_root_dir))
         if (folder / "hf").exists():
             print(f"best model in {folder / 'hf'}; figures in {folder / 'results.json'}; curves: tensorboard --logdir {folder}")
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print a line, once however many ranks there are."""
+    print(text)
+
+
+def refuse_strategy(trainer: Trainer) -> None:
+    """Refuse what trains on several devices in a way that modules here do not know.
+
+    Raises:
+        UserError: neither DDP nor ZeRO, or one that forks this process.
+    """
+    launcher = trainer.strategy.launcher
+    known = type(trainer.strategy) in (DDPStrategy, ZeRO) and (
+        launcher is None or isinstance(launcher, _SubprocessScriptLauncher)
+    )
+    if trainer.world_size > 1 and not known:
+        raise UserError(
+            f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "
+            f"configs/strategy/ddp.yaml and zero1.yaml to zero3.yaml"
+        )
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:
@@ -255,7 +289,7 @@ def run_verb(verb: str, args: list[str]) -> int:
     """Run a Lightning verb with a command line."""
     quieten()
     keep_freed_memory()
-    argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns of arguments given both ways
+    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # with which Lightning starts the other ranks of this machine
     try:
         ReftCLI([verb, *resolve_configs(args)])
     except SystemExit as stop:

@@ -7,6 +7,8 @@ import sys
 import warnings
 from typing import TextIO
 
+from lightning.pytorch.utilities import rank_zero_only
+
 
 def quieten() -> None:
     """Drop advertisements, progress bars of weight files, and warnings about what this package does on purpose."""
@@ -18,6 +20,9 @@ def quieten() -> None:
         r".*exists and is not empty",
         r".*predict returned None",  # samples are in files
         r".*recommended to use `self\.log\(.*sync_dist=True",  # what is logged at the end of an epoch is of all ranks
+        r".*It is recommended to use `self.log\('test/",  # the figure is that of all ranks already
+        r"`torch.distributed.\w+` is deprecated",  # as DeepSpeed calls it
+        r"LightningCLI's args parameter",  # given both ways, since Lightning starts further ranks by the command line
         r".*You defined a `validation_step` but have no `val_dataloader`",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -31,7 +36,7 @@ def quieten() -> None:
 
     ours = logging.getLogger("reft_pl")
     if not ours.handlers:
-        ours.setLevel(logging.INFO)
+        ours.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
         ours.addHandler(CurrentStandardError())
 
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415 (slow to import)

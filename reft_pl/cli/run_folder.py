@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from reft_pl.errors import UserError
+from reft_pl.models.folders import bring_back
 
 BINDING = ("model", "data", "seed_everything")
 """The parts of a config that a run may not change half-way."""
@@ -59,6 +60,7 @@ def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: st
             mixed with these.
     """
     last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
+    bring_back(last)
     if last.exists() and saved.exists():
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
         for key, old, new in differences(binding(before), binding(config)):
@@ -70,7 +72,7 @@ def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: st
     if ckpt_path is None:
         return last if last.exists() else None
     path = last if ckpt_path == "last" else Path(ckpt_path)
-    if not path.is_file() or path.suffix != ".ckpt":
+    if not path.exists() or path.suffix != ".ckpt":
         raise UserError(f"there is no checkpoint at {path} to go on from: weights to start from go to --model.policy.init_from")
     if path.name == "best.ckpt":
         raise UserError(f"{path} holds weights alone: go on from last.ckpt, or start from that run's hf/ folder")
@@ -114,6 +116,7 @@ def checkpoint_to_test(run_dir: Path, ckpt_path: str | None) -> Path | None:
     """
     if ckpt_path in (None, "best", "last"):
         path = run_dir / "checkpoints" / f"{ckpt_path or 'best'}.ckpt"
+        bring_back(path)
         if not path.exists():
             raise UserError(
                 f"there is no checkpoint at {path}: run `reft-pl fit` with this config first, or name a model folder or "

@@ -13,7 +13,7 @@ def collate(sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int], p
     """Pad sequences on the right to one [B, T] batch.
 
     Args:
-        sequences: B token sequences, none empty.
+        sequences: B token sequences, none empty; B may be 0.
         prompt_lengths: how many tokens of each are not the model's choice, at least 1.
         pad_id: what fills up. Masks come from lengths, so it may be any valid id, EOS too.
 
@@ -21,18 +21,17 @@ def collate(sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int], p
         The batch; ``action_mask[b, t]`` is true for ``t`` from ``prompt_lengths[b] - 1`` to ``len(sequences[b]) - 2``: position
         ``t`` chooses token ``t + 1``.
     """
-    if len(sequences) != len(prompt_lengths) or not sequences:
-        raise ValueError(
-            f"got {len(sequences)} sequences and {len(prompt_lengths)} prompt lengths; need as many, and at least one"
-        )
+    if len(sequences) != len(prompt_lengths):
+        raise ValueError(f"got {len(sequences)} sequences and {len(prompt_lengths)} prompt lengths; need as many")
     if any(not 1 <= n <= len(s) for s, n in zip(sequences, prompt_lengths, strict=True)):
         raise ValueError("every prompt must have at least one token and be no longer than its sequence")
-    lengths = torch.tensor([len(s) for s in sequences])
-    starts = torch.tensor(prompt_lengths)
-    width = int(lengths.max())
+    lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)
+    starts = torch.tensor(prompt_lengths, dtype=torch.int64)
+    width = max(map(len, sequences), default=0)
     t = torch.arange(width)
+    rows = [[*s, *[pad_id] * (width - len(s))] for s in sequences]
     return TokenBatch(
-        input_ids=torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in sequences]),
+        input_ids=torch.tensor(rows, dtype=torch.int64).view(len(rows), width),
         attention_mask=t < lengths[:, None],
         action_mask=(t >= starts[:, None] - 1) & (t < lengths[:, None] - 1),
     )

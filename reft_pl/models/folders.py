@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,12 +14,11 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside ``folder`` to write into; when the block ends well, it takes the name ``folder``.
 
     A former ``folder`` is moved aside and then deleted, so that whoever is killed at any moment leaves the old content or
-    the new, never a mixture. (Between the two renames neither stands under the name; the next call tidies up.)
+    the new, never a mixture. (Between the two renames neither stands under the name; the next call or ``bring_back`` mends it.)
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, former = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    if former.exists() and not folder.exists():
-        former.rename(folder)
+    bring_back(folder)
     for leftover in (fresh, former):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir()
@@ -31,3 +30,11 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def bring_back(folder: Path) -> None:
+    """Undo what ``replace_folder`` was killed in the middle of: the former content takes its name again."""
+    former = folder.with_name(f".{folder.name}.old")
+    if former.exists() and not folder.exists():
+        with suppress(FileNotFoundError):  # another process has just done so
+            former.rename(folder)

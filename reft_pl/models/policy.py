@@ -33,11 +33,17 @@ class Policy(nn.Module):
     def __init__(self, lm: PreTrainedModel, value: ValueKind = "none", gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.lm = lm
+        head = self.lm_head.weight
+        # Kept as numbers, since a rank that shares weights out has empty ones between their uses.
+        self.vocab_size = int(head.shape[0])
+        """Number of logits, which may exceed the number of tokens that the tokenizer knows."""
+        self.hidden_size = int(head.shape[1])
+        """Width of the last hidden state as the LM head sees it (OPT-350m projects it down)."""
         self.value_kind: ValueKind = value
         self.value_trunk: nn.Module | None = copy.deepcopy(lm.base_model) if value == "separate" else None
-        self.value_head: nn.Linear | None = None
+        self.value_head: ValueHead | None = None
         if value != "none":
-            self.value_head = nn.Linear(self.hidden_size, 1, dtype=torch.float32, device=lm.device)
+            self.value_head = ValueHead(self.hidden_size, 1, dtype=torch.float32, device=lm.device)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         if gradient_checkpointing:
@@ -50,16 +56,6 @@ class Policy(nn.Module):
         """The last layer, [D] to [V]; its weight may be that of the input embeddings."""
         head: nn.Linear = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
         return head
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the last hidden state as the LM head sees it (OPT-350m projects it down)."""
-        return int(self.lm_head.weight.shape[1])
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits, which may exceed the number of tokens that the tokenizer knows."""
-        return int(self.lm_head.weight.shape[0])
 
     @property
     def positions(self) -> int | None:
@@ -112,8 +108,8 @@ class Policy(nn.Module):
         """Values [...] in float32 of [..., D] hidden states, whatever precision the trunk has."""
         if self.value_head is None:
             raise ValueError("this policy has no value head: make it with value='shared' or value='separate'")
-        head = self.value_head
-        return F.linear(hidden.float(), head.weight.float(), head.bias.float()).squeeze(-1)
+        values: Tensor = self.value_head(hidden)
+        return values.squeeze(-1)
 
     def value_parameters(self) -> dict[str, Tensor]:
         """What belongs to the value function alone, by name: ``value_head.*`` and, with its own trunk, ``value_trunk.*``."""
@@ -134,6 +130,7 @@ class BasePolicy(Policy):
     def __init__(self, policy: Policy) -> None:
         nn.Module.__init__(self)
         self.lm = policy.lm
+        self.vocab_size = policy.vocab_size
         self.value_kind = "none"
         self.value_trunk = self.value_head = None
 
@@ -145,6 +142,14 @@ class BasePolicy(Policy):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The language model's weights by their names, without its adapters."""
         return plain_weights(self.lm, adapters=False)
+
+
+class ValueHead(nn.Linear):
+    """A linear layer that computes in float32, whatever its weights and its input are stored in."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] to [..., 1] float32."""
+        return F.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
 def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

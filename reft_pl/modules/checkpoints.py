@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ from reft_pl.evaluation.files import forget_test, update_results
 from reft_pl.models.export import read_description
 from reft_pl.modules.curves import drop_points_from
 from reft_pl.modules.stage_module import StageModule
+from reft_pl.strategies.ranks import Ranks
+from reft_pl.strategies.sharded_checkpoint import read_weights
+from reft_pl.strategies.zero import whole_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,9 +41,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        former = path.with_name(f".{path.name}.old")
+        if path.is_dir():  # of a strategy that saves the ranks' parts apart
+            path.rename(former)
         aside.replace(path)
+        shutil.rmtree(former, ignore_errors=True)
         for leftover in path.parent.glob(f".{path.name}.*"):  # of runs that were killed while saving
-            leftover.unlink(missing_ok=True)
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read the checkpoint at ``path``.
@@ -48,6 +57,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: the file is damaged, or is no checkpoint of a run.
         """
         advice = "name another with --ckpt_path, or delete this one to start that run anew"
+        if Path(path).is_dir():
+            return read_weights(Path(path))
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         except OSError:
@@ -136,7 +147,7 @@ class RunCheckpoints(Checkpoint):
             raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}")
         score = float(trainer.callback_metrics[self.monitor])
         # A run that goes on in another folder has no best there yet, whatever the checkpoint says.
-        known = self.best_score is not None and (self.folder(trainer) / "best.ckpt").exists()
+        known = self.best_score is not None and self._has_best(trainer)
         if not known or score > cast("float", self.best_score):
             self.best_score, self.best_batch = score, self._batch(trainer)
             self._save_best(trainer)
@@ -152,7 +163,7 @@ class RunCheckpoints(Checkpoint):
             return
         if self._saved_batch != self._batch(trainer):
             self._save_last(trainer)
-        if self.best_score is None or not (self.folder(trainer) / "best.ckpt").exists():
+        if self.best_score is None or not self._has_best(trainer):
             self._save_best(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,9 +172,12 @@ class RunCheckpoints(Checkpoint):
         if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
         best = torch.load(path, map_location="cpu", weights_only=True)
-        pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
         root = Path(trainer.default_root_dir)
-        pl_module.export(root / "hf")
+        with whole_weights(trainer.strategy):
+            pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
+            pl_module.export(root / "hf")
+        if not trainer.is_global_zero:
+            return
         figures = {"batches": self._batch(trainer), "epochs": trainer.current_epoch, "optimizer_steps": trainer.global_step}
         if self.best_score is not None:
             figures |= {"best": {self.monitor: self.best_score, "batch": self.best_batch}}  # type: ignore[dict-item]
@@ -181,8 +195,13 @@ class RunCheckpoints(Checkpoint):
     def _batch(self, trainer: Trainer) -> int:
         return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
+    def _has_best(self, trainer: Trainer) -> bool:
+        # As the first rank sees it: it may write the file before another one looks.
+        return Ranks(trainer).agree((self.folder(trainer) / "best.ckpt").exists())
+
     def _save_best(self, trainer: Trainer) -> None:
-        forget_test(Path(trainer.default_root_dir))
+        if trainer.is_global_zero:
+            forget_test(Path(trainer.default_root_dir))
         trainer.save_checkpoint(self.folder(trainer) / "best.ckpt", weights_only=True)
 
     def _save_last(self, trainer: Trainer) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 
 from reft_pl.errors import UserError
 from reft_pl.models.micro_batches import take
@@ -15,6 +14,7 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rollout.base import Sampler
@@ -88,7 +88,7 @@ class OnlineSelfTrainingModule(PolicyModule):
         """One iteration: a rollout on the batch's questions, then ``inner_epochs`` passes of updates."""
         rollout = self.collect(batch)
         self.phases.rollout_end(rollout)
-        statistics = self.learn(batch, rollout) | sample_statistics(rollout) | self.phases.take()
+        statistics = self.learn(batch, rollout) | self.ranks.means(sample_statistics(rollout)) | self.timing()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
@@ -101,24 +101,24 @@ class OnlineSelfTrainingModule(PolicyModule):
         """All optimizer steps on one rollout; returns means over the steps."""
         step, results = self.trainer.fit_loop.epoch_loop.total_batch_idx, []
         self.train_with_dropout(step)
-        parts = n_minibatches(len(problems), self.minibatch_size)
+        n = int(self.ranks.total(len(problems)))
+        parts, places = n_minibatches(n, self.minibatch_size), self.ranks.places(len(problems))
         with self.phases.phase("update", self.inner_epochs * len(problems)) as progress:
             for epoch in range(self.inner_epochs):
-                for rows in minibatches(len(problems), parts, self.seed, step, epoch):
+                for rows in minibatches(torch.tensor(places), n, parts, self.seed, step, epoch):
                     results.append(self.update(self.losses(problems, rollout, rows.tolist())))
                     progress.advance(len(rows))
         names = {"loss": "loss", "gradient_norm": "gradient_norm"}
         means = {f"update/{key}": sum(r[name] for r in results) / len(results) for key, name in names.items()}
         return means | {"update/skipped": sum(r["skipped"] for r in results)}
 
-    def losses(self, problems: Sequence[Problem], rollout: Rollout, rows: Sequence[int]) -> Iterator[Tensor]:
-        """Micro-batch losses that sum to the mini-batch's; ``rows`` are its questions."""
+    def losses(self, problems: Sequence[Problem], rollout: Rollout, rows: Sequence[int]) -> MicroBatches:
+        """Micro-batch losses that sum to the mini-batch's; ``rows`` are this rank's questions of it."""
         n = self.samples_per_problem
         right = [i for row in rows for i in range(n * row, n * row + n) if rollout.outcome[i] == 1]
-        if right:
-            fresh = torch.tensor(right, device=rollout.outcome.device)
-            yield from self.cross_entropy(take(rollout.tokens, fresh), FRESH)
-        yield from self.cross_entropy(self.annotated([problems[row] for row in rows]), ANNOTATED)
+        fresh = take(rollout.tokens, torch.tensor(right, dtype=torch.int64, device=rollout.outcome.device))
+        annotated = self.annotated([problems[row] for row in rows])
+        return [*self.cross_entropy(fresh, FRESH), *self.cross_entropy(annotated, ANNOTATED)]
 
     def steps_per_batch(self) -> int:
         """Optimizer steps that a full batch takes."""

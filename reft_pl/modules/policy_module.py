@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from reft_pl.data.batching import collate
 from reft_pl.errors import UserError
@@ -27,12 +28,13 @@ from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.solver_module import SolverModule
-from reft_pl.modules.stage_module import StageModule
+from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.rl.losses import token_cross_entropy
 from reft_pl.rl.masks import token_mean
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.sandbox.base import Sandbox
+from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, TokenBatch
 
 EXAMPLE = Problem("example", "A box holds 12 pencils. How many pencils do 4 such boxes hold?", 48.0)
@@ -85,21 +87,40 @@ class PolicyModule(SolverModule, StageModule):
         sequences, prompts = [e.ids for e in examples], [e.prompt_length for e in examples]
         return collate(sequences, prompts, self.problems.codec.pad_id).to(self.device)
 
-    def cross_entropy(self, tokens: TokenBatch, weight: float = 1.0) -> Iterator[Tensor]:
-        """Micro-batch losses that sum to ``weight`` times the mean cross-entropy over the action tokens."""
-        n_tokens = int(tokens.action_mask.sum())
-        for rows in split(tokens, self.micro_batch_tokens):
+    def cross_entropy(self, tokens: TokenBatch, weight: float = 1.0) -> MicroBatches:
+        """Micro-batch losses that sum to ``weight`` times the mean cross-entropy over the action tokens of all ranks."""
+        n_tokens = self.ranks.share(int(tokens.action_mask.sum()))
+
+        def loss(rows: Tensor) -> Tensor:
             micro = take(tokens, rows)
-            loss = token_cross_entropy(score(self.policy, micro).logprobs, micro.action_mask)
-            yield weight * token_mean(loss, micro.action_mask, n_tokens)
+            losses = token_cross_entropy(score(self.policy, micro).logprobs, micro.action_mask)
+            return weight * token_mean(losses, micro.action_mask, n_tokens)
+
+        return [partial(loss, rows) for rows in split(tokens, self.micro_batch_tokens)]
+
+    def idle_loss(self) -> Tensor:
+        """Two tokens through all of the policy, for nothing."""
+        two = torch.full((1, 2), self.problems.codec.eos_id, device=self.device)
+        scores = score(self.policy, TokenBatch(two, two >= 0, torch.tensor([[True, False]], device=self.device)))
+        return 0.0 * (scores.logprobs.sum() + (0.0 if scores.values is None else scores.values.sum()))
+
+    def used_in_parts(self) -> list[nn.Parameter]:
+        """The LM head, which makes logits of so many positions at a time."""
+        return list(self.policy.lm_head.parameters())
 
     def train_with_dropout(self, step: int) -> None:
         """Let dropout, where an architecture has it, draw from a seed of this step, so that a resumed run draws the same."""
-        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), 0) % 2**63)
+        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), self.ranks.rank) % 2**63)
         self.policy.train()
 
     def export(self, folder: Path) -> None:
-        """Write the policy as it is now to a folder that ``transformers`` loads anywhere."""
+        """Write the policy as it is now to a folder that ``transformers`` loads anywhere; called on every rank."""
+        with whole_weights(self.trainer.strategy):
+            if self.trainer.is_global_zero:
+                self._write(folder)
+        self.trainer.strategy.barrier()
+
+    def _write(self, folder: Path) -> None:
         codec, settings = self.problems.codec, self.policy_settings
         description = {
             "stage": self.stage,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, Literal, cast
 
 import torch
@@ -21,6 +21,7 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.aggregation import Aggregation
@@ -31,8 +32,9 @@ from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.filtering import with_varied_groups, without_truncated
-from reft_pl.rollout.minibatches import minibatches, n_minibatches
+from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
 from reft_pl.sandbox.base import Sandbox
+from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
@@ -144,23 +146,24 @@ class PPOModule(PolicyModule):
         if self.offload_reference:
             self._reference[0].to("cpu")
         self.phases.rollout_end(rollout)
-        statistics = rollout_statistics(rollout, self.importance_clip)
+        statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
-        statistics |= self.learn(rollout, advantages, returns, len(batch))
-        statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.phases.take()
+        statistics |= self.learn(batch, rollout, advantages, returns)
+        statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.timing()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
     def collect(self, problems: list[Problem]) -> ScoredRollout:
         """Sample, execute, reward and score ``samples_per_problem`` solutions of each problem."""
-        rollout = self.sample_and_reward(problems)
-        if self.filter_groups:
-            rollout = with_varied_groups(rollout, self.samples_per_problem, self.max_resamples, self.sample_and_reward)
-        if self.mask_truncated:
-            rollout = without_truncated(rollout)
-        return self.collector.score(
-            self.policy, self.reference, rollout, temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens
-        )
+        with whole_weights(self.trainer.strategy):  # ranks sample other lengths, and score other numbers of micro-batches
+            rollout = self.sample_and_reward(problems)
+            if self.filter_groups:
+                rollout = with_varied_groups(rollout, self.samples_per_problem, self.max_resamples, self.sample_and_reward)
+            if self.mask_truncated:
+                rollout = without_truncated(rollout)
+            return self.collector.score(
+                self.policy, self.reference, rollout, temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens
+            )
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
         """A group of samples a problem, other ones at each attempt."""
@@ -173,31 +176,40 @@ class PPOModule(PolicyModule):
         mask = rollout.tokens.action_mask
         kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
         return self.advantages.estimate(
-            Experience(rollout.outcome, kl_rewards, rollout.values, mask, self.samples_per_problem, self.all_reduce)
+            Experience(rollout.outcome, kl_rewards, rollout.values, mask, self.samples_per_problem, self.ranks.sum)
         )
 
-    def learn(self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, n_problems: int) -> dict[str, float]:
-        """All optimizer steps on one rollout; as many as its ``n_problems`` take, whatever was left out."""
+    def learn(
+        self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
+    ) -> dict[str, float]:
+        """All optimizer steps on one rollout; as many as the batch's ``problems`` take, whatever was left out."""
         statistics = UpdateStatistics(self.policy_loss)
-        n, step = len(rollout.samples), self.trainer.fit_loop.epoch_loop.total_batch_idx
-        parts = n_minibatches(n_problems * self.samples_per_problem, self.minibatch_size)
-        with self.phases.phase("update", self.ppo_epochs * n) as progress:
+        step, size = self.trainer.fit_loop.epoch_loop.total_batch_idx, self.samples_per_problem
+        places = self.places(problems, rollout)
+        n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), len(problems) * size))
+        parts = n_minibatches(taken, self.minibatch_size)
+        with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
-                for rows in minibatches(n, parts, self.seed, step, epoch):
-                    if not len(rows):  # too many were left out
-                        continue
+                # Parts that are empty on every rank, where too many were left out, are the last ones.
+                for rows in minibatches(places, n, parts, self.seed, step, epoch)[:n]:
                     result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
                     statistics.add_step(result)
                     progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
-        return statistics.compute(rollout, returns)
+        return statistics.compute(rollout, returns, self.ranks)
+
+    def places(self, problems: Sequence[Problem], rollout: ScoredRollout) -> Tensor:
+        """Where the samples of this rank's rollout stand in that of all ranks, [B]."""
+        place_of = dict(zip((p.id for p in problems), self.ranks.places(len(problems)), strict=True))
+        mine = [place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
+        return places_over_ranks(mine, self.ranks.gather(mine), self.samples_per_problem)
 
     def losses(
         self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
-    ) -> Iterator[Tensor]:
+    ) -> MicroBatches:
         """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value (+ KL), each aggregated alike."""
-        mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows])
-        for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens):
-            micro_rows = rows[micro]
+        mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows], self.ranks.share)
+
+        def loss(micro_rows: Tensor) -> Tensor:
             tokens = take(rollout.tokens, micro_rows)
             mask, columns = tokens.action_mask, slice(tokens.input_ids.shape[1])
             old_logprobs = rollout.logprobs[micro_rows, columns]
@@ -216,13 +228,14 @@ class PPOModule(PolicyModule):
                 kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
                 terms["kl"] = self.kl_coef * mean(kl, mask)
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
-            yield torch.stack(list(terms.values())).sum()
+            return torch.stack(list(terms.values())).sum()
+
+        return [partial(loss, rows[micro]) for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens)]
 
     def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
         """Move the weight of the KL penalty towards its target; says which weight this iteration had."""
         used = self.kl_coef
-        total = self.all_reduce(torch.tensor([kl, 1.0], device=self.device))
-        self.kl_coef = self.kl.adapted(used, float(total[0] / total[1]))
+        self.kl_coef = self.kl.adapted(used, kl)
         return {"update/kl_coef": used}
 
     # ---- model
@@ -270,7 +283,3 @@ class PPOModule(PolicyModule):
     def steps_per_batch(self) -> int:
         """Optimizer steps that a rollout of the full size takes."""
         return self.ppo_epochs * n_minibatches(self.problems.batch_size * self.samples_per_problem, self.minibatch_size)
-
-    def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks."""
-        return cast("Tensor", self.trainer.strategy.reduce(tensor, reduce_op="sum"))

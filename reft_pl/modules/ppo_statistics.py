@@ -12,13 +12,14 @@ from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.rl.diagnostics import explained_variance
 from reft_pl.rl.importance import sampler_mismatch, truncated_importance
 from reft_pl.rl.kl import k3_kl, sequence_kl
-from reft_pl.rl.masks import masked_max, masked_mean, masked_sum
+from reft_pl.rl.masks import masked_max, masked_sum
 from reft_pl.rl.policy_losses import PolicyLoss
+from reft_pl.strategies.ranks import Part, Ranks
 from reft_pl.types import ScoredRollout
 
 
-def rollout_statistics(rollout: ScoredRollout, importance_clip: float | None = None) -> dict[str, float]:
-    """What the policy wrote (``sample_statistics``) and what is said of that which is learned from.
+def rollout_statistics(rollout: ScoredRollout, ranks: Ranks, importance_clip: float | None = None) -> dict[str, float]:
+    """What the policies of all ranks wrote (``sample_statistics``) and what is said of that which is learned from.
 
     KL to the reference and entropy (nats); the mean difference between sampler and scorer over actions (nats), and its maximum;
     with ``importance_clip`` the mean weight that corrects for it, and the share of actions whose weight was cut there.
@@ -26,18 +27,19 @@ def rollout_statistics(rollout: ScoredRollout, importance_clip: float | None = N
     mask = rollout.tokens.action_mask
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask)
     mismatch = sampler_mismatch(rollout.logprobs, rollout.sampler_logprobs, mask)
-    statistics = {
+    statistics: dict[str, Part] = {
         **sample_statistics(rollout),
-        "rollout/kl": float(masked_mean(kl, mask.any(dim=-1))),
-        "rollout/entropy": float(masked_mean(rollout.entropy, mask)),
-        "rollout/sampler_mismatch": float(masked_mean(mismatch, mask)),
-        "rollout/sampler_mismatch_max": float(masked_max(mismatch, mask)),
+        "rollout/kl": (float(masked_sum(kl, mask.any(dim=-1))), int(mask.any(dim=-1).sum())),
+        "rollout/entropy": (float(masked_sum(rollout.entropy, mask)), int(mask.sum())),
+        "rollout/sampler_mismatch": (float(masked_sum(mismatch, mask)), int(mask.sum())),
     }
     if importance_clip is not None:
         weights = truncated_importance(rollout.logprobs, rollout.sampler_logprobs, mask, importance_clip)
-        statistics["rollout/importance"] = float(masked_mean(weights, mask))
-        statistics["rollout/importance_cut"] = float(masked_mean((weights >= importance_clip).float(), mask))
-    return statistics
+        cut = (weights >= importance_clip).float()
+        statistics["rollout/importance"] = (float(masked_sum(weights, mask)), int(mask.sum()))
+        statistics["rollout/importance_cut"] = (float(masked_sum(cut, mask)), int(mask.sum()))
+    largest = max(ranks.gather(float(masked_max(mismatch, mask))))
+    return ranks.means(statistics) | {"rollout/sampler_mismatch_max": largest}
 
 
 class UpdateStatistics:
@@ -70,13 +72,17 @@ class UpdateStatistics:
         for name, value in result.items():
             self.sums[name] += value
 
-    def compute(self, rollout: ScoredRollout, returns: Tensor | None) -> dict[str, float]:
-        """Losses, weighted as they enter the sum, and gradient norm as means over steps, ratios as means over actions."""
-        steps, actions = max(1, self.steps), max(1, self.actions)
-        figures = {f"{name}_loss": term / steps for name, term in self.terms.items()}
+    def compute(self, rollout: ScoredRollout, returns: Tensor | None, ranks: Ranks) -> dict[str, float]:
+        """Losses, weighted as they enter the sum, and gradient norm as means over steps, ratios as means over actions.
+
+        All over all ranks. A rank's losses are made so that their mean over ranks is that of all actions.
+        """
+        steps = max(1, self.steps)
+        figures = ranks.averages({f"{name}_loss": term / steps for name, term in self.terms.items()})
         figures |= {name: self.sums[name] / steps for name in ("loss", "gradient_norm")}
-        figures |= {name: self.sums[name] / actions for name in ("ratio", "clip_fraction", "approx_kl")}
-        figures |= {"ratio_max": self.ratio_max, "skipped": self.sums["skipped"]}
+        figures |= ranks.means({name: (self.sums[name], self.actions) for name in ("ratio", "clip_fraction", "approx_kl")})
+        figures |= {"ratio_max": max(ranks.gather(self.ratio_max)), "skipped": self.sums["skipped"]}
         if returns is not None:
-            figures["explained_variance"] = float(explained_variance(rollout.values, returns, rollout.tokens.action_mask))
+            mask = rollout.tokens.action_mask
+            figures["explained_variance"] = float(explained_variance(rollout.values, returns, mask, ranks.sum))
         return {f"update/{name}": value for name, value in figures.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
-from torchmetrics import MeanMetric
 
 from reft_pl.data.candidates import Candidate, as_problem
 from reft_pl.data.sample_file import SampledQuestion
@@ -27,8 +27,12 @@ from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.schedule import Schedule
-from reft_pl.modules.stage_module import StageModule
+from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.rollout.seeds import counter_seed
+from reft_pl.strategies.zero import whole_weights
+
+Ranked = tuple[SampledQuestion, list[float]]
+"""A sampled question and the scores of its samples."""
 
 
 class RerankerModule(StageModule):
@@ -66,9 +70,8 @@ class RerankerModule(StageModule):
         self.policy_settings = policy
         self.seed = seed
         self.phases = PhaseDispatcher(self)
-        self.figures = PerQuestion()
-        self.loss = MeanMetric()
-        self._tested: dict[int, list[tuple[SampledQuestion, list[float]]]] = {}
+        self._ranked: list[Ranked] = []
+        self._tested: dict[int, list[Ranked]] = {}
 
     def configure_model(self) -> None:
         """Load the classifier, or begin one on a policy's trunk."""
@@ -99,7 +102,8 @@ class RerankerModule(StageModule):
                 f"training on {len(found):,} different solutions of {questions:,} questions, {share:.1%} right{part}"
             )
             learned = {"solutions": len(found), "right": share, "solutions_an_epoch": taken}
-            update_results(Path(self.trainer.default_root_dir), "data", learned)
+            if self.trainer.is_global_zero:
+                update_results(Path(self.trainer.default_root_dir), "data", learned)
 
     def _taken(self) -> int:
         """Solutions of an epoch: all, or those of as many batches as ``trainer.limit_train_batches`` leaves."""
@@ -110,24 +114,36 @@ class RerankerModule(StageModule):
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
         """One optimizer step on the batch's solutions."""
         # Dropout, where an architecture has it, draws from here, so that a resumed run draws the same.
-        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), 0) % 2**63)
+        torch.manual_seed(
+            counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), self.ranks.rank) % 2**63
+        )
         self.reranker.train()
         right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
         with self.phases.phase("update", len(batch)) as progress:
             result = self.update(self.losses(self.sequences(batch), right))
             progress.advance(len(batch))
         statistics = {f"train/{name}": value for name, value in result.items()}
-        self.log_statistics({**statistics, **self.phases.take()})
+        self.log_statistics({**statistics, **self.timing()})
 
     def sequences(self, batch: Sequence[Candidate]) -> list[list[int]]:
         """Question and solution of each candidate as tokens."""
         return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
 
-    def losses(self, sequences: Sequence[Sequence[int]], right: Tensor) -> Iterator[Tensor]:
-        """Micro-batch losses that sum to the batch's mean cross-entropy."""
-        for rows in by_length(sequences, self.micro_batch_tokens):
+    def losses(self, sequences: Sequence[Sequence[int]], right: Tensor) -> MicroBatches:
+        """Micro-batch losses that sum to the mean cross-entropy over all ranks' batches."""
+        n = self.ranks.share(len(sequences))
+
+        def loss(rows: Sequence[int]) -> Tensor:
             logits = self.reranker([sequences[row] for row in rows])
-            yield F.cross_entropy(logits, right[rows], reduction="sum") / len(sequences)
+            losses: Tensor = F.cross_entropy(logits, right[rows], reduction="sum")
+            return losses / n
+
+        return [partial(loss, rows) for rows in by_length(sequences, self.micro_batch_tokens)]
+
+    def idle_loss(self) -> Tensor:
+        """One short sequence through the classifier, for nothing."""
+        logits: Tensor = self.reranker([[(self.reranker.pad_id + 1) % 2]])
+        return 0.0 * logits.sum()
 
     # ---- ranking
 
@@ -144,50 +160,67 @@ class RerankerModule(StageModule):
         of_text = dict(zip(texts, probabilities.tolist(), strict=True))
         return [of_text[prediction.text] for prediction in item.predictions]
 
+    def rank(self, batch: Sequence[SampledQuestion]) -> list[Ranked]:
+        """Score the samples of each question."""
+        with whole_weights(self.trainer.strategy):  # ranks have other numbers of micro-batches
+            return [(item, self.scores(item)) for item in batch]
+
+    def gathered(self, ranked: list[Ranked]) -> list[Ranked]:
+        """What all ranks scored, in an order that does not depend on their number."""
+        everyones = [item for of_rank in self.ranks.gather(ranked) for item in of_rank]
+        return sorted(everyones, key=lambda item: item[0].id)
+
     def validation_step(self, batch: list[SampledQuestion], batch_idx: int) -> None:
         """Rank the samples of held-out questions."""
-        for item in batch:
-            scores = self.scores(item)
-            self.figures.update(reranking_figures(item, scores))
-            right = torch.tensor(item.verdicts, dtype=torch.float32)
-            self.loss.update(F.binary_cross_entropy(torch.tensor(scores), right, reduction="none").to(self.device))
+        self._ranked += self.rank(batch)
 
     def on_validation_epoch_end(self) -> None:
         """``val/rerank`` is rerank@n, which the best checkpoint maximises; the loss stands beside it."""
-        means = dict(zip(self.figures.names, self.figures.compute().tolist(), strict=True))
-        if means:
+        figures, losses = PerQuestion(), []
+        for item, scores in self.gathered(self._ranked):
+            figures.update(reranking_figures(item, scores))
+            right = torch.tensor(item.verdicts, dtype=torch.float32)
+            losses.append(F.binary_cross_entropy(torch.tensor(scores), right, reduction="none"))
+        self._ranked = []
+        if losses:
+            means = {name: mean for name, (mean, *_) in figures.summary().items()}
             n = max(int(name.split("@")[1]) for name in means)
             self.log("val/rerank", means[f"rerank@{n}"], prog_bar=True)
             self.log("val/weighted", means[f"weighted@{n}"])
-            self.log("val/loss", self.loss.compute())
-        self.figures.reset()
-        self.loss.reset()
+            self.log("val/loss", torch.cat(losses).mean())
 
     def test_step(self, batch: list[SampledQuestion], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Rank the samples of test questions."""
-        kept = self._tested.setdefault(dataloader_idx, [])
-        kept.extend((item, self.scores(item)) for item in batch)
+        self._tested.setdefault(dataloader_idx, []).extend(self.rank(batch))
 
     def on_test_epoch_end(self) -> None:
         """rerank@k, weighted voting, and what there was to choose from, into ``results.json`` and ``scores/``."""
         run_dir, weights = Path(self.trainer.default_root_dir), self.weights
         for index, name in enumerate(self.problems.test_names):
             figures = PerQuestion()
-            ranked = self._tested.get(index, [])
+            place = {item.id: i for i, item in enumerate(self.problems.sampled[name])}
+            ranked = sorted(self.gathered(self._tested.get(index, [])), key=lambda pair: place[pair[0].id])
             for item, scores in ranked:
                 figures.update(reranking_figures(item, scores) | sampling_figures(item))
-            lines = (json.dumps({"item_id": item.id, "scores": scores}) + "\n" for item, scores in ranked)
-            write_aside(run_dir / "scores" / f"{name}.jsonl", "".join(lines))
             n, summary = len(ranked[0][1]), figures.summary()
-            about = {"samples": self.problems.samples[name], "questions": len(ranked), "n": n, "weights": weights}
-            update_results(run_dir, "rerank", {name: {**about, **summary}})
             self.log(f"test/rerank/{name}", summary[f"rerank@{n}"][0])
+            if self.trainer.is_global_zero:
+                lines = (json.dumps({"item_id": item.id, "scores": scores}) + "\n" for item, scores in ranked)
+                write_aside(run_dir / "scores" / f"{name}.jsonl", "".join(lines))
+                about = {"samples": self.problems.samples[name], "questions": len(ranked), "n": n, "weights": weights}
+                update_results(run_dir, "rerank", {name: {**about, **summary}})
         self._tested.clear()
 
     # ---- what it leaves behind
 
     def export(self, folder: Path) -> None:
-        """Write the classifier to a folder that ``AutoModelForSequenceClassification`` loads anywhere."""
+        """Write the classifier to a folder that ``AutoModelForSequenceClassification`` loads anywhere; called on every rank."""
+        with whole_weights(self.trainer.strategy):
+            if self.trainer.is_global_zero:
+                self._write(folder)
+        self.trainer.strategy.barrier()
+
+    def _write(self, folder: Path) -> None:
         codec = self.problems.codec
         base = self.policy_settings.init_from
         description = {"stage": self.stage, "base": base, **codec.description(), "weights": self.weights}

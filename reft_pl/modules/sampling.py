@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from reft_pl.data.identity import problems_digest, tokenizer_digest
 from reft_pl.data.sample_file import read_samples, sampled_question
 from reft_pl.errors import UserError
@@ -102,9 +100,13 @@ class SamplingModule(SolverModule):
                 groups = [samples[i : i + self.n] for i in range(0, len(samples), self.n)]
                 store.add(batch_idx, [sampled_question(group) for group in groups])
 
-    @rank_zero_only
     def on_predict_end(self) -> None:
         """Voting and pass@k of every complete file, into ``results.json``."""
+        self.trainer.strategy.barrier()  # ranks share the batches out as they go
+        if self.trainer.is_global_zero:
+            self._finish()
+
+    def _finish(self) -> None:
         for name, store in zip(self.problems.predict_names, self.stores, strict=True):
             if store.finish():
                 figures = PerQuestion()

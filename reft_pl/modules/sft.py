@@ -27,4 +27,4 @@ class SFTModule(PolicyModule):
             result = self.update(self.cross_entropy(tokens))
             progress.advance(len(batch), int(tokens.attention_mask.sum()))
         statistics = {f"train/{name}": value for name, value in result.items()}
-        self.log_statistics({**statistics, **self.phases.take()})
+        self.log_statistics({**statistics, **self.timing()})

@@ -25,6 +25,8 @@ from reft_pl.rollout.seeds import counter_seed
 from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler  # noqa: F401 (configs may name them without their path)
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.strategies.ranks import Ranks
+from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Sample, SamplingParams
 
 
@@ -68,6 +70,11 @@ class SolverModule(LightningModule):
                 self.sandbox.check()
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that work together."""
+        return Ranks(self.trainer)
+
+    @property
     def problems(self) -> ReasoningDataModule:
         """The data module of this run."""
         return cast("ReasoningDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
@@ -91,7 +98,8 @@ class SolverModule(LightningModule):
         def seed_of(problem: Problem, index: int) -> int:
             return counter_seed(self.seed, self.stage, self.trainer.current_epoch, problem.id, first + index)
 
-        return self.collector.sample(self.policy, problems, params, seed_of, n)
+        with whole_weights(self.trainer.strategy):
+            return self.collector.sample(self.policy, problems, params, seed_of, n)
 
     def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
         """Greedy Top-1 on held-out questions."""
@@ -104,16 +112,19 @@ class SolverModule(LightningModule):
         self._tested.setdefault(dataloader_idx, []).extend(self._greedy(batch))
 
     def on_test_epoch_end(self) -> None:
-        """Top-1 of every test set, into the log, ``results.json`` and ``predictions/``."""
+        """Top-1 of every test set, over all ranks, into the log, ``results.json`` and ``predictions/``."""
         run_dir, weights = Path(self.trainer.default_root_dir), self.weights
-        for index, name in enumerate(self.problems.test_problems):
-            samples = self._tested.get(index, [])
+        for index, (name, problems) in enumerate(self.problems.test_problems.items()):
+            samples = [sample for of_rank in self.ranks.gather(self._tested.get(index, [])) for sample in of_rank]
+            place = {problem.id: i for i, problem in enumerate(problems)}
+            samples.sort(key=lambda sample: place[sample.problem.id])
             verdicts = [is_correct(sample) for sample in samples]
-            top1 = Top1().to(self.device)
+            top1 = Top1(sync_on_compute=False).to(self.device)
             top1.update(verdicts)
             self.log(f"test/top1/{name}", top1.compute())
-            write_predictions(run_dir / "predictions" / f"{name}.jsonl", samples, verdicts)
-            update_results(run_dir, "test", {name: {**top1.summary(), "weights": weights}})
+            if self.trainer.is_global_zero:
+                write_predictions(run_dir / "predictions" / f"{name}.jsonl", samples, verdicts)
+                update_results(run_dir, "test", {name: {**top1.summary(), "weights": weights}})
         self._tested.clear()
 
     def _greedy(self, problems: Sequence[Problem]) -> list[Sample]:

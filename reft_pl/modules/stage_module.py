@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -12,12 +12,19 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError
+from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.schedule import Schedule
+from reft_pl.strategies import gradients
+from reft_pl.strategies.ranks import Ranks
+from reft_pl.strategies.zero import ZeRO, whole_weights
+
+MicroBatches = Sequence[Callable[[], Tensor]]
+"""Losses of micro-batches, each made when it is called."""
 
 
 class StageModule(LightningModule):
@@ -25,11 +32,12 @@ class StageModule(LightningModule):
 
     Optimization is manual: one batch may take many optimizer steps, and each step many micro-batches.
 
-    Subclasses call ``configure_training`` when they are made, and write ``training_step`` and ``export``.
+    Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``export``.
     """
 
     stage: ClassVar[str]
     seed: int
+    phases: PhaseDispatcher
 
     def configure_training(
         self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
@@ -60,9 +68,22 @@ class StageModule(LightningModule):
         """The data module of this run."""
         return cast("ReasoningDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
 
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return Ranks(self.trainer)
+
+    @abstractmethod
+    def idle_loss(self) -> Tensor:
+        """A loss of weight 0 that passes through the model as any other: what a rank does while others have more to do."""
+
+    def used_in_parts(self) -> list[nn.Parameter]:
+        """Weights that one pass may use several times, as often as its size asks for."""
+        return []
+
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Write the model as it is now to a folder that ``transformers`` loads anywhere."""
+        """Write the model as it is now to a folder that ``transformers`` loads anywhere; called on every rank."""
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over what is trainable, with its schedule; stepped by ``update``."""
@@ -91,46 +112,56 @@ class StageModule(LightningModule):
             return 1
         return max(1, int(steps))
 
-    def update(self, losses: Iterable[Tensor]) -> dict[str, float]:
-        """One optimizer step on the sum of the losses of micro-batches, which are drawn one by one.
+    def update(self, micro_batches: MicroBatches) -> dict[str, float]:
+        """One optimizer step on the sum of the losses of micro-batches, averaged over ranks.
 
         Their gradients add up in the precision of the weights, so their number shows in rounding: not to speak of in float32,
         but in bfloat16 the relative error of one linear layer's gradient (64 x 64) grew from 0.2% with one micro-batch to 0.9%
         with 64.
 
-        A loss or gradient that is not finite stops this step: the weights and the optimizer stay as they were. Returns
-        ``loss``, ``gradient_norm`` (before clipping) and ``skipped`` (0 or 1).
+        A loss or gradient that is not finite, on any rank, stops this step on all: the weights and the optimizer stay as they
+        were. Returns ``loss`` and ``gradient_norm`` (before clipping), both over all ranks, and ``skipped`` (0 or 1).
         """
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
         self._rate = optimizer.param_groups[0]["lr"]
         total = torch.zeros((), device=self.device)
-        for loss in losses:
-            self.manual_backward(loss)
-            total += loss.detach().float()
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_norm)
-        finite = bool(torch.isfinite(total) & torch.isfinite(norm))
-        if finite:
-            optimizer.step()
-            cast("LambdaLR", self.lr_schedulers()).step()
-        else:
-            rank_zero_warn(f"skipped an optimizer step: loss {float(total)}, gradient norm {float(norm)}")
+        passes = self.ranks.even(micro_batches, self.idle_loss)
+        with gradients.one_update(self.trainer.strategy, self.used_in_parts()):
+            for index, micro_batch in enumerate(passes):
+                loss = gradients.one_pass(self, micro_batch, last=index == len(passes) - 1)
+                total += loss.detach().float()
+            total = self.ranks.sum(total) / self.ranks.size
+            norm = gradients.clip(self, self.gradient_clip_norm)
+            finite = bool(torch.isfinite(total) & torch.isfinite(norm))
+            if finite:
+                optimizer.step()
+                cast("LambdaLR", self.lr_schedulers()).step()
+            else:
+                rank_zero_warn(f"skipped an optimizer step: loss {float(total)}, gradient norm {float(norm)}")
+                gradients.drop(self)
         optimizer.zero_grad()
         return {"loss": float(total), "gradient_norm": float(norm), "skipped": float(not finite)}
 
     def log_statistics(self, statistics: Mapping[str, float]) -> None:
-        """Log the figures of one training batch under their TensorBoard names."""
+        """Log the figures of one training batch, which are those of all ranks, under their TensorBoard names."""
         self.log_dict({**statistics, "lr": self._rate}, on_step=True, on_epoch=False, batch_size=1)
 
     def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What of the weights a checkpoint holds; ``strict_loading`` is false where it is not all."""
         return dict(state)
 
+    def timing(self) -> dict[str, float]:
+        """``seconds/*`` of the slowest rank and ``tokens_per_second/*`` of all together, since the last call."""
+        of_ranks = self.ranks.gather(self.phases.take())
+        names = dict.fromkeys(name for figures in of_ranks for name in figures)
+        return {n: (max if n.startswith("seconds/") else sum)([f.get(n, 0.0) for f in of_ranks]) for n in names}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint with the stage that wrote it."""
         checkpoint["reft_stage"] = self.stage
-        checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
+        if "state_dict" in checkpoint:  # under ZeRO each rank writes its own part
+            checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model."""
@@ -140,9 +171,18 @@ class StageModule(LightningModule):
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
-        here, there = (
-            {name: tuple(t.shape) for name, t in s.items()} for s in (self.kept(self.state_dict()), checkpoint["state_dict"])
-        )
+        if self.trainer.training and "reft_ranks" in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
+            raise UserError(
+                f"{self.trainer.ckpt_path} holds the parts of {checkpoint['reft_ranks']} ranks under ZeRO: go on with --config "
+                f"configs/strategy/zero{checkpoint['reft_zero_stage']}.yaml and as many devices"
+            )
+        if "state_dict" not in checkpoint:  # parts of weights, which the strategy has compared and loaded
+            return
+        with whole_weights(self.trainer.strategy):
+            here, there = (
+                {name: tuple(t.shape) for name, t in state.items()}
+                for state in (self.kept(self.state_dict()), checkpoint["state_dict"])
+            )
         for name in here | there:
             if here.get(name) != there.get(name):
                 raise UserError(

@@ -30,7 +30,7 @@ def generalized_advantages(
     r_bt = zero_outside(rewards.detach(), action_mask)
     v_bt = zero_outside(values.detach(), action_mask)
     advantages = torch.zeros_like(r_bt)
-    next_value = next_advantage = torch.zeros_like(r_bt[:, 0])
+    next_value = next_advantage = r_bt.new_zeros(len(r_bt))
     for t in range(r_bt.shape[1] - 1, -1, -1):
         delta = r_bt[:, t] + gamma * next_value - v_bt[:, t]
         # Zero outside the mask, so that neither padding nor the prompt hands anything on.

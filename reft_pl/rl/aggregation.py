@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -14,12 +15,15 @@ class Aggregation:
 
     Args:
         kind: "sequence" weighs every sequence alike, "token" every action.
-        mask: Actions of the whole mini-batch, [B, T] bool.
+        mask: This rank's actions of the whole mini-batch, [B, T] bool.
+        share: Makes of this rank's count what its losses are divided by, where ranks average their gradients: the count of all
+            ranks / number of ranks. None: one rank.
     """
 
-    def __init__(self, kind: Literal["sequence", "token"], mask: Tensor) -> None:
+    def __init__(self, kind: Literal["sequence", "token"], mask: Tensor, share: Callable[[int], float] | None = None) -> None:
         self.kind = kind
-        self.count = max(1, int(mask.any(dim=-1).sum() if kind == "sequence" else mask.sum()))
+        count = int(mask.any(dim=-1).sum() if kind == "sequence" else mask.sum())
+        self.count = max(1, count) if share is None else share(count)
 
     def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
         """The share of a micro-batch, a scalar; ``x`` and ``mask`` [b, t]."""

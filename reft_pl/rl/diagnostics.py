@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from reft_pl.rl.masks import masked_var
+from reft_pl.rl.whitening import variance_over_ranks
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(R - v) / Var(R) over all actions: 1 is perfect, 0 no better than a constant; never above 1.
+def explained_variance(
+    values: Tensor, returns: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """1 - Var(R - v) / Var(R) over all actions of all ranks: 1 is perfect, 0 no better than a constant; never above 1.
 
     The result is floored at -1, so that one bad rollout does not flatten the plot. Where the returns do not vary it is 0.
 
@@ -17,8 +21,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         values: v_t at the time of sampling, [B, T].
         returns: R_t, [B, T].
         mask: [B, T] bool.
+        all_reduce: Returns the sum of a tensor over ranks. None means one rank.
     """
-    total = masked_var(returns, mask)
-    unexplained = masked_var(returns - values, mask)
+    total = variance_over_ranks(returns, mask, all_reduce)
+    unexplained = variance_over_ranks(returns - values, mask, all_reduce)
     ratio = unexplained / torch.where(total > 0, total, torch.ones_like(total))
     return torch.where(total > 0, (1 - ratio).clamp(min=-1), torch.zeros_like(total))

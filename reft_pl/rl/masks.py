@@ -54,12 +54,6 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     return masked_sum(x, mask, dim) / count.clamp(min=1)
 
 
-def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Unbiased variance, sum m (x - mean)^2 / (n - 1) over all n selected elements, in two passes; 0 where n < 2."""
-    deviation = zero_outside(x - masked_mean(x, mask), mask)
-    return deviation.square().sum() / (mask.sum() - 1).clamp(min=1)
-
-
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     """The largest selected element; 0 where nothing is selected."""
     if x.numel() == 0:

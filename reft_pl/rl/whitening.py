@@ -1,4 +1,4 @@
-"""Means over all ranks, and the whitening of advantages over all of their actions."""
+"""Means and variances over all ranks, and the whitening of advantages over all of their actions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,27 @@ def whiten(advantages: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tens
     Returns:
         [B, T], 0 outside the mask. A single action in all is whitened to 0.
     """
-    count, mean = _count_and_mean(advantages, mask, all_reduce)
-    deviation = zero_outside(advantages - mean, mask)
-    squares = deviation.square().sum()
-    if all_reduce is not None:
-        squares = all_reduce(squares)
-    variance = squares / (count - 1).clamp(min=1)
+    deviation, variance = _deviation_and_variance(advantages, mask, all_reduce)
     return deviation / (variance + 1e-8).sqrt()
 
 
 def mean_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Mean of the selected elements of all ranks, a scalar; 0 where nothing is selected. Arguments as for ``whiten``."""
     return _count_and_mean(x, mask, all_reduce)[1]
+
+
+def variance_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Unbiased variance of the selected elements of all ranks, a scalar; 0 where n < 2. Arguments as for ``whiten``."""
+    return _deviation_and_variance(x, mask, all_reduce)[1]
+
+
+def _deviation_and_variance(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+    count, mean = _count_and_mean(x, mask, all_reduce)
+    deviation = zero_outside(x - mean, mask)
+    squares = deviation.square().sum()
+    if all_reduce is not None:
+        squares = all_reduce(squares)
+    return deviation, squares / (count - 1).clamp(min=1)
 
 
 def _count_and_mean(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,6 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
     ("args", "sentence"),
     [
         (["--trainer.gradient_clip_val", "1"], "gradient clipping"),
-        (["--trainer.devices", "2"], "several devices is not there yet"),
         (["--model.optimizer.lr", "-1"], "check model.optimizer"),
         (["--model.micro_batch_tokens", "0"], "must be positive"),
         (["--trainer.precision", "bf16-mixed"], "set model.policy.dtype"),

@@ -31,7 +31,13 @@ def test_masks_come_from_lengths_whatever_pads(rows, pad):
         assert batch.input_ids[row, : len(ids)].tolist() == ids
 
 
-@pytest.mark.parametrize(("sequences", "prompts"), [([], []), ([[1]], [0]), ([[1]], [2]), ([[1], [2]], [1])])
+@pytest.mark.parametrize(("sequences", "prompts"), [([[1]], [0]), ([[1]], [2]), ([[1], [2]], [1])])
 def test_collate_refuses_what_has_no_prompt(sequences, prompts):
     with pytest.raises(ValueError, match="prompt"):
         collate(sequences, prompts, 0)
+
+
+def test_a_rank_without_any_sequence_has_an_empty_batch():
+    batch = collate([], [], 0)
+    assert batch.input_ids.shape == batch.action_mask.shape == (0, 0)
+    assert batch.input_ids.dtype == torch.int64

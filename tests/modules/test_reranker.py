@@ -157,6 +157,8 @@ def test_groups_are_bounded_and_complete() -> None:
 
 
 def test_losses_of_micro_batches_sum_to_the_mean(micro_model: Path) -> None:
+    from types import SimpleNamespace
+
     from reft_pl.models.settings import PolicySettings
     from reft_pl.modules import RerankerModule
 
@@ -165,6 +167,7 @@ def test_losses_of_micro_batches_sum_to_the_mean(micro_model: Path) -> None:
 
     module = RerankerModule(PolicySettings(str(micro_model)), micro_batch_tokens=5)
     module.__dict__["reranker"] = stub
+    module._trainer = SimpleNamespace(world_size=1)
     sequences, right = [[1, 2, 3], [1], [1, 2]], torch.tensor([1, 0, 1])
     whole = torch.nn.functional.cross_entropy(stub(sequences), right)
-    assert sum(module.losses(sequences, right)).item() == pytest.approx(whole.item())
+    assert sum(loss() for loss in module.losses(sequences, right)).item() == pytest.approx(whole.item())

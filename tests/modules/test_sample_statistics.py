@@ -20,13 +20,18 @@ def rollout(samples: list[Sample], outcome: list[float], left_out: Rollout | Non
     return Rollout(tuple(samples), tokens, torch.tensor(outcome), left_out=left_out)
 
 
+def shares(found: Rollout) -> dict[str, float]:
+    """As one rank alone has them."""
+    return {name: total / n for name, (total, n) in sample_statistics(found).items() if n}
+
+
 def test_all_that_was_sampled_counts_and_shares_of_right_ones_are_told() -> None:
     computed = sample("4 boxes of 12", 48.0, "def solution():\n    return 4 * 12", 48.0)
     copied = sample("He has 12.", 12.0, "def solution():\n    return 12", 12.0, backend="cpython", tokens=6)
     wrong = sample("4 boxes of 12", 48.0, "def solution():\n    return 12", 12.0)
     none = sample("?", 1.0, "def", None)
     left_out = rollout([wrong, none], [0.1, 0.0])
-    statistics = sample_statistics(rollout([computed, copied], [1.0, 1.0], left_out))
+    statistics = shares(rollout([computed, copied], [1.0, 1.0], left_out))
     expected = {
         "rollout/reward": 2.1 / 4,
         "rollout/accuracy": 0.5,
@@ -47,6 +52,6 @@ def test_letters_that_follow_from_another_value() -> None:
     question = "How much?\na ) 38 , b ) 27 , c ) 30"
     right = sample(question, "a", "It is 38. Therefore, the answer is: a", "a", backend="text")
     lucky = sample(question, "a", "It is 30. Therefore, the answer is: a", "a", backend="text")
-    statistics = sample_statistics(rollout([right, lucky], [1.0, 1.0]))
+    statistics = shares(rollout([right, lucky], [1.0, 1.0]))
     assert statistics["shortcut/letter"] == 0.5
     assert "shortcut/constant" not in statistics

@@ -129,7 +129,9 @@ def online(micro_model, tmp_path, monkeypatch):
         max_prompt_tokens=190, cache_dir=str(tmp_path),
     )  # fmt: skip
     data.setup("fit")
-    module._trainer = SimpleNamespace(datamodule=data, training=False, current_epoch=0, callbacks=[])
+    module._trainer = SimpleNamespace(
+        datamodule=data, training=False, current_epoch=0, callbacks=[], strategy=None, world_size=1, global_rank=0
+    )
     module.configure_model()
     return module
 
@@ -138,7 +140,7 @@ def test_the_loss_is_half_of_each_mean_and_a_missing_half_stays_missing(online):
     problems = online.problems.train_problems
     rollout = online.collect(problems)
     rollout = type(rollout)(rollout.samples, rollout.tokens, torch.tensor([1.0, 0.1, 1.0, 0.0]))
-    total = sum(online.losses(problems, rollout, [0, 1, 2, 3])).item()
+    total = sum(loss() for loss in online.losses(problems, rollout, [0, 1, 2, 3])).item()
 
     def mean(tokens, rows):
         logits = online.policy.lm(tokens.input_ids[rows], attention_mask=tokens.attention_mask[rows].long()).logits
@@ -148,5 +150,5 @@ def test_the_loss_is_half_of_each_mean_and_a_missing_half_stays_missing(online):
     annotated = online.annotated(problems)
     expected = 0.5 * mean(rollout.tokens, [0, 2]) + 0.5 * mean(annotated, [0, 1, 2, 3])
     assert total == pytest.approx(expected.item(), rel=1e-5)
-    alone = sum(online.losses(problems, rollout, [1, 3])).item()
+    alone = sum(loss() for loss in online.losses(problems, rollout, [1, 3])).item()
     assert alone == pytest.approx(0.5 * mean(online.annotated([problems[1], problems[3]]), [0, 1]).item(), rel=1e-5)

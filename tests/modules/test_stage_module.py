@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ BAD = 1
 
 NAN, INF = float("nan"), float("inf")
 
-Losses = Iterable[Tensor]
+Losses = Sequence[Callable[[], Tensor]]
 
 
 class ByTokens(RewardFunction):
@@ -39,27 +39,29 @@ class ByTokens(RewardFunction):
         return [sum(sample.completion.token_ids) % 7 / 7 for sample in samples]
 
 
-def poisoned_loss(value: float) -> Callable[[PolicyModule, Losses], Iterator[Tensor]]:
+def poisoned_loss(value: float) -> Callable[[PolicyModule, Losses], Losses]:
     """The loss alone: adding a constant leaves every gradient finite."""
 
-    def poison(module: PolicyModule, losses: Losses) -> Iterator[Tensor]:
+    def poison(module: PolicyModule, losses: Losses) -> Losses:
         first, *rest = losses
-        yield first + value
-        yield from rest
+        return [lambda: first() + value, *rest]
 
     return poison
 
 
-def poisoned_gradient(value: float) -> Callable[[PolicyModule, Losses], Iterator[Tensor]]:
+def poisoned_gradient(value: float) -> Callable[[PolicyModule, Losses], Losses]:
     """One element of one weight's gradient, in the first micro-batch alone; the loss stays finite."""
 
-    def poison(module: PolicyModule, losses: Losses) -> Iterator[Tensor]:
+    def poison(module: PolicyModule, losses: Losses) -> Losses:
         weight = next(module.policy.parameters())
         hook = weight.register_hook(lambda g: g.index_fill(0, torch.tensor([0]), value))
-        for index, loss in enumerate(losses):
-            yield loss
-            if index == 0:
-                hook.remove()
+        first, second, *rest = losses
+
+        def without_hook() -> Tensor:
+            hook.remove()
+            return second()
+
+        return [first, without_hook, *rest]
 
     return poison
 
@@ -70,7 +72,7 @@ class Watch:
     And before its ``log_statistics``, where it counts the skipped steps that are logged.
     """
 
-    def __init__(self, module: PolicyModule, poison: Callable[[PolicyModule, Losses], Iterator[Tensor]]) -> None:
+    def __init__(self, module: PolicyModule, poison: Callable[[PolicyModule, Losses], Losses]) -> None:
         self.module = module
         self.poison = poison
         self.update = module.update

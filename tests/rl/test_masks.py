@@ -11,11 +11,11 @@ from reft_pl.rl.masks import (
     masked_max,
     masked_mean,
     masked_sum,
-    masked_var,
     sequence_mean,
     token_mean,
     zero_outside,
 )
+from reft_pl.rl.whitening import variance_over_ranks
 
 NAN = float("nan")
 X = torch.tensor([[1.0, 2.0, NAN], [NAN, 6.0, 3.0]], dtype=torch.float64)
@@ -27,7 +27,7 @@ def test_hand_computed() -> None:
     assert masked_sum(X, MASK, dim=-1).tolist() == [3, 9]
     assert masked_mean(X, MASK).item() == 3
     assert masked_mean(X, MASK, dim=-1).tolist() == [1.5, 4.5]
-    assert masked_var(X, MASK).item() == pytest.approx((4 + 1 + 9 + 0) / 3)
+    assert variance_over_ranks(X, MASK).item() == pytest.approx((4 + 1 + 9 + 0) / 3)
     assert masked_max(X, MASK).item() == 6
     assert masked_max(X[:0], MASK[:0]).item() == 0
 
@@ -47,15 +47,15 @@ def test_a_row_without_positions_is_not_a_sequence() -> None:
 
 def test_nothing_selected_is_zero() -> None:
     x, mask = torch.full((2, 3), NAN), torch.zeros(2, 3, dtype=torch.bool)
-    for function in (masked_sum, masked_mean, masked_var, masked_max, token_mean, sequence_mean):
+    for function in (masked_sum, masked_mean, variance_over_ranks, masked_max, token_mean, sequence_mean):
         assert function(x, mask).item() == 0, function
 
 
 def test_variance_of_one_element_is_zero() -> None:
-    assert masked_var(torch.tensor([[5.0, NAN]]), torch.tensor([[True, False]])).item() == 0
+    assert variance_over_ranks(torch.tensor([[5.0, NAN]]), torch.tensor([[True, False]])).item() == 0
 
 
-@pytest.mark.parametrize("statistic", [masked_sum, masked_mean, masked_var, masked_max, token_mean, sequence_mean])
+@pytest.mark.parametrize("statistic", [masked_sum, masked_mean, variance_over_ranks, masked_max, token_mean, sequence_mean])
 def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(statistic) -> None:  # type: ignore[no-untyped-def]
     x = X.clone().requires_grad_()
     statistic(x, MASK).backward()
@@ -65,7 +65,7 @@ def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(statistic) -> N
 
 
 def test_nan_inside_the_mask_is_seen() -> None:
-    for function in (masked_sum, masked_mean, masked_var, masked_max, token_mean, sequence_mean):
+    for function in (masked_sum, masked_mean, variance_over_ranks, masked_max, token_mean, sequence_mean):
         assert function(X, torch.ones_like(MASK)).isnan(), function
 
 

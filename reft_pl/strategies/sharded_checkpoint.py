@@ -1,0 +1,82 @@
+"""Checkpoints that are folders, to which every rank writes its part."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
+from reft_pl.errors import UserError
+from reft_pl.models.folders import replace_folder
+
+if TYPE_CHECKING:
+    from reft_pl.strategies.zero import ZeRO
+
+TAG = "checkpoint"
+"""The folder inside, as Lightning names it."""
+
+
+def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None:
+    """Save this rank's part of a checkpoint. The folder appears when all parts are in it, or not at all."""
+    client_state = {name: part for name, part in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
+    client_state |= {"reft_ranks": strategy.world_size, "reft_zero_stage": strategy.stage}
+    with ExitStack() as stack:
+        fresh = stack.enter_context(replace_folder(path)) if strategy.is_global_zero else None
+        fresh = strategy.broadcast(fresh)
+        strategy.deepspeed_engine.save_checkpoint(str(fresh), client_state=client_state, tag=TAG)
+        strategy.barrier()
+    strategy.barrier()
+
+
+def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
+    """Load this rank's part into DeepSpeed's engine, and give back what Lightning saved.
+
+    Where other ranks, another stage or another strategy wrote it, weights and the run's place are taken over, and the optimizer
+    begins anew, which is said.
+    """
+    if not path.is_dir():
+        checkpoint = strategy.checkpoint_io.load_checkpoint(path)
+        _say(path, "another strategy")
+        return {name: part for name, part in checkpoint.items() if name != "optimizer_states"}
+    before = stored_client_state(path)
+    if (before["reft_ranks"], before["reft_zero_stage"]) != (strategy.world_size, strategy.stage):
+        _say(path, f"ZeRO-{before['reft_zero_stage']} on {before['reft_ranks']} ranks")
+        return before | read_weights(path)
+    loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
+        str(path), tag=TAG, load_lr_scheduler_states=False, load_optimizer_states=True
+    )
+    if loaded is None:
+        raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
+    return dict(client_state)
+
+
+def stored_client_state(path: Path) -> dict[str, Any]:
+    """What Lightning saved in a folder, weights and optimizer states apart.
+
+    Raises:
+        UserError: it is no such folder.
+    """
+    parts = sorted((path / TAG).glob("*mp_rank_00_model_states.pt"))
+    if not parts:
+        raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
+    stored: dict[str, Any] = torch.load(parts[0], map_location="cpu", weights_only=False, mmap=True)
+    own = {"module", "optimizer", "lr_scheduler", "buffer_names", "param_shapes", "frozen_param_shapes", "shared_params"}
+    return {name: part for name, part in stored.items() if name not in own}
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The whole weights of a folder, put together from all ranks' parts, as a checkpoint of weights alone."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # noqa: PLC0415
+
+    weights = get_fp32_state_dict_from_zero_checkpoint(str(path), tag=TAG)
+    return stored_client_state(path) | {"state_dict": {name: tensor.clone() for name, tensor in weights.items()}}
+
+
+def _say(path: Path, who: str) -> None:
+    rank_zero_warn(
+        f"{path} was written by {who}: weights, schedule and the place in the data go on from it, but the optimizer's averages "
+        f"begin anew; take that strategy and number of ranks to go on exactly"
+    )

@@ -1,0 +1,186 @@
+"""What forked ranks do; see ``forked.py``. Each scenario leaves its findings in files, and the tests judge them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import deepspeed  # noqa: F401 (before the ranks are forked: it takes seconds)
+import torch
+from forked import on_ranks
+from lightning.pytorch import Trainer
+
+from reft_pl.cli import (
+    lightning_cli,  # noqa: F401 (likewise)
+    main,
+)
+from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.data.stories.source import StorySource
+from reft_pl.formats import PythonProgram
+from reft_pl.models import scoring
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules import OnlineSelfTrainingModule, PPOModule, RerankerModule, SFTModule, StageModule
+from reft_pl.reward.base import RewardFunction
+from reft_pl.rl.estimators import GRPO
+from reft_pl.strategies import ZeRO
+from reft_pl.strategies.zero import whole_weights
+from reft_pl.types import Sample
+
+torch.set_num_threads(1)
+
+
+def strategy_named(name: str) -> Any:
+    """``one``, ``ddp``, ``zero1`` to ``zero3``; in ZeRO-3 nothing stays whole, however small."""
+    return {"one": "auto", "ddp": "ddp"}.get(name) or ZeRO(int(name[-1]), persistent_elements=0)
+
+
+class ByTokens(RewardFunction):
+    """Rewards of 0, 1/2 and 1, so that there is something to learn, and some groups of equal ones."""
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        return [sum(sample.completion.token_ids) % 3 / 2 for sample in samples]
+
+
+class Recorder:
+    """Stands before a module's ``update`` and keeps what every optimizer step had and left, on the first rank."""
+
+    def __init__(self, module: StageModule) -> None:
+        self.module = module
+        self.update = module.update
+        self.steps: list[dict[str, Any]] = []
+        self.micro_batches: list[int] = []
+        module.update = self.watched  # type: ignore[method-assign]
+
+    def watched(self, micro_batches: Any) -> dict[str, float]:
+        self.micro_batches.append(len(micro_batches))
+        before = self.weights() if not self.steps else None
+        result = self.update(micro_batches)
+        self.steps.append({"result": result, "weights": self.weights(), "before": before})
+        return result
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        with whole_weights(self.module.trainer.strategy):
+            return {name: p.detach().clone() for name, p in self.module.named_parameters()}
+
+
+def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
+    made = {
+        "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        "adam": lambda parameters: MasterAdamW(parameters, lr=1e-3),
+    }
+    settings: dict[str, Any] = {
+        "policy": PolicySettings(model, from_scratch=stage != "reranker", dtype="float32"),
+        "optimizer": made[optimizer],
+        "micro_batch_tokens": 420,
+        "gradient_clip_norm": 0.5,
+    }
+    if stage == "ppo":
+        settings |= {"reward": ByTokens(), "minibatch_size": 5, "ppo_epochs": 2}
+    if stage == "grpo":
+        settings |= {"reward": ByTokens(), "advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True}
+        settings |= {"max_resamples": 1, "minibatch_size": 4, "aggregation": "token"}
+    if stage == "online":
+        settings |= {"reward": ByTokens(), "minibatch_size": 3}
+    classes = {"sft": SFTModule, "online": OnlineSelfTrainingModule, "reranker": RerankerModule}
+    return classes.get(stage, PPOModule)(**settings | changes)
+
+
+def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer: str = "adam") -> None:
+    """Two batches of eight questions; the first rank saves every step's figures and weights, and the logged figures."""
+    scoring.CHUNK_LOGITS = 12_000  # several passes of the LM head a micro-batch, another number on each rank
+    warnings.simplefilter("ignore")
+    module = make(stage, model, optimizer)
+    recorder = Recorder(module)
+    data = ReasoningDataModule(
+        train=[StorySource("train", 15)], format=PythonProgram(), tokenizer=model, batch_size=8,
+        max_prompt_tokens=190, max_tokens=200 if stage in ("ppo", "grpo", "online") else 400, cache_dir=f"{folder}/cache",
+    )  # fmt: skip
+    logged: list[dict[str, float]] = []
+    module.log_statistics = lambda statistics: logged.append(dict(statistics))  # type: ignore[method-assign]
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=1, accelerator="cpu", devices=ranks, strategy=strategy_named(name), logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    counts = module.ranks.gather(recorder.micro_batches)
+    if trainer.is_global_zero:
+        torch.save(
+            {"steps": recorder.steps, "logged": logged, "micro_batches": counts}, f"{folder}/{stage}-{name}-{optimizer}.pt"
+        )
+
+
+def equality(model: str, folder: str, *cases: str) -> None:
+    """``stage:optimizer:strategy`` each, ``one`` with one rank and everything else with two."""
+    for case in cases:
+        stage, optimizer, name = case.split(":")
+        ranks = 1 if name == "one" else 2
+        on_ranks(ranks, partial(train, stage, name, ranks, model, folder, optimizer))
+        print("done", case, flush=True)
+
+
+def not_finite(model: str, folder: str, *names: str) -> None:
+    """The second of three SFT steps has a bad loss on the second rank alone, which the first one cannot see."""
+    for name in names:
+        on_ranks(2, partial(train_poisoned, name, model, folder))
+
+
+def train_poisoned(name: str, model: str, folder: str) -> None:
+    module = make("sft", model, "adam")
+    recorder, inner = Recorder(module), module.cross_entropy
+
+    def poisoned(tokens: Any, weight: float = 1.0) -> Any:
+        first, *rest = inner(tokens, weight)
+        bad = len(recorder.steps) == 1 and module.ranks.rank == 1
+        return [lambda: first() + torch.nan if bad else first(), *rest]
+
+    module.cross_entropy = poisoned
+    data = ReasoningDataModule(
+        train=[StorySource("train", 24)], format=PythonProgram(), tokenizer=model, batch_size=8, max_prompt_tokens=190,
+        max_tokens=400, cache_dir=f"{folder}/cache",
+    )  # fmt: skip
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=1, accelerator="cpu", devices=2, strategy=strategy_named(name), logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    found = {"steps": recorder.steps, "global_step": trainer.global_step, "rate": module._rate}
+    torch.save(found, f"{folder}/{name}-{module.ranks.rank}.pt")
+
+
+def killed_while_saving(*command: str) -> None:
+    """A fit on two ranks that is killed, as by ``kill -9``, when the second rank has written half of the second checkpoint."""
+    import os
+    import signal
+
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    saves, inner = [], DeepSpeedEngine._save_zero_checkpoint
+
+    def dying(engine: Any, *args: Any) -> None:
+        saves.append(args)
+        if len(saves) == 2 and engine.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        inner(engine, *args)
+
+    DeepSpeedEngine._save_zero_checkpoint = dying
+    on_ranks(2, partial(main, list(command)))
+
+
+def commands(ranks: str, *words: str) -> None:
+    """Run commands of ``reft-pl`` one after the other, each on so many ranks; ``--`` stands between them."""
+    for command in split(words):
+        print("$", *command, flush=True)
+        on_ranks(int(ranks), partial(main, command))
+
+
+def split(words: Sequence[str]) -> Iterator[list[str]]:
+    command: list[str] = []
+    for word in [*words, "--"]:
+        if word == "--":
+            yield command
+            command = []
+        else:
+            command.append(word)

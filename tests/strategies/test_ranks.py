@@ -1,0 +1,228 @@
+"""Several processes: what one learns, two learn as well, under every strategy; saved, killed, resumed, tested.
+
+Ranks are forks of a process of their own (``forked.py``), but for one test of the command that people give.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Overlay = Callable[..., str]
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
+LENGTH_REWARD = """
+from reft_pl.reward.base import RewardFunction
+
+
+class LengthReward(RewardFunction):
+    def score(self, samples):
+        return [len(sample.completion.token_ids) / 100 for sample in samples]
+"""
+
+
+def forked(*arguments: object, folder: Path, fails: bool = False) -> str:
+    """Run a scenario; returns what it said."""
+    script = Path(__file__).parent / "forked.py"
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=590, check=False)
+    said = done.stdout + done.stderr
+    assert bool(done.returncode) == fails, said[-5000:]
+    return said
+
+
+def distances(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """Largest relative differences over the steps of two recorded runs (``scenarios.train``).
+
+    Of losses, gradient norms and logged figures; of the change of all weights in each step, and since the start.
+    """
+    start, other_start = one["steps"][0]["before"], other["steps"][0]["before"]
+    assert all(torch.equal(start[name], other_start[name]) for name in start)
+    found = {"loss": 0.0, "gradient_norm": 0.0, "change": 0.0, "whole_change": 0.0, "logged": 0.0}
+    last, other_last = flat(start), flat(start)
+    for a, b in zip(one["steps"], other["steps"], strict=True):
+        assert a["result"]["skipped"] == b["result"]["skipped"] == 0
+        for name in ("loss", "gradient_norm"):
+            found[name] = max(found[name], relative(a["result"][name], b["result"][name]))
+        now, other_now = flat(a["weights"]), flat(b["weights"])
+        found["change"] = max(found["change"], apart(now - last, other_now - other_last))
+        found["whole_change"] = max(found["whole_change"], apart(now - flat(start), other_now - flat(start)))
+        last, other_last = now, other_now
+    for a, b in zip(one["logged"], other["logged"], strict=True):
+        names = {name for name in a if "second" not in name}  # seconds, and what is counted a second
+        assert names == {name for name in b if "second" not in name}
+        found["logged"] = max(found["logged"], *(relative(a[name], b[name]) for name in names))
+    return found
+
+
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([weights[name].double().flatten() for name in sorted(weights)])
+
+
+def relative(a: float, b: float) -> float:
+    return abs(a - b) / max(abs(a), 1e-2)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / a.norm())
+
+
+def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
+    recorded: dict[str, Any] = torch.load(folder / f"{stage}-{name}-{optimizer}.pt", weights_only=True)
+    return recorded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "optimizer"), [("sft", "sgd"), ("ppo", "adam"), ("grpo", "adam"), ("online", "adam")])
+def test_two_ranks_learn_what_one_does(stage: str, optimizer: str, micro_model: Path, tmp_path: Path) -> None:
+    """The same samples, losses, gradients and changes of weights, with several micro-batches a step, clipped.
+
+    SGD shows the gradient itself. Ranks have responses of different lengths, other numbers of micro-batches, and some none.
+    """
+    cases = [f"{stage}:{optimizer}:{name}" for name in ("one", *STRATEGIES)]
+    forked("equality", micro_model, tmp_path, *cases, folder=tmp_path)
+    one = load(tmp_path, stage, "one", optimizer)
+    assert max(one["micro_batches"][0]) > 1
+    assert all(step["result"]["gradient_norm"] > 0.3 for step in one["steps"])
+    for name in STRATEGIES:
+        other = load(tmp_path, stage, name, optimizer)
+        assert other["micro_batches"][0] != other["micro_batches"][1], "ranks differ in their numbers of micro-batches"
+        apart = distances(one, other)
+        print(stage, name, apart)
+        assert max(apart.values()) < 1e-5, (name, apart)
+
+
+@pytest.mark.slow
+def test_a_bad_loss_on_one_rank_stops_the_step_on_all(micro_model: Path, tmp_path: Path) -> None:
+    names = ("ddp", "zero1", "zero2", "zero3")
+    forked("not_finite", micro_model, tmp_path, *names, folder=tmp_path)
+    for name in names:
+        ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+        for found in ranks:
+            assert [step["result"]["skipped"] for step in found["steps"]] == [0, 1, 0]
+            assert found["global_step"] == 2
+            good, bad, again = (step["weights"] for step in found["steps"])
+            assert all(torch.equal(good[n], bad[n]) for n in good)
+            assert all(torch.isfinite(again[n]).all() for n in again)
+            assert any(not torch.equal(bad[n], again[n]) for n in again)
+        mine, theirs = (found["steps"][2]["weights"] for found in ranks)
+        assert all(torch.equal(mine[n], theirs[n]) for n in mine)
+
+
+@pytest.fixture
+def arguments(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a small PPO run from scratch under a strategy; ``zero3`` keeps nothing whole."""
+    (tmp_path / "length.py").write_text(LENGTH_REWARD)
+    init_args = {
+        "policy": {"init_from": str(micro_model), "from_scratch": True},
+        "reward": {"class_path": "length.LengthReward"},
+        "minibatch_size": 3,
+        "micro_batch_tokens": 420,
+    }
+    small = overlay("ppo", model={"init_args": init_args}, trainer={"num_sanity_val_steps": 0})
+
+    def make(verb: str, strategy: str, run: str, *further: str, stage: str = "ppo") -> list[str]:
+        words = [verb, "--config", f"configs/{stage}.yaml", "--config", small, "--run_dir", str(tmp_path / run)]
+        if strategy != "one":
+            words += ["--config", f"configs/strategy/{strategy}_cpu.yaml"]
+        if strategy == "zero3":
+            words += ["--trainer.strategy.init_args.persistent_elements", "0"]
+        return [*words, *further]
+
+    return make
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "hf" / "model.safetensors") | load_file(run / "hf" / "value_head.safetensors")
+
+
+def same(a: Path, b: Path) -> None:
+    """Exports and everything that was logged of samples are equal bit for bit, and so are the figures of evaluations."""
+    mine, theirs = weights(a), weights(b)
+    assert set(mine) == set(theirs)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert (a / "rollouts.jsonl").read_bytes() == (b / "rollouts.jsonl").read_bytes()
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def joined(*commands: Sequence[str]) -> list[str]:
+    return [word for command in commands for word in (*command, "--")][:-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_two_ranks_fit_save_resume_and_test(
+    strategy: str, arguments: Callable[..., list[str]], tmp_path: Path, micro_model: Path
+) -> None:
+    """A run that stopped and went on ends as one that did not; what is left of it is whole, and says everything once."""
+    said = forked(
+        "commands", 2,
+        *joined(
+            arguments("fit", strategy, "whole"),
+            arguments("fit", strategy, "halves", "--trainer.max_epochs", "1"),
+            arguments("fit", strategy, "halves"),
+            arguments("test", strategy, "halves"),
+        ),
+        folder=tmp_path,
+    )  # fmt: skip
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert said.count("resuming from") == said.count("ordinary: Top-1") == 1, "once, not once a rank"
+    same(whole, halves)
+    rows = lines(halves / "rollouts.jsonl")
+    assert len(rows) == 2 * 12
+    for epoch in (0, 1):  # no question is lost or met twice
+        assert len({row["id"] for row in rows if int(str(row["step"])) // 3 == epoch}) == 12
+    results = json.loads((halves / "results.json").read_text())
+    assert results["fit"]["optimizer_steps"] == 2 * 3 * 2 * 2
+    for name in ("ordinary", "unseen"):
+        predictions = lines(halves / "predictions" / f"{name}.jsonl")
+        assert results["test"][name]["n"] == len(predictions) == len({row["item_id"] for row in predictions}) == 4
+    checkpoint = torch.load(halves / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu")
+    assert not any("reference" in name or "sampler" in name for name in checkpoint["state_dict"])
+    own = weights(halves)
+    assert torch.equal(checkpoint["state_dict"]["policy.lm.model.norm.weight"], own["model.norm.weight"])
+    # One process tests the same weights, and finds the same.
+    before = {name: lines(halves / "predictions" / f"{name}.jsonl") for name in ("ordinary", "unseen")}
+    forked("commands", 1, *arguments("test", "one", "halves"), folder=tmp_path)
+    assert before == {name: lines(halves / "predictions" / f"{name}.jsonl") for name in before}
+    if strategy != "ddp":
+        parts = sorted(path.name for path in (halves / "checkpoints" / "last.ckpt" / "checkpoint").iterdir())
+        assert len([name for name in parts if name.endswith("optim_states.pt")]) == 2
+        for path in (halves / "checkpoints" / "last.ckpt" / "checkpoint").glob("*model_states.pt"):
+            stored = torch.load(path, map_location="cpu", weights_only=False)
+            assert not any("reference" in name or "sampler" in name for name in stored["module"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
+    strategy: str, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    forked("killed_while_saving", *arguments("fit", strategy, "killed"), folder=tmp_path, fails=True)
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    assert len(list((last / "checkpoint").glob("*optim_states.pt"))) == 2
+    assert (last.parent / ".last.ckpt.new").exists(), "it was killed in the middle"
+    both = joined(arguments("fit", strategy, "killed"), arguments("fit", strategy, "whole"))
+    assert "resuming from" in forked("commands", 2, *both, folder=tmp_path)
+    same(tmp_path / "whole", tmp_path / "killed")
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    """``reft-pl fit`` with two devices: Lightning starts the second process by the same command line."""
+    command = [str(Path(sys.executable).parent / "reft-pl"), *arguments("fit", "ddp", "run", "--trainer.max_epochs", "1")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=590, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("best model in") == 1
+    assert len(lines(tmp_path / "run" / "rollouts.jsonl")) == 12
