@@ -116,6 +116,11 @@ def plain_weights(lm: PreTrainedModel, *, adapters: bool = True) -> Iterator[tup
             yield name, tensor
 
 
+def plain_names(lm: PreTrainedModel) -> set[str]:
+    """What ``plain_weights`` calls the parameters: no buffers, and of the names that share a parameter the first alone."""
+    return {name.replace(_BASE, ".") for name, _ in lm.named_parameters()}
+
+
 @torch.no_grad()
 def merge(lm: PreTrainedModel) -> None:
     """Put the adapters into the weights and take them out of the model, which is an ordinary one then."""

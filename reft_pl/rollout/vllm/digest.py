@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 CHUNK = 2**22
 """Numbers that are summed at once: 32 MB as 64-bit integers."""
@@ -46,8 +46,3 @@ def weights_digest(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         digest.add(tensor)
     return str(digest)
-
-
-def policy_digest(lm: nn.Module) -> str:
-    """The digest of a language model's weights; a weight that two names share counts once."""
-    return weights_digest(parameter for _, parameter in lm.named_parameters())

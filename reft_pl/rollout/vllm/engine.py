@@ -100,7 +100,7 @@ class Engine:
         Returns:
             The digest of the weights that the engine has now, read from the engine.
         """
-        self._engine.collective_rpc("reft_load_weights", args=(weights,))
+        self._engine.collective_rpc("reft_load_weights", args=(iter(weights),))
         self._forget()
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError
+from reft_pl.models.adapters import plain_names, plain_weights
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.vllm.digest import policy_digest
+from reft_pl.rollout.vllm.digest import weights_digest
 from reft_pl.types import Completion, SampleRequest, SamplingParams
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class EngineSampler(Sampler):
         """Have an engine for the model; returns how many tokens prompt and completion may have together."""
 
     @abstractmethod
-    def _load(self, weights: Sequence[tuple[str, Tensor]]) -> str:
-        """Hand the weights over; returns the digest of what the engine has then."""
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
+        """Hand the weights over, which can be gone through several times; returns the digest of what the engine has then."""
 
     @abstractmethod
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
@@ -67,11 +69,12 @@ class EngineSampler(Sampler):
         """
         if not hasattr(self, "_max_model_len"):
             self._max_model_len = self._start(model_config(policy), str(policy.lm.dtype).removeprefix("torch."))
-        wanted = policy_digest(policy.lm)
+        weights = PolicyWeights(policy.lm)
+        wanted = weights_digest(tensor for _, tensor in weights)
         if self._digest == wanted:
             return
         self._digest = None
-        arrived = self._load([(name, parameter.detach()) for name, parameter in policy.lm.named_parameters()])
+        arrived = self._load(weights)
         if arrived != wanted:
             raise UserError(
                 f"the rollout engine has other weights than the policy after they were handed over (digest {arrived}, policy "
@@ -101,6 +104,21 @@ class EngineSampler(Sampler):
                     f"that far"
                 )
         yield from self._stream(requests, self._digest)
+
+
+class PolicyWeights:
+    """A policy's weights by the names of the checkpoint format, adapters merged; one that two names share comes once.
+
+    They are made one after another, at each pass anew, so that merged ones are no second copy of the model.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        self._lm = lm
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor, on the policy's device."""
+        parameters = plain_names(self._lm)
+        return ((name, tensor.detach()) for name, tensor in plain_weights(self._lm) if name in parameters)
 
 
 def model_config(policy: Policy) -> dict[str, Any]:

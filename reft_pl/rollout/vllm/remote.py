@@ -41,7 +41,7 @@ class VLLMServerSampler(EngineSampler):
     def _start(self, config: dict[str, Any], dtype: str) -> int:
         return int(self._ask("PUT", "/model", {"config": config, "dtype": dtype})["max_model_len"])
 
-    def _load(self, weights: Sequence[tuple[str, Tensor]]) -> str:
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
         with self._answer("PUT", "/weights", write_weights(weights), weights_size(weights)) as answer:
             return str(_line(answer)["digest"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +43,7 @@ class VLLMSampler(EngineSampler):
         self._engine = Engine(config, dtype, self.settings)
         return self._engine.max_model_len
 
-    def _load(self, weights: Sequence[tuple[str, Tensor]]) -> str:
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
         try:
             return self._engine.load(weights)
         except Exception as error:

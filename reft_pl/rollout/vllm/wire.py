@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -26,13 +26,13 @@ class Readable(Protocol):
         """Up to ``size`` bytes; fewer only at the end."""
 
 
-def weights_size(weights: Sequence[tuple[str, Tensor]]) -> int:
+def weights_size(weights: Iterable[tuple[str, Tensor]]) -> int:
     """Bytes that ``write_weights`` yields."""
     return len(_header(weights)) + sum(tensor.numel() * tensor.element_size() for _, tensor in weights)
 
 
-def write_weights(weights: Sequence[tuple[str, Tensor]]) -> Iterator[bytes]:
-    """A safetensors file piece by piece, so that no second copy of the weights is made."""
+def write_weights(weights: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
+    """A safetensors file piece by piece, so that no second copy of the weights is made; ``weights`` are gone through twice."""
     yield _header(weights)
     for _, tensor in weights:
         yield tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes()
@@ -60,7 +60,7 @@ def read_weights(file: Readable) -> Iterator[tuple[str, Tensor]]:
         yield name, torch.frombuffer(bytearray(_read(file, end - start)), dtype=dtype).view(shape)
 
 
-def _header(weights: Sequence[tuple[str, Tensor]]) -> bytes:
+def _header(weights: Iterable[tuple[str, Tensor]]) -> bytes:
     names = {dtype: name for name, dtype in DTYPES.items()}
     entries, position = {}, 0
     for name, tensor in weights:

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from reft_pl.rollout.vllm.digest import CHUNK, policy_digest, weights_digest
+from reft_pl.models.adapters import add_adapters
+from reft_pl.models.settings import LoRASettings
+from reft_pl.rollout.vllm.digest import CHUNK, weights_digest
+from reft_pl.rollout.vllm.engine_sampler import PolicyWeights
+
+from .conftest import build
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -48,7 +53,16 @@ def test_more_than_a_chunk_is_all_counted() -> None:
     assert weights_digest([weight]) != weights_digest([torch.ones(CHUNK + 3)])
 
 
-def test_shared_weights_count_once() -> None:
-    embeddings, head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False)
-    head.weight = embeddings.weight
-    assert policy_digest(torch.nn.ModuleList([embeddings, head])) == weights_digest([embeddings.weight])
+def test_a_policys_weights_are_its_parameters_once_each_with_adapters_merged() -> None:
+    lm = build()
+    plain = dict(PolicyWeights(lm))
+    assert plain.keys() == dict(lm.named_parameters()).keys(), "the LM head is tied to the embeddings"
+    add_adapters(lm, LoRASettings(r=2), seed=0)
+    for name, parameter in lm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    merged = dict(PolicyWeights(lm))
+    assert list(merged) == list(plain)
+    changed = {name for name in plain if not torch.equal(plain[name], merged[name])}
+    assert changed
+    assert all("_proj" in name for name in changed)

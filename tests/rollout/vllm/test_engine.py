@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from reft_pl.errors import UserError
+from reft_pl.models.adapters import add_adapters
 from reft_pl.models.policy import Policy
+from reft_pl.models.settings import LoRASettings
 from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.rollout.vllm.engine import PREFILL_TOKENS
@@ -119,15 +121,29 @@ def test_after_an_update_the_engine_samples_with_it(vllm_sampler: VLLMSampler, p
         torch.testing.assert_close(said, scored(policy, request, found[request.id, 0]), atol=1e-4, rtol=0)
 
 
-def nothing(weights: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Policy) -> None:
+    before = policy.lm.model.layers[0].self_attn.q_proj.weight.clone()
+    add_adapters(policy.lm, LoRASettings(r=4), seed=0)
+    for name, parameter in policy.lm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+    vllm_sampler.sync(policy)
+    asked = requests(4, SamplingParams(max_new_tokens=12))
+    for (name, _), completion in sample(vllm_sampler, asked).items():
+        said = torch.tensor(completion.logprobs)
+        torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
+    assert torch.equal(policy.lm.model.layers[0].self_attn.q_proj.base_layer.weight, before), "the policy is left as it is"
+
+
+def nothing(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     return list(weights)[:0]
 
 
-def all_but_one(weights: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+def all_but_one(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     return [(name, w) for name, w in weights if not name.endswith("layers.1.self_attn.v_proj.weight")]
 
 
-def one_bit_less(weights: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+def one_bit_less(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     changed = dict(weights)
     damaged = changed["model.layers.0.mlp.down_proj.weight"].clone()
     damaged.view(torch.int32)[3, 5] ^= 1
