@@ -61,9 +61,9 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
     made = estimate(shape_of(run.policy.init_from, options.model_config), run)
     precision = f"{run.policy.dtype}, {'LoRA, ' if run.policy.lora else ''}{'ZeRO-' + str(run.zero) if run.zero else 'no ZeRO'}"
     print(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}\n")
-    at_peak = made.phases[made.peak]
+    at_peak, used = made.phases[made.peak], {part for parts in made.phases.values() for part in parts}
     for part, size in made.parts.items():
-        if size:
+        if size and part in used:
             print(f"  {part:<24}{size / GIB:8.2f} GiB{'' if part in at_peak else '   not at the peak'}")
     print()
     for phase in made.phases:

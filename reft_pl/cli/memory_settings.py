@@ -46,7 +46,8 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     sampler = settings.get("sampler") or {"class_path": "InProcessSampler"}
     rows = 0
     if sampler["class_path"].endswith("InProcessSampler"):
-        at_once = sampled if stage != "SFTModule" else data["eval_batch_size"]
+        # Validation samples too, and SFT in it alone.
+        at_once = max(data["eval_batch_size"], 0 if stage == "SFTModule" else sampled)
         rows = min((sampler.get("init_args") or {}).get("max_rows", 64), ceil(at_once / gpus))
     estimator = (settings.get("advantages") or {"class_path": "GAE"})["class_path"].rpartition(".")[2]
     return Run(

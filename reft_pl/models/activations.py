@@ -48,13 +48,15 @@ class Activations:
         return max(self.layers, default=0)
 
 
-def empty_model(config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None) -> PreTrainedModel:
-    """The model of a configuration without its weights, with adapters if it shall have some."""
+def empty_model(
+    config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The model of a configuration without its weights, with adapters if it shall have some; ``config`` stays as it is."""
+    implementation = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
     with torch.device("meta"):
-        lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype)  # `activations` will write in its copy
-    if lora is not None:
-        add_adapters(lm, lora, seed=0)
-        lm.to(torch.device("meta"))  # type: ignore[arg-type]
+        lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype, attn_implementation=implementation)
+        if lora is not None:
+            add_adapters(lm, lora, seed=0)
     return lm
 
 
@@ -62,7 +64,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     """Run a micro-batch through an empty model and add up what autograd keeps, each piece of memory once.
 
     The attention is the fused one of sdpa and flash_attention_2, which keeps queries, keys, values and result, but no scores;
-    with ``eager`` in the model's config these are kept.
+    with ``eager`` these are kept.
 
     Args:
         lm: As ``empty_model`` gave it.

@@ -109,8 +109,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         run: The settings.
     """
     policy, size = run.policy, run.policy.torch_dtype.itemsize
-    config._attn_implementation = policy.attention if policy.attention == "eager" else "sdpa"
-    lm = empty_model(config, policy.torch_dtype, policy.lora)
+    lm = empty_model(config, policy.torch_dtype, policy.lora, policy.attention)
     text = config.get_text_config()
     parameters = sum(p.numel() for p in lm.parameters())
     trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)

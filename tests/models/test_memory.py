@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +46,8 @@ def kept_by_autograd(lm: PreTrainedModel, rows: int, length: int) -> int:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype) -> None:
     config = CONFIGS[name]
-    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+    lm = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype, attn_implementation="sdpa").eval()
     real = kept_by_autograd(lm, 4, 40)
-    config._attn_implementation = "sdpa"
     assert activations(empty_model(config, dtype), 4, 40).kept(recompute=False) == pytest.approx(real, rel=0.15)
 
 
