@@ -70,6 +70,7 @@ def test_a_seed_repeats_its_sample_in_any_company(vllm_sampler: VLLMSampler) -> 
     asked = requests(8, SamplingParams(max_new_tokens=12), samples=3)
     found = sample(vllm_sampler, asked)
     assert len({c.token_ids for c in found.values()}) > 16
+    assert sample(vllm_sampler, asked) == found, "to the bit, in the same company"
     again = sample(vllm_sampler, asked[2:4])
     assert {key: c.token_ids for key, c in again.items()} == {key: found[key].token_ids for key in again}
 
@@ -133,6 +134,18 @@ def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Pol
         said = torch.tensor(completion.logprobs)
         torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
     assert torch.equal(policy.lm.model.layers[0].self_attn.q_proj.base_layer.weight, before), "the policy is left as it is"
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_samples_with_new_weights() -> None:
+    sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)
+    asked = requests(4, SamplingParams(12, temperature=0.8))
+    for seed in (0, 1):
+        policy = Policy(build(seed))
+        sampler.sync(policy)
+        for (name, _), completion in sample(sampler, asked).items():
+            said = torch.tensor(completion.logprobs)
+            torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
 
 
 def nothing(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
