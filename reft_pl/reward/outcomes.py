@@ -25,6 +25,8 @@ def outcomes(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:
     Raises:
         UserError: it does not give every sample one, or one is not a finite number in float32.
     """
+    if not samples:  # a rank may have none, of which no reward function need know
+        return []
     name = f"the reward function {type(reward).__name__}"
     # `score` says that it returns a list, and code that nobody type-checks returns what it likes.
     returned: Any = reward.score(samples)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from reft_pl.cli import main
@@ -319,6 +320,31 @@ def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Cal
     assert main(["fit", *configs("sft"), *small("sft"), *on_cpu]) == 0
     extra = ["--model.offload_reference", "true"] if card == "full_80gb" else []
     fit_and_test(*configs("ppo", f"gpu/{card}"), *small("ppo", few_rows / "sft" / "hf"), *on_cpu, *extra)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero1", "zero2", "zero3", "ddp_cpu", "zero1_cpu", "zero2_cpu", "zero3_cpu"])
+@pytest.mark.parametrize("stage", ["sft", "ppo", "online_self_training", "reranker"])
+def test_a_strategy_goes_over_any_stage(name: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are parsed here; ``tests/strategies`` trains under those for CPU ranks."""
+    assert main(["fit", *configs(stage, f"strategy/{name}"), "--print_config"]) == 0
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    cpu = name.endswith("_cpu")
+    assert (trainer["accelerator"], trainer["devices"]) == (("cpu", 2) if cpu else ("gpu", "auto"))
+    if name.startswith("ddp"):
+        assert trainer["strategy"] == "ddp"
+    else:
+        assert trainer["strategy"]["class_path"] == "reft_pl.strategies.ZeRO"
+        assert trainer["strategy"]["init_args"]["stage"] == int(name.removesuffix("_cpu")[-1])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without a GPU")
+def test_a_strategy_for_gpus_is_refused_in_a_sentence_without_one(
+    few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *configs("sft", "strategy/ddp"), *small("sft")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("reft-pl fit: ")
+    assert "accelerator" in said
 
 
 def test_no_config_is_left_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import deepspeed  # noqa: F401 (before the ranks are forked: it takes seconds)
@@ -98,6 +99,16 @@ def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer:
         train=[StorySource("train", 15)], format=PythonProgram(), tokenizer=model, batch_size=8,
         max_prompt_tokens=190, max_tokens=200 if stage in ("ppo", "grpo", "online") else 400, cache_dir=f"{folder}/cache",
     )  # fmt: skip
+    sampled: list[Any] = []
+    if isinstance(module, (PPOModule, OnlineSelfTrainingModule)):
+        collect = module.collect
+
+        def watched(problems: Any) -> Any:
+            rollout = collect(problems)
+            sampled.append([(s.problem.id, list(s.completion.token_ids), reward) for s, reward in rollout.sampled])
+            return rollout
+
+        module.collect = watched  # type: ignore[method-assign]
     logged: list[dict[str, float]] = []
     module.log_statistics = lambda statistics: logged.append(dict(statistics))  # type: ignore[method-assign]
     trainer = Trainer(
@@ -106,10 +117,10 @@ def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer:
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     counts = module.ranks.gather(recorder.micro_batches)
+    samples = [sorted(chain(*of_ranks)) for of_ranks in zip(*module.ranks.gather(sampled), strict=True)]
     if trainer.is_global_zero:
-        torch.save(
-            {"steps": recorder.steps, "logged": logged, "micro_batches": counts}, f"{folder}/{stage}-{name}-{optimizer}.pt"
-        )
+        found = {"steps": recorder.steps, "logged": logged, "micro_batches": counts, "samples": samples}
+        torch.save(found, f"{folder}/{stage}-{name}-{optimizer}.pt")
 
 
 def equality(model: str, folder: str, *cases: str) -> None:

@@ -90,10 +90,12 @@ def test_two_ranks_learn_what_one_does(stage: str, optimizer: str, micro_model: 
     forked("equality", micro_model, tmp_path, *cases, folder=tmp_path)
     one = load(tmp_path, stage, "one", optimizer)
     assert max(one["micro_batches"][0]) > 1
+    assert len(one["samples"]) == (0 if stage == "sft" else 2)
     assert all(step["result"]["gradient_norm"] > 0.3 for step in one["steps"])
     for name in STRATEGIES:
         other = load(tmp_path, stage, name, optimizer)
         assert other["micro_batches"][0] != other["micro_batches"][1], "ranks differ in their numbers of micro-batches"
+        assert other["samples"] == one["samples"]
         apart = distances(one, other)
         print(stage, name, apart)
         assert max(apart.values()) < 1e-5, (name, apart)
