@@ -24,6 +24,14 @@ class Contender:
     our_allocator: bool
 
 
+CONTENDERS = [
+    Contender("ours", "reft-pl", True),
+    Contender("straight", "straight, default allocator", False),
+    Contender("straight", "straight, our allocator", True),
+]
+"""Ours, and what a user writes: padded batches, full logits, ``generate`` to the last end (``_straight.py``)."""
+
+
 def race(contenders: list[Contender], argv: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """What each contender reports of each round, by label; the first round of each, which warms up, is dropped."""
     processes = {

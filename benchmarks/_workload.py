@@ -60,12 +60,16 @@ class Workload:
         return collate(sequences, [len(r.prompt_ids) for r in requests], self.codec.pad_id)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark asks for."""
+def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of a model asks for."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=what)
     parser.add_argument("--model", default="runs/smollm2-sft/hf", help="a warmed-up model (make svamp leaves this one)")
     parser.add_argument("--data", default="data/svamp_python_sdp.json")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    return parser
 
 
 def lengths(tokens: TokenBatch) -> list[int]:

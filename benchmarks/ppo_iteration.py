@@ -18,8 +18,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
-from benchmarks._turns import Contender, median, race, set_allocator, table, take_turns
-from benchmarks._workload import MAX_TOKENS, Workload, add_arguments
+from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._workload import MAX_TOKENS, Workload, parser_of
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson
@@ -30,21 +30,13 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rollout.inprocess import InProcessSampler
 
-CONTENDERS = [
-    Contender("ours", "reft-pl", True),
-    Contender("straight", "straight loop, default allocator", False),
-    Contender("straight", "straight loop, our allocator", True),
-]
 LR, MINI, EPOCHS = 1e-7, 8, 2
 
 
 def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ppo_iteration", description=__doc__)
-    add_arguments(parser)
+    parser = parser_of("ppo_iteration", __doc__)
     parser.add_argument("--questions", type=int, default=32)
-    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:

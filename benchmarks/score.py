@@ -10,24 +10,15 @@ import torch
 
 from benchmarks._machine import Need, matmul_peak, seconds
 from benchmarks._straight import StraightPolicy
-from benchmarks._turns import Contender, median, race, set_allocator, table, take_turns
-from benchmarks._workload import Workload, add_arguments, lengths
+from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._workload import Workload, lengths, parser_of
 from reft_pl.models.scoring import score_in_batches
-
-CONTENDERS = [
-    Contender("ours", "reft-pl", True),
-    Contender("straight", "padded, full logits, default allocator", False),
-    Contender("straight", "padded, full logits, our allocator", True),
-]
 
 
 def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks score", description=__doc__)
-    add_arguments(parser)
+    parser = parser_of("score", __doc__)
     parser.add_argument("--examples", type=int, default=32)
-    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:

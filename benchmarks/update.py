@@ -14,28 +14,19 @@ import torch
 
 from benchmarks._machine import Need, matmul_peak, seconds
 from benchmarks._straight import StraightPolicy, cross_entropy, ppo_loss
-from benchmarks._turns import Contender, median, race, set_allocator, table, take_turns
-from benchmarks._workload import Workload, add_arguments, lengths
+from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._workload import Workload, lengths, parser_of
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, SFTModule
 from reft_pl.modules.ppo_statistics import UpdateStatistics
 from reft_pl.types import ScoredRollout, TokenBatch
 
-CONTENDERS = [
-    Contender("ours", "reft-pl", True),
-    Contender("straight", "padded, full logits, default allocator", False),
-    Contender("straight", "padded, full logits, our allocator", True),
-]
-
 
 def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks update", description=__doc__)
-    add_arguments(parser)
+    parser = parser_of("update", __doc__)
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--ppo", action="store_true", help="PPO's loss instead of cross-entropy")
-    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:
@@ -89,7 +80,7 @@ def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBat
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
     module.policy, module._trainer = policy, SimpleNamespace(world_size=1)
     old, values, advantages, returns = _experience(tokens)
-    rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old)
+    rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old, old)
 
     def losses() -> Any:
         if not args.ppo:
