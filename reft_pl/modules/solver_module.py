@@ -134,5 +134,6 @@ class SolverModule(LightningModule):
         return samples
 
     def teardown(self, stage: str) -> None:
-        """Stop the sandbox's processes."""
+        """Stop the sandbox's processes and what the sampler runs."""
         self.sandbox.close()
+        self.sampler.close()

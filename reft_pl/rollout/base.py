@@ -40,6 +40,9 @@ class Sampler(ABC):
     def sync(self, policy: Policy) -> None:
         """Take over the policy's weights as they are now; to be called after every update and before ``stream``."""
 
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
+        """Give back what the sampler holds; after another ``sync`` it can be used again."""
+
     def check_rollout(self, rollout: ScoredRollout) -> None:
         """Find out whether the weights that wrote a rollout can be the policy's.
 

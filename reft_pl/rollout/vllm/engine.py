@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -69,6 +69,8 @@ def require_vllm() -> None:
 class Engine:
     """Runs one architecture; has no weights worth using until ``load``.
 
+    vLLM's state belongs to the process, so there is one engine at a time: a new one closes the former.
+
     Args:
         config: The model's ``config.json`` as ``transformers`` writes it.
         dtype: Number format of weights and activations, as torch names it without ``torch.``.
@@ -78,8 +80,12 @@ class Engine:
         UserError: vLLM is not installed, or cannot run this model here.
     """
 
+    _latest: ClassVar[Engine | None] = None
+
     def __init__(self, config: Mapping[str, Any], dtype: str, settings: EngineSettings) -> None:
         require_vllm()
+        if Engine._latest is not None:
+            Engine._latest.close()
         positions = config.get("max_position_embeddings")
         self.max_model_len = min(settings.max_model_len, positions or settings.max_model_len)
         with _environment(), TemporaryDirectory() as folder:
@@ -91,6 +97,17 @@ class Engine:
                     f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({_told(error)})"
                 ) from error
 
+        self.closed = False
+        Engine._latest = self
+
+    def close(self) -> None:
+        """Stop the engine and give its memory back."""
+        if not self.closed:
+            self.closed = True
+            Engine._latest = None
+            self._engine.engine_core.shutdown()  # left to the garbage collector, it would stop a later engine as well
+            del self._engine
+
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
         """Replace all weights, and forget what was computed with the former ones.
 
@@ -100,8 +117,8 @@ class Engine:
         Returns:
             The digest of the weights that the engine has now, read from the engine.
         """
-        self._engine.collective_rpc("reft_load_weights", args=(iter(weights),))
         self._forget()
+        self._engine.collective_rpc("reft_load_weights", args=(iter(weights),))
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)
 
@@ -120,8 +137,10 @@ class Engine:
         """Drop keys and values of former prompts.
 
         Raises:
-            RuntimeError: some are still in use.
+            RuntimeError: some are still in use, or the engine is closed.
         """
+        if self.closed:
+            raise RuntimeError("the engine is closed: another one took its place in this process")
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM kept keys and values of former prompts")
 

@@ -36,6 +36,7 @@ class EngineSampler(Sampler):
         if max_mismatch <= 0:
             raise UserError(f"max_mismatch must be positive, got {max_mismatch}: check model.sampler")
         self.max_mismatch = max_mismatch
+        self._max_model_len: int | None = None  # of the engine; None where there is none
         self._digest: str | None = None  # of the weights in the engine, as far as they are known to be whole
 
     @abstractmethod
@@ -49,6 +50,15 @@ class EngineSampler(Sampler):
     @abstractmethod
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
         """Completions of the engine, which must have the weights of ``digest``."""
+
+    @property
+    def _running(self) -> bool:
+        """Whether there is an engine, as far as is known."""
+        return self._max_model_len is not None
+
+    def close(self) -> None:
+        """Let the engine go."""
+        self._max_model_len = self._digest = None
 
     def check(self, policy: Policy) -> None:
         """Start the engine, hand it the weights, and write one token with them.
@@ -67,7 +77,8 @@ class EngineSampler(Sampler):
         Raises:
             UserError: the engine is gone, or has other weights than the policy afterwards.
         """
-        if not hasattr(self, "_max_model_len"):
+        if not self._running:
+            self._digest = None
             self._max_model_len = self._start(model_config(policy), str(policy.lm.dtype).removeprefix("torch."))
         weights = PolicyWeights(policy.lm)
         wanted = weights_digest(tensor for _, tensor in weights)
@@ -91,7 +102,7 @@ class EngineSampler(Sampler):
             ValueError: a request has an empty prompt or no room for a token.
             UserError: a completion may become longer than the engine takes, or the engine is gone.
         """
-        if self._digest is None:
+        if self._digest is None or self._max_model_len is None:
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
             if not request.prompt_ids or request.params.max_new_tokens < 1:

@@ -39,6 +39,16 @@ class VLLMSampler(EngineSampler):
         super().__init__(max_mismatch)
         self.settings = EngineSettings(max_rows, max_model_len, cache_gib, enforce_eager)
 
+    @property
+    def _running(self) -> bool:
+        return super()._running and not self._engine.closed
+
+    def close(self) -> None:
+        """Stop the engine."""
+        if self._running:
+            self._engine.close()
+        super().close()
+
     def _start(self, config: dict[str, Any], dtype: str) -> int:
         self._engine = Engine(config, dtype, self.settings)
         return self._engine.max_model_len

@@ -46,7 +46,7 @@ class RolloutServer(HTTPServer):
     def start(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Have an engine for ``model`` (config and number format); the one that runs is kept where it is for the same."""
         if self.engine is None or self.model != model:
-            self.engine = self.model = self.digest = None
+            self.drop()
             try:
                 self.engine = Engine(model["config"], model["dtype"], self.settings)
             except UserError as error:
@@ -76,6 +76,8 @@ class RolloutServer(HTTPServer):
 
     def drop(self) -> None:
         """Give up an engine of which nobody knows what state it is in."""
+        if self.engine is not None:
+            self.engine.close()
         self.engine = self.model = self.digest = None
 
     def _running(self) -> Engine:

@@ -138,7 +138,7 @@ def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Pol
 
 @pytest.mark.slow
 def test_a_compiled_engine_samples_with_new_weights() -> None:
-    sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)
+    sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)  # takes the place of the other tests' engine
     asked = requests(4, SamplingParams(12, temperature=0.8))
     for seed in (0, 1):
         policy = Policy(build(seed))
@@ -146,6 +146,9 @@ def test_a_compiled_engine_samples_with_new_weights() -> None:
         for (name, _), completion in sample(sampler, asked).items():
             said = torch.tensor(completion.logprobs)
             torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
+    sampler.close()
+    with pytest.raises(RuntimeError, match="call sync"):
+        list(sampler.stream(asked))
 
 
 def nothing(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
