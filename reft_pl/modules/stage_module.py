@@ -157,6 +157,12 @@ class StageModule(LightningModule):
         names = dict.fromkeys(name for figures in of_ranks for name in figures)
         return {n: (max if n.startswith("seconds/") else sum)([f.get(n, 0.0) for f in of_ranks]) for n in names}
 
+    def on_train_start(self) -> None:
+        """Give the optimizer the schedule's rate, which not every strategy brings back with a checkpoint."""
+        optimizer, schedule = cast("torch.optim.Optimizer", self.optimizers()), cast("LambdaLR", self.lr_schedulers())
+        for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint with the stage that wrote it."""
         checkpoint["reft_stage"] = self.stage

@@ -220,9 +220,19 @@ class ZeRO(DeepSpeedStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load whole weights; those of a folder are there already."""
-        if "state_dict" in checkpoint:
-            with self.whole_weights():
-                cast("nn.Module", self.lightning_module).load_state_dict(checkpoint["state_dict"], strict=strict)
+        if "state_dict" not in checkpoint:
+            return
+        module = cast("nn.Module", self.lightning_module)
+        if not self.is_training:
+            module.load_state_dict(checkpoint["state_dict"], strict=strict)
+            return
+        import deepspeed  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+
+        with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
+            module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        for name, parameter in module.named_parameters():  # the optimizer has copies
+            if parameter.requires_grad:
+                deepspeed.utils.safe_set_full_fp32_param(parameter, checkpoint["state_dict"][name].float())
 
 
 def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:

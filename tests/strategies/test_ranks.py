@@ -130,8 +130,11 @@ def arguments(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[.
     }
     small = overlay("ppo", model={"init_args": init_args}, trainer={"num_sanity_val_steps": 0})
 
-    def make(verb: str, strategy: str, run: str, *further: str, stage: str = "ppo") -> list[str]:
-        words = [verb, "--config", f"configs/{stage}.yaml", "--config", small, "--run_dir", str(tmp_path / run)]
+    plain_sft = overlay("sft", trainer={"num_sanity_val_steps": 0})
+
+    def make(verb: str, strategy: str, run: str, *further: str, stage: str = "ppo", plain: bool = False) -> list[str]:
+        config = plain_sft if plain else small
+        words = [verb, "--config", f"configs/{stage}.yaml", "--config", config, "--run_dir", str(tmp_path / run)]
         if strategy != "one":
             words += ["--config", f"configs/strategy/{strategy}_cpu.yaml"]
         if strategy == "zero3":
@@ -185,7 +188,7 @@ def test_two_ranks_fit_save_resume_and_test(
     for epoch in (0, 1):  # no question is lost or met twice
         assert len({row["id"] for row in rows if int(str(row["step"])) // 3 == epoch}) == 12
     results = json.loads((halves / "results.json").read_text())
-    assert results["fit"]["optimizer_steps"] == 2 * 3 * 2 * 2
+    assert results["fit"]["optimizer_steps"] == 2 * 3 * 2
     for name in ("ordinary", "unseen"):
         predictions = lines(halves / "predictions" / f"{name}.jsonl")
         assert results["test"][name]["n"] == len(predictions) == len({row["item_id"] for row in predictions}) == 4
@@ -218,6 +221,55 @@ def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
     assert "resuming from" in forked("commands", 2, *both, folder=tmp_path)
     same(tmp_path / "whole", tmp_path / "killed")
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_the_schedule_and_the_averages_go_on_too(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    """SFT under a learning rate that moves at every step, in bfloat16, whose float32 copies DeepSpeed has."""
+    further = ["--model.policy.dtype", "bfloat16", "--model.schedule.kind", "linear", "--model.schedule.epochs", "3"]
+    commands = []
+    for strategy in ("ddp", "zero1", "zero2", "zero3"):
+        for run, epochs in ((f"{strategy}-whole", 2), (f"{strategy}-halves", 1), (f"{strategy}-halves", 2)):
+            commands.append(
+                arguments("fit", strategy, run, *further, "--trainer.max_epochs", str(epochs), stage="sft", plain=True)
+            )
+    forked("commands", 2, *joined(*commands), folder=tmp_path)
+    for strategy in ("ddp", "zero1", "zero2", "zero3"):
+        mine, theirs = (load_file(tmp_path / f"{strategy}-{run}" / "hf" / "model.safetensors") for run in ("whole", "halves"))
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine), strategy
+        assert all(weight.dtype == torch.bfloat16 for weight in mine.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "ranks", "after"), [("zero2", 1, "zero2"), ("zero3", 1, "zero3"), ("ddp", 2, "zero2")])
+def test_other_ranks_or_another_strategy_go_on_from_the_weights(
+    before: str, ranks: int, after: str, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The next rollout is that of a run which never stopped; what follows is near it, with new averages of the optimizer."""
+    both = joined(arguments("fit", before, "whole"), arguments("fit", before, "moved", "--trainer.max_epochs", "1"))
+    forked("commands", 2, *both, folder=tmp_path)
+    start = weights(tmp_path / "moved")
+    said = forked("commands", ranks, *arguments("fit", after, "moved", "--trainer.devices", str(ranks)), folder=tmp_path)
+    assert said.count("the optimizer's averages begin anew") == 1
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    of_next = [[row for row in lines(run / "rollouts.jsonl") if row["step"] == 3] for run in (whole, moved)]
+    assert sorted(map(str, of_next[0])) == sorted(map(str, of_next[1]))
+    mine, theirs = flat(weights(moved)), flat(weights(whole))
+    assert not torch.equal(mine, flat(start))
+    assert apart(theirs - flat(start), mine - flat(start)) < 1
+
+
+@pytest.mark.slow
+def test_a_folder_of_parts_is_refused_by_ddp_and_tested_by_anything(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    forked("commands", 2, *arguments("fit", "zero3", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
+    said = forked("commands", 1, *arguments("fit", "one", "run"), folder=tmp_path, fails=True)
+    assert "go on with --config configs/strategy/zero3.yaml" in said
+    assert "Traceback" not in said
+    forked("commands", 1, *arguments("test", "one", "run", "--ckpt_path", "last"), folder=tmp_path)
+    best, last = (json.loads((tmp_path / "run" / path).read_text()) for path in ("hf/reft.json", "tests/last/results.json"))
+    assert last["test"]["ordinary"]["weights"] == best["weights"], "one epoch, one validation: the last is the best"
 
 
 @pytest.mark.slow
