@@ -295,7 +295,13 @@ def run_verb(verb: str, args: list[str]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        if "No supported gpu backend" in text:
+            text = (
+                "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take an overlay for CPU "
+                "processes (configs/strategy/ddp_cpu.yaml)"
+            )
+        raise UserError(text) from error
     except PermissionError as error:
         raise UserError(
             f"{error.filename or 'a file'} may not be read or written ({error.strerror or error}): give it other rights, or "
