@@ -298,7 +298,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         text = " ".join(str(error).split())
         if "No supported gpu backend" in text:
             text = (
-                "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take an overlay for CPU "
+                "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take one for CPU "
                 "processes (configs/strategy/ddp_cpu.yaml)"
             )
         raise UserError(text) from error
