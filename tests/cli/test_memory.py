@@ -8,7 +8,14 @@ import pytest
 
 from reft_pl.cli import main
 
-REFT = ["--config", "configs/ppo.yaml", "--config", "configs/paper/training/reft_codellama_7b.yaml"]
+
+def paper(under: str, model: str, stage: str) -> list[str]:
+    names = (under, "data/gsm8k_python", f"paper/models/{model}", f"paper/stages/{stage}")
+    return [argument for name in names for argument in ("--config", f"configs/{name}.yaml")]
+
+
+WARM_UP = "lqtrung1998/Codellama-7b-hf-SFT-warmup-GSM8k"
+REFT = [*paper("ppo", "codellama_7b", "reft_7b"), "--model.policy.init_from", WARM_UP]
 
 
 def told(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
@@ -44,7 +51,7 @@ def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[st
 
 def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     """The rows of the table in LAUNCH.md."""
-    sft = ["--config", "configs/sft.yaml", "--config", "configs/paper/training/sft_galactica_6_7b.yaml"]
+    sft = paper("sft", "galactica_6_7b", "sft_7b")
     for gpus, share, micro in ((1, 48, 12), (2, 24, 6), (8, 6, 2), (16, 3, 1)):
         _, text = told(capsys, *sft, "--gpus", str(gpus))
         assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text

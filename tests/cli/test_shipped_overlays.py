@@ -290,21 +290,16 @@ def test_all_ten_published_models_have_an_overlay() -> None:
     assert {*POLICIES, *RERANKERS, "gsm8k_sample"} == PAPER
 
 
-TRAINING = {
-    "sft_codellama_7b": (1e-5, 48, 40),
-    "sft_galactica_6_7b": (1e-5, 48, 40),
-    "reft_codellama_7b": (3e-7, 32, 300),
-    "reft_galactica_6_7b": (3e-7, 32, 300),
-}
-
-
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize(
+    ("under", "stage", "rate", "batch", "epochs"), [("sft", "sft_7b", 1e-5, 48, 40), ("ppo", "reft_7b", 3e-7, 32, 300)]
+)
+@pytest.mark.parametrize("model", ["codellama_7b", "galactica_6_7b"])
 @pytest.mark.parametrize("card", ["lora_24gb", "full_80gb", "full_8x80gb"])
-def test_the_papers_trainings_and_the_cards_that_they_are_for(name: str, card: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Learning rate, global batch and epochs are the paper's; a card's overlay changes neither batch nor length."""
-    rate, batch, epochs = TRAINING[name]
-    under = "sft" if name.startswith("sft") else "ppo"
-    assert main(["fit", *configs(under, f"paper/training/{name}", f"gpu/{card}"), "--print_config"]) == 0
+def test_a_card_changes_neither_batch_nor_length_of_the_papers_runs(
+    under: str, stage: str, rate: float, batch: int, epochs: int, model: str, card: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (under, "data/gsm8k_python", f"paper/models/{model}", f"paper/stages/{stage}", f"gpu/{card}")
+    assert main(["fit", *configs(*names), "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     settings = config["model"]["init_args"]
     assert (config["data"]["batch_size"], config["trainer"]["max_epochs"]) == (batch, epochs)
