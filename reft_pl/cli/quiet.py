@@ -35,7 +35,7 @@ def quieten() -> None:
 
     ours = logging.getLogger("reft_pl")
     if not ours.handlers:
-        ours.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
+        ours.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
         ours.addHandler(CurrentStandardError())
 
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415 (slow to import)

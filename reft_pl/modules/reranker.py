@@ -139,7 +139,8 @@ class RerankerModule(StageModule):
 
     def idle_loss(self) -> Tensor:
         """One short sequence through the classifier, for nothing."""
-        return 0.0 * self.reranker([[(self.reranker.pad_id + 1) % 2]]).sum()
+        logits: Tensor = self.reranker([[(self.reranker.pad_id + 1) % 2]])
+        return 0.0 * logits.sum()
 
     # ---- ranking
 
