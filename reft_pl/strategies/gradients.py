@@ -28,8 +28,7 @@ def one_pass(module: LightningModule, micro_batch: Callable[[], Tensor], last: b
         module.manual_backward(loss if torch.isfinite(loss) else loss * torch.nan)
         return loss
     loss = micro_batch()
-    waits = isinstance(strategy, ParallelStrategy) and not last
-    with strategy.block_backward_sync() if waits else nullcontext():  # type: ignore[attr-defined]
+    with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext():
         module.manual_backward(loss)
     return loss
 

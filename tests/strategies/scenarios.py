@@ -6,21 +6,25 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import deepspeed  # noqa: F401 (before the ranks are forked: it takes seconds)
 import torch
 from forked import on_ranks
 from lightning.pytorch import Trainer
+from transformers import AutoTokenizer
 
 from reft_pl.cli import (
     lightning_cli,  # noqa: F401 (likewise)
     main,
 )
 from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 from reft_pl.data.stories.source import StorySource
 from reft_pl.formats import PythonProgram
 from reft_pl.models import scoring
+from reft_pl.models.loading import load_policy
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import OnlineSelfTrainingModule, PPOModule, RerankerModule, SFTModule, StageModule
@@ -75,7 +79,7 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
     settings: dict[str, Any] = {
         "policy": PolicySettings(model, from_scratch=stage != "reranker", dtype="float32"),
         "optimizer": made[optimizer],
-        "micro_batch_tokens": 420,
+        "micro_batch_tokens": 100 if stage == "reranker" else 420,
         "gradient_clip_norm": 0.5,
     }
     if stage == "ppo":
@@ -89,16 +93,28 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
     return classes.get(stage, PPOModule)(**settings | changes)
 
 
+def questions(stage: str, model: str, folder: str) -> ReasoningDataModule:
+    """15 training questions; for the reranker 15 sampled solutions of theirs, of several lengths."""
+    common: dict[str, Any] = {"format": PythonProgram(), "tokenizer": model, "batch_size": 8, "cache_dir": f"{folder}/cache"}
+    if stage == "reranker":
+        path = Path(folder) / "samples.jsonl"
+        texts = [f"def solution():\n    return {'1 + ' * (i % 5)}{i}" for i in range(15)]
+        items = [
+            SampledQuestion(f"q_{i}", f"What is {i}?", 1.0, (Prediction(t, 1.0, i % 3 == 0),)) for i, t in enumerate(texts)
+        ]
+        path.write_text("".join(map(to_line, items)))
+        return ReasoningDataModule(samples={"train": str(path)}, **common)
+    limit = 200 if stage in ("ppo", "grpo", "online") else 400
+    return ReasoningDataModule(train=[StorySource("train", 15)], max_prompt_tokens=190, max_tokens=limit, **common)
+
+
 def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer: str = "adam") -> None:
     """Two batches of eight questions; the first rank saves every step's figures and weights, and the logged figures."""
     scoring.CHUNK_LOGITS = 12_000  # several passes of the LM head a micro-batch, another number on each rank
     warnings.simplefilter("ignore")
     module = make(stage, model, optimizer)
     recorder = Recorder(module)
-    data = ReasoningDataModule(
-        train=[StorySource("train", 15)], format=PythonProgram(), tokenizer=model, batch_size=8,
-        max_prompt_tokens=190, max_tokens=200 if stage in ("ppo", "grpo", "online") else 400, cache_dir=f"{folder}/cache",
-    )  # fmt: skip
+    data = questions(stage, model, folder)
     sampled: list[Any] = []
     if isinstance(module, (PPOModule, OnlineSelfTrainingModule)):
         collect = module.collect
@@ -125,6 +141,10 @@ def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer:
 
 def equality(model: str, folder: str, *cases: str) -> None:
     """``stage:optimizer:strategy`` each, ``one`` with one rank and everything else with two."""
+    if any(case.startswith("reranker") for case in cases):
+        load_policy(PolicySettings(model, from_scratch=True, dtype="float32")).lm.save_pretrained(f"{folder}/base")
+        AutoTokenizer.from_pretrained(model).save_pretrained(f"{folder}/base")
+        model = f"{folder}/base"
     for case in cases:
         stage, optimizer, name = case.split(":")
         ranks = 1 if name == "one" else 2
