@@ -20,7 +20,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     fresh, former = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     bring_back(folder)
     for leftover in (fresh, former):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
     fresh.mkdir()
     try:
         yield fresh
@@ -28,8 +28,8 @@ def replace_folder(folder: Path) -> Iterator[Path]:
             folder.rename(former)
         os.replace(fresh, folder)  # noqa: PTH105 (the name says that it replaces)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+        _remove(fresh)
+        _remove(former)
 
 
 def bring_back(folder: Path) -> None:
@@ -38,3 +38,9 @@ def bring_back(folder: Path) -> None:
     if former.exists() and not folder.exists():
         with suppress(FileNotFoundError):  # another process has just done so
             former.rename(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_file():  # what a folder took the place of need not have been one
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
