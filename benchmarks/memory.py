@@ -1,12 +1,14 @@
 """What `reft-pl memory` computes for an update, beside what the process really takes, on the CPU.
 
 Two optimizer steps, each of two micro-batches of full length, with float32 master weights where weights are bfloat16: the
-second step holds everything. Peak resident memory counts from after the imports.
+second step holds everything. Peak resident memory counts from after the imports, and the allocator is told to give back at
+once what is freed: what it would keep is its own choice, not the run's need.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from reft_pl.models.scoring import score
 from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.types import TokenBatch
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``mallopt``."""
+
 
 def main(argv: list[str]) -> int:
     """Measure once; prints both figures as JSON."""
@@ -32,6 +37,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--lora", type=int, metavar="R", help="rank of adapters (default: all weights)")
     options = parser.parse_args(argv)
+    for setting in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        ctypes.CDLL(None).mallopt(setting, 2**16)
     lora = LoRASettings(r=options.lora) if options.lora else None
     policy = PolicySettings(options.model, dtype=options.dtype, gradient_checkpointing=options.checkpointing, lora=lora)
     run = Run(policy, options.length, options.rows * options.length, 2 * options.rows, cache_rows=0, gpu=False)
