@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
@@ -137,6 +138,7 @@ def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Pol
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make vllm")
 def test_a_compiled_engine_samples_with_new_weights() -> None:
     sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)  # takes the place of the other tests' engine
     asked = requests(4, SamplingParams(12, temperature=0.8))
