@@ -187,7 +187,7 @@ class StageModule(LightningModule):
         with whole_weights(self.trainer.strategy):
             here, there = (
                 {name: tuple(t.shape) for name, t in state.items()}
-                for state in (self.kept(self.state_dict()), checkpoint["state_dict"])
+                for state in map(self.kept, (self.state_dict(), checkpoint["state_dict"]))
             )
         for name in here | there:
             if here.get(name) != there.get(name):

@@ -207,7 +207,8 @@ class ZeRO(DeepSpeedStrategy):
             return
         with self.whole_weights():
             if self.is_global_zero:
-                weights = cast("nn.Module", self.lightning_module).state_dict()
+                module: Any = self.lightning_module
+                weights = module.kept(module.state_dict())
                 self.checkpoint_io.save_checkpoint({**checkpoint, "state_dict": weights}, path)
         self.barrier()
 
