@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reft_pl.strategies.sharded_checkpoint import read_weights
+
 Overlay = Callable[..., str]
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 LENGTH_REWARD = """
@@ -151,11 +153,35 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def same(a: Path, b: Path) -> None:
-    """Exports and everything that was logged of samples are equal bit for bit, and so are the figures of evaluations."""
-    mine, theirs = weights(a), weights(b)
-    assert set(mine) == set(theirs)
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert (a / "rollouts.jsonl").read_bytes() == (b / "rollouts.jsonl").read_bytes()
+    """What resumes, what is exported and every sample are equal bit for bit."""
+    for of in (weights, resumable):
+        mine, theirs = of(a), of(b)
+        assert set(mine) == set(theirs)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert (a / "rollouts.jsonl").exists() == (b / "rollouts.jsonl").exists()
+    if (a / "rollouts.jsonl").exists():
+        assert (a / "rollouts.jsonl").read_bytes() == (b / "rollouts.jsonl").read_bytes()
+
+
+def resumable(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of ``last.ckpt``: weights, float32 copies and averages of the optimizer, of all ranks."""
+    last = run / "checkpoints" / "last.ckpt"
+    files = sorted(last.rglob("*.pt")) if last.is_dir() else [last]
+    found = read_weights(last)["state_dict"] if last.is_dir() else {}
+    for file in files:
+        found |= tensors(torch.load(file, map_location="cpu", weights_only=False), file.name)
+    # Put together above: apart, they are filled up with whatever stood in memory.
+    found = {name: tensor for name, tensor in found.items() if "/fp32_flat_groups/" not in name}
+    assert any("exp_avg_sq" in name for name in found)
+    return found
+
+
+def tensors(value: object, key: str) -> dict[str, torch.Tensor]:
+    if isinstance(value, dict):
+        return {k: v for name, child in value.items() for k, v in tensors(child, f"{key}/{name}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for i, child in enumerate(value) for k, v in tensors(child, f"{key}/{i}").items()}
+    return {key: value} if isinstance(value, torch.Tensor) else {}
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -253,14 +279,29 @@ def test_other_ranks_or_another_strategy_go_on_from_the_weights(
     one_epoch = arguments("fit", before, "moved", *further, "--trainer.max_epochs", "1")
     forked("commands", 2, *joined(arguments("fit", before, "whole", *further), one_epoch), folder=tmp_path)
     start = flat(weights(tmp_path / "moved"))
-    said = forked(
-        "commands", ranks, *arguments("fit", after, "moved", *further, "--trainer.devices", str(ranks)), folder=tmp_path
-    )
+    moves = arguments("fit", after, "moved", *further, "--trainer.devices", str(ranks))
+    said = forked("commands", ranks, *moves, folder=tmp_path)
     assert said.count("the optimizer's averages begin anew") == 1
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     samples = [sorted(map(str, lines(run / "rollouts.jsonl"))) for run in (whole, moved)]
     assert samples[0] == samples[1]
     assert apart(flat(weights(whole)) - start, flat(weights(moved)) - start) < 1e-4
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_saved_resumed_and_tested(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    base = ["--model.policy.init_from", str(tmp_path / "base" / "hf"), "--model.policy.from_scratch", "false"]
+    lora = [*base, "--model.policy.lora.r", "4"]
+    commands = [arguments("fit", "ddp", "base", "--trainer.max_epochs", "1", stage="sft", plain=True)]
+    for strategy in ("zero2", "zero3"):
+        for verb, run, epochs in (("fit", "whole", 2), ("fit", "halves", 1), ("fit", "halves", 2), ("test", "halves", 2)):
+            commands.append(arguments(verb, strategy, f"{strategy}-{run}", *lora, "--trainer.max_epochs", str(epochs)))
+    forked("commands", 2, *joined(*commands), folder=tmp_path)
+    for strategy in ("zero2", "zero3"):
+        same(tmp_path / f"{strategy}-whole", tmp_path / f"{strategy}-halves")
+        best = torch.load(tmp_path / f"{strategy}-halves" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        assert best
+        assert all("lora" in name or "value_head" in name for name in best), "the base is what init_from holds"
 
 
 @pytest.mark.slow
