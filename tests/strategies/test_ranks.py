@@ -318,6 +318,23 @@ def test_a_folder_of_parts_is_refused_by_ddp_and_tested_by_anything(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    run = ["--run_dir", str(tmp_path / "run")]
+    fit = arguments("fit", strategy, "run", "--trainer.max_epochs", "1", stage="sft", plain=True)
+    validate = arguments("validate", strategy, "run", stage="sft", plain=True)
+    predict = ["predict", "--config", "configs/sample.yaml", "--config", f"configs/strategy/{strategy}_cpu.yaml", *run]
+    predict += ["--data.max_tokens", "200", "--data.max_prompt_tokens", "190", "--data.test.ordinary.size", "7"]
+    predict += ["--model.n", "2", "--data.eval_batch_size", "2", "--data.predict", "[ordinary]"]
+    said = forked("commands", 2, *joined(fit, validate, predict), folder=tmp_path)
+    assert said.count("ordinary: 2 samples of 7 questions") == 1
+    assert len(lines(tmp_path / "run" / "samples" / "ordinary.jsonl")) == 7
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["validation"]["val/top1"] == results["fit"]["best"]["val/top1"]
+    assert results["samples"]["ordinary"]["questions"] == 7
+
+
+@pytest.mark.slow
 def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """``reft-pl fit`` with two devices: Lightning starts the second process by the same command line."""
     command = [str(Path(sys.executable).parent / "reft-pl"), *arguments("fit", "ddp", "run", "--trainer.max_epochs", "1")]
