@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+import shutil
+from argparse import Namespace
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from reft_pl.errors import UserError
 from reft_pl.models.folders import replace_folder
 
 if TYPE_CHECKING:
     from reft_pl.strategies.zero import ZeRO
+
+logger = logging.getLogger(__name__)
 
 TAG = "checkpoint"
 """The folder inside, as Lightning names it."""
@@ -34,23 +40,60 @@ def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None
 def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
     """Load this rank's part into DeepSpeed's engine, and give back what Lightning saved.
 
-    Where other ranks, another stage or another strategy wrote it, weights and the run's place are taken over, and the optimizer
-    begins anew, which is said.
+    Another number of ranks goes on by DeepSpeed's universal checkpoints. Where another stage or strategy wrote it, or an
+    optimizer that these do not know, weights and the run's place are taken over and the optimizer begins anew, which is said.
     """
     if not path.is_dir():
         checkpoint = strategy.checkpoint_io.load_checkpoint(path)
         _say(path, "another strategy")
         return {name: part for name, part in checkpoint.items() if name != "optimizer_states"}
     before = stored_client_state(path)
-    if (before["reft_ranks"], before["reft_zero_stage"]) != (strategy.world_size, strategy.stage):
-        _say(path, f"ZeRO-{before['reft_zero_stage']} on {before['reft_ranks']} ranks")
-        return before | read_weights(path)
-    loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
-        str(path), tag=TAG, load_lr_scheduler_states=False, load_optimizer_states=True
-    )
-    if loaded is None:
-        raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
-    return dict(client_state)
+    ranks, stage = before["reft_ranks"], before["reft_zero_stage"]
+    if (ranks, stage) == (strategy.world_size, strategy.stage):
+        loaded, client_state = strategy.deepspeed_engine.load_checkpoint(str(path), tag=TAG, load_lr_scheduler_states=False)
+        if loaded is None:
+            raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
+        return dict(client_state)
+    if stage == strategy.stage and _load_universal(strategy, path):
+        rank_zero_info(f"{path} was written by {ranks} ranks and goes on on {strategy.world_size}")
+        return before
+    _say(path, f"ZeRO-{stage} on {ranks} ranks")
+    return before | read_weights(path)
+
+
+def _load_universal(strategy: ZeRO, path: Path) -> bool:
+    """Load a folder that another number of ranks wrote, by a copy with whole tensors; whether DeepSpeed can make one."""
+    whole = path.with_name(f".{path.name}.universal")
+    converted = strategy.broadcast(strategy.is_global_zero and _convert(path / TAG, whole / TAG))
+    if converted:
+        engine = strategy.deepspeed_engine
+        engine._config.load_universal_checkpoint = True
+        try:
+            engine.load_checkpoint(str(whole), tag=TAG, load_lr_scheduler_states=False)
+        finally:
+            engine._config.load_universal_checkpoint = False
+    strategy.barrier()
+    if strategy.is_global_zero:
+        shutil.rmtree(whole, ignore_errors=True)
+    return bool(converted)
+
+
+def _convert(parts: Path, whole: Path) -> bool:
+    from deepspeed.checkpoint import ds_to_universal  # noqa: PLC0415
+
+    shutil.rmtree(whole.parent, ignore_errors=True)
+    whole.mkdir(parents=True)
+    settings = Namespace(
+        input_folder=str(parts), output_folder=str(whole), num_extract_workers=1, num_merge_workers=1,
+        keep_temp_folder=False, strict=True, inject_missing_state=True,
+    )  # fmt: skip
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it reports each of its steps
+            ds_to_universal.main(settings)
+    except Exception as error:  # whatever it finds missing
+        logger.debug("no universal checkpoint of %s: %r", parts, error)
+        return False
+    return True
 
 
 def stored_client_state(path: Path) -> dict[str, Any]:

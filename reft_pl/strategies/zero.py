@@ -231,9 +231,7 @@ class ZeRO(DeepSpeedStrategy):
 
         with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
             module.load_state_dict(checkpoint["state_dict"], strict=strict)
-        for name, parameter in module.named_parameters():  # the optimizer has copies
-            if parameter.requires_grad:
-                deepspeed.utils.safe_set_full_fp32_param(parameter, checkpoint["state_dict"][name].float())
+        self.deepspeed_engine.optimizer.refresh_fp32_params()  # the optimizer works on copies
 
 
 def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:
