@@ -333,7 +333,8 @@ def test_a_folder_of_parts_is_refused_by_ddp_and_tested_by_anything(
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
 def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     run = ["--run_dir", str(tmp_path / "run")]
-    fit = arguments("fit", strategy, "run", "--trainer.max_epochs", "1", stage="sft", plain=True)
+    exports = ("--trainer.callbacks+", "reft_pl_callbacks.ExportHF")
+    fit = arguments("fit", strategy, "run", "--trainer.max_epochs", "1", *exports, stage="sft", plain=True)
     validate = arguments("validate", strategy, "run", stage="sft", plain=True)
     predict = ["predict", "--config", "configs/sample.yaml", "--config", f"configs/strategy/{strategy}_cpu.yaml", *run]
     predict += ["--data.max_tokens", "200", "--data.max_prompt_tokens", "190", "--data.test.ordinary.size", "7"]
@@ -344,6 +345,8 @@ def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callabl
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["validation"]["val/top1"] == results["fit"]["best"]["val/top1"]
     assert results["samples"]["ordinary"]["questions"] == 7
+    on_the_way, at_last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("hf-step-3", "hf"))
+    assert all(torch.equal(on_the_way[name], at_last[name]) for name in at_last), "one validation: it is the best"
 
 
 @pytest.mark.slow
