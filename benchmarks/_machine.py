@@ -25,6 +25,13 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def memory_rate(size: int = 2**29, rounds: int = 5) -> float:
+    """Bytes/s at which memory is read, the median of some rounds."""
+    values = torch.ones(size // 8, dtype=torch.int64)
+    values.sum()
+    return size / statistics.median(seconds(values.sum) for _ in range(rounds))
+
+
 @dataclass(frozen=True)
 class Need:
     """FLOPs of a decoder, counted from its config: 2 per weight and token forward, the head only where a token is chosen."""
@@ -33,6 +40,7 @@ class Need:
     head_weights: int
     layers: int
     width: int
+    kv_width: int
 
     @classmethod
     def of(cls, config: Any) -> Need:
@@ -41,7 +49,8 @@ class Need:
         head_width = getattr(config, "head_dim", None) or width // heads
         attention = width * head_width * (2 * heads + 2 * config.num_key_value_heads)
         layer = attention + 3 * width * config.intermediate_size
-        return cls(layer * config.num_hidden_layers, config.vocab_size * width, config.num_hidden_layers, heads * head_width)
+        layers, kv_width = config.num_hidden_layers, config.num_key_value_heads * head_width
+        return cls(layer * layers, config.vocab_size * width, layers, heads * head_width, kv_width)
 
     def forward(self, lengths: list[int], chosen: int) -> float:
         """One pass over sequences of these lengths, of whose positions ``chosen`` go through the head; causal attention."""
@@ -53,9 +62,20 @@ class Need:
         return 3 * self.forward(lengths, chosen)
 
     def rollout(self, prompts: list[int], responses: list[int]) -> float:
-        """Reading each prompt once and writing its response token by token over a cache."""
-        writing = sum(
-            2.0 * (self.layer_weights + self.head_weights) * r + 4.0 * self.width * self.layers * r * (p + r / 2)
-            for p, r in zip(prompts, responses, strict=True)
-        )
-        return self.forward(prompts, len(prompts)) + writing
+        """Reading prompts and writing responses, each token of which passes the layers once over a cache."""
+        return self.forward([p + r for p, r in zip(prompts, responses, strict=True)], sum(responses))
+
+    def rollout_seconds(self, prompts: list[int], responses: list[int], peak: float, rate: float) -> float:
+        """The least that a rollout can take whose rows are all written side by side, in bfloat16.
+
+        A step of decoding needs its FLOPs at ``peak``, or the reading of all weights and of the rows' keys and values at
+        ``rate`` bytes/s, whichever takes longer.
+        """
+        total = self.forward(prompts, len(prompts)) / peak
+        for written in range(1, max(responses)):
+            rows = [p + written for p, r in zip(prompts, responses, strict=True) if r > written]
+            weights = self.layer_weights + self.head_weights
+            flops = 2.0 * weights * len(rows) + 4.0 * self.width * self.layers * sum(rows)
+            read = 2.0 * (weights + 2 * self.kv_width * self.layers * sum(rows))
+            total += max(flops / peak, read / rate)
+        return total

@@ -83,8 +83,13 @@ def advantages_of(outcome: Tensor, old: Tensor, ref: Tensor, values: Tensor, mas
     return (advantages - chosen.mean()) / (chosen.var() + 1e-8).sqrt() * mask, returns
 
 
-def generate(lm: Any, prompts: list[tuple[int, ...]], eos_id: int, pad_id: int, max_tokens: int) -> list[tuple[int, ...]]:
-    """Left-padded sampling at temperature 1 until every row has ended; each row's response with its EOS."""
+def generate(
+    lm: Any, prompts: list[tuple[int, ...]], eos_id: int | None, pad_id: int, max_tokens: int
+) -> list[tuple[int, ...]]:
+    """Left-padded sampling at temperature 1 until every row has ended; each row's response with its EOS.
+
+    Without ``eos_id`` all rows go on to the limit.
+    """
     width = max(map(len, prompts))
     ids = torch.tensor([(pad_id,) * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])

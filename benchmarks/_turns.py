@@ -8,10 +8,13 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from benchmarks._machine import matmul_peak
 from reft_pl.cli.allocator import keep_freed_memory
 
 
@@ -24,15 +27,16 @@ class Contender:
     our_allocator: bool
 
 
+OURS = Contender("ours", "reft-pl", True)
 CONTENDERS = [
-    Contender("ours", "reft-pl", True),
+    OURS,
     Contender("straight", "straight, default allocator", False),
     Contender("straight", "straight, our allocator", True),
 ]
 """Ours, and what a user writes: padded batches, full logits, ``generate`` to the last end (``_straight.py``)."""
 
 
-def race(contenders: list[Contender], argv: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def race(argv: list[str], rounds: int, contenders: Sequence[Contender] = CONTENDERS) -> dict[str, list[dict[str, Any]]]:
     """What each contender reports of each round, by label; the first round of each, which warms up, is dropped."""
     processes = {
         c.label: subprocess.Popen(
@@ -76,6 +80,31 @@ def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
         out.write(json.dumps(report) + "\n")
         out.flush()
     return 0
+
+
+def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, agreed: str) -> None:
+    """Print times, and what part of the matrix-product peak they reach; JSON on the last line.
+
+    Args:
+        what: Was done.
+        reports: Of ``race``.
+        flops: That it takes.
+        agreed: The figure of a report in which all contenders must agree to 2%, which is what bfloat16 allows.
+    """
+    peak, figures = matmul_peak(torch.bfloat16), {label: r[0][agreed] for label, r in reports.items()}
+    if max(figures.values()) - min(figures.values()) > 0.02 * max(map(abs, figures.values())):
+        raise SystemExit(f"contenders do not do the same: {agreed} is {figures}")
+    ours = median(reports[OURS.label])
+    rows = []
+    for label, report in reports.items():
+        t = median(report)
+        rows.append((label, f"{t:.2f} s", f"{flops / t / peak:.0%}", f"{t / ours:.2f}x", f"{figures[label]:.4f}"))
+    rounds = len(next(iter(reports.values())))
+    print(f"{what}, {torch.get_num_threads()} threads, bf16;")
+    print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {rounds} rounds in turn\n")
+    print(table(rows, ("", "time", "of peak", "over ours", agreed)))
+    seconds = {label: [r["seconds"] for r in report] for label, report in reports.items()}
+    print(json.dumps({"peak_flops": peak, "needed_flops": flops, "seconds": seconds}))
 
 
 def median(reports: list[dict[str, Any]], name: str = "seconds") -> float:

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
-from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._turns import median, race, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, parser_of
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
@@ -31,24 +31,25 @@ from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rollout.inprocess import InProcessSampler
 
 LR, MINI, EPOCHS = 1e-7, 8, 2
+PHASES = ("rollout", "execute", "score", "update")
 
 
 def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
     parser = parser_of("ppo_iteration", __doc__)
     parser.add_argument("--questions", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of a question and its response")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:
         set_allocator()
-        return ours(args) if args.side == "ours" else take_turns(straight(args))
-    reports = race(CONTENDERS, ["ppo_iteration", *argv], args.rounds)
-    phases = ("rollout", "execute", "score", "update")
+        return take_turns((ours if args.side == "ours" else straight)(args))
+    reports = race(["ppo_iteration", *argv], args.rounds)
     base = median(reports["reft-pl"])
     rows = []
     for label, r in reports.items():
         memory = (r[-1]["peak_bytes"] - r[-1]["resident_bytes"]) / 2**30
-        each = " / ".join(f"{median(r, phase):.1f}" for phase in phases)
+        each = " / ".join(f"{median(r, phase):.1f}" for phase in PHASES)
         tokens = median(r, "tokens")
         rows.append((label, f"{median(r):.1f} s", each, f"{median(r) / base:.2f}x", f"{tokens:.0f}", f"{memory:.1f} GiB"))
     print(f"PPO iteration, {args.questions} questions, {EPOCHS} passes, mini-batches of {MINI}, {args.threads} threads, bf16;")
@@ -72,58 +73,60 @@ def resident(policy: torch.nn.Module, copies: int) -> int:
     return n * (2 * copies + 2 + 12)
 
 
-class Turn(RolloutCallback):
-    """Lets a Trainer's iteration wait for its turn."""
+class Watch(RolloutCallback):
+    """Times the iteration as the Trainer runs it, and keeps what the module says of it."""
 
     def __init__(self) -> None:
-        self.statistics: dict[str, Any] = {}
+        self.started = 0.0
+        self.report: dict[str, Any] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.started = time.perf_counter()
+
+    def on_rollout_end(self, trainer: Trainer, module: Any, rollout: Any) -> None:
+        self.report["tokens"] = int(rollout.tokens.attention_mask.sum())
+        self.report["actions"] = int(rollout.tokens.action_mask.sum())
 
     def on_update_end(self, trainer: Trainer, module: Any, statistics: Any) -> None:
-        self.statistics = dict(statistics)
+        self.report |= {phase: statistics[f"seconds/{phase}"] for phase in PHASES}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.report["seconds"] = time.perf_counter() - self.started
 
 
-def ours(args: argparse.Namespace) -> int:
+def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """The Trainer runs in the turn: one epoch of one batch each."""
-    policy = PolicySettings(args.model, dtype="bfloat16")
-    turns = Turn()
     module = PPOModule(
-        policy,
+        PolicySettings(args.model, dtype="bfloat16"),
         optimizer=lambda p: MasterAdamW(p, lr=LR),
         ppo_epochs=EPOCHS,
         minibatch_size=MINI,
         micro_batch_tokens=args.micro_batch_tokens,
         sampler=InProcessSampler(64),
     )
-    source = AuthorsJson(args.data, limit=args.questions)
     folder = tempfile.TemporaryDirectory()
     data = ReasoningDataModule(
-        train=[source], format=PythonProgram(), tokenizer=args.model, batch_size=args.questions,
-        max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS, cache_dir=folder.name, holdout=0,
-    )  # fmt: skip
+        train=[AuthorsJson(args.data, limit=args.questions)],
+        format=PythonProgram(),
+        tokenizer=args.model,
+        batch_size=args.questions,
+        max_prompt_tokens=args.max_tokens - 1,
+        max_tokens=args.max_tokens,
+        cache_dir=folder.name,
+        holdout=0,
+    )
+    watch = Watch()
     trainer = Trainer(
-        default_root_dir=folder.name, max_epochs=0, callbacks=[turns], accelerator="cpu", logger=False,
+        default_root_dir=folder.name, max_epochs=0, callbacks=[watch], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    counts: list[int] = []
-
-    class Count(RolloutCallback):
-        def on_rollout_end(self, trainer: Trainer, module: Any, rollout: Any) -> None:
-            counts.append(int(rollout.tokens.attention_mask.sum()))
-
-    trainer.callbacks.append(Count())
 
     def turn() -> dict[str, Any]:
         trainer.fit_loop.max_epochs = (trainer.fit_loop.max_epochs or 0) + 1
-        started = time.perf_counter()
         trainer.fit(module, datamodule=data)
-        whole = time.perf_counter() - started
-        phases = {p: turns.statistics[f"seconds/{p}"] for p in ("rollout", "execute", "score", "update")}
-        return {
-            "seconds": sum(phases.values()), "with_trainer": whole, **phases, "tokens": counts[-1],
-            "resident_bytes": resident(module.policy, 2),
-        }  # fmt: skip
+        return {**watch.report, "resident_bytes": resident(module.policy, 2)}
 
-    return take_turns(turn)
+    return turn
 
 
 def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
@@ -137,7 +140,7 @@ def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
 
     def turn() -> dict[str, Any]:
         marks = [time.perf_counter()]
-        responses = generate(policy.lm, prompts, codec.eos_id, codec.pad_id, MAX_TOKENS)
+        responses = generate(policy.lm, prompts, codec.eos_id, codec.pad_id, args.max_tokens)
         marks.append(time.perf_counter())
         texts = [codec.response_text(p, r) for p, r in zip(work.problems, responses, strict=True)]
         values = run_programs(work.problems, texts)
@@ -163,8 +166,12 @@ def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
                 optimizer.zero_grad()
         marks.append(time.perf_counter())
         taken = (after - before for before, after in pairwise(marks))
-        phases = dict(zip(("rollout", "execute", "score", "update"), taken, strict=True))
-        figures = {"tokens": sum(map(len, sequences)), "resident_bytes": resident(policy, 2)}
+        phases = dict(zip(PHASES, taken, strict=True))
+        figures = {
+            "tokens": sum(map(len, sequences)),
+            "actions": sum(map(len, responses)),
+            "resident_bytes": resident(policy, 2),
+        }
         return {"seconds": marks[-1] - marks[0], **phases, **figures}
 
     return turn

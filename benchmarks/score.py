@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import torch
 
-from benchmarks._machine import Need, matmul_peak, seconds
+from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy
-from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._turns import race, set_allocator, show, take_turns
 from benchmarks._workload import Workload, lengths, parser_of
 from reft_pl.models.scoring import score_in_batches
 
@@ -28,23 +27,8 @@ def main(argv: list[str]) -> int:
     policy = work.policy()
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).forward(lengths(tokens), int(tokens.action_mask.sum()))
-    peak = matmul_peak(torch.bfloat16)
-    reports = race(CONTENDERS, ["score", *argv], args.rounds)
-    sums = {label: r[0]["logprobs"] for label, r in reports.items()}
-    assert max(sums.values()) - min(sums.values()) < 0.02 * abs(min(sums.values())), sums
-    ours = median(reports["reft-pl"])
-    rows = [
-        (label, f"{median(r):.2f} s", f"{flops / median(r) / peak:.0%}", f"{median(r) / ours:.2f}x")
-        for label, r in reports.items()
-    ]
-    print(f"Scoring {args.examples} responses, {sum(lengths(tokens))} tokens, {args.threads} threads, bf16;")
-    print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {args.rounds} rounds in turn\n")
-    print(table(rows, ("", "time", "of peak", "over ours")))
-    print(
-        json.dumps(
-            {"peak_flops": peak, "needed_flops": flops, "seconds": {k: [r["seconds"] for r in v] for k, v in reports.items()}}
-        )
-    )
+    what = f"Scoring {args.examples} responses, {sum(lengths(tokens))} tokens"
+    show(what, race(["score", *argv], args.rounds), flops, "logprobs")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Seconds until the command line answers, and until the tiny model's first optimizer step."""
+"""Seconds until the command line answers, and for a run of the tiny model that ends after its first optimizer step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TARGETS = {"--version": 1.0, "--help": 3.0, "fit --help": 20.0, "fit, first step": 8.0}
+TARGETS = {"--version": 1.0, "--help": 3.0, "fit, one step": 8.0}
 
 
 def main(argv: list[str]) -> int:
@@ -22,10 +22,10 @@ def main(argv: list[str]) -> int:
     command = [str(Path(sys.executable).with_name("reft-pl"))]
     found: dict[str, list[float]] = {name: [] for name in TARGETS}
     for _ in range(args.rounds):
-        for name in ("--version", "--help", "fit --help"):
-            found[name].append(_seconds([*command, *name.split()]))
+        for name in ("--version", "--help"):
+            found[name].append(_seconds([*command, name]))
         with tempfile.TemporaryDirectory() as folder:
-            found["fit, first step"].append(_first_step(command, folder))
+            found["fit, one step"].append(_one_step(command, folder))
     for name, values in found.items():
         print(f"{name:16} {statistics.median(values):5.2f} s (target {TARGETS[name]:g})")
     print(json.dumps(found))
@@ -38,7 +38,7 @@ def _seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def _first_step(command: list[str], folder: str) -> float:
-    """Until the log of the first batch is written, by asking for no more than one."""
+def _one_step(command: list[str], folder: str) -> float:
+    """With what comes after it: the checkpoint and the export."""
     limits = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--data.cache_dir", f"{folder}/cache"]
     return _seconds([*command, "fit", "--config", "configs/sft.yaml", "--run_dir", f"{folder}/run", *limits])

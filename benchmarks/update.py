@@ -6,15 +6,14 @@ All sides work on the same tokens, and their losses must agree.
 from __future__ import annotations
 
 import argparse
-import json
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from benchmarks._machine import Need, matmul_peak, seconds
+from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy, cross_entropy, ppo_loss
-from benchmarks._turns import CONTENDERS, median, race, set_allocator, table, take_turns
+from benchmarks._turns import race, set_allocator, show, take_turns
 from benchmarks._workload import Workload, lengths, parser_of
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, SFTModule
@@ -36,35 +35,16 @@ def main(argv: list[str]) -> int:
     policy = work.policy()
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).update(lengths(tokens), int(tokens.action_mask.sum()))
-    peak = matmul_peak(torch.bfloat16)
-    reports = race(CONTENDERS, ["update", *argv], args.rounds)
-    losses = {label: r[0]["loss"] for label, r in reports.items()}
-    assert max(losses.values()) - min(losses.values()) < 0.02 * abs(min(losses.values())) + 1e-3, losses
-    ours = median(reports["reft-pl"])
-    rows = []
-    for label, report in reports.items():
-        t = median(report)
-        rows.append((label, f"{t:.2f} s", f"{flops / t / peak:.0%}", f"{t / ours:.2f}x", f"{losses[label]:.4f}"))
-    real = sum(lengths(tokens))
-    print(f"{'PPO' if args.ppo else 'SFT'} update of {args.examples} examples, {real} tokens, {args.threads} threads, bf16; ")
-    print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {args.rounds} rounds in turn\n")
-    print(table(rows, ("", "time", "of peak", "over ours", "loss")))
-    print(
-        json.dumps(
-            {"peak_flops": peak, "needed_flops": flops, "seconds": {k: [r["seconds"] for r in v] for k, v in reports.items()}}
-        )
-    )
+    what = f"{'PPO' if args.ppo else 'SFT'} update of {args.examples} examples, {sum(lengths(tokens))} tokens"
+    show(what, race(["update", *argv], args.rounds), flops, "loss")
     return 0
 
 
 def side(args: argparse.Namespace) -> Any:
     """A contender's turn."""
     work = Workload.of(args, args.examples)
-    kind = "shared" if args.ppo else "none"
-    policy = work.policy(kind)  # type: ignore[arg-type]
-    tokens = work.tokens(policy)
-    run = ours if args.side == "ours" else straight
-    return run(args, work, policy, tokens)
+    policy = work.policy("shared" if args.ppo else "none")
+    return (ours if args.side == "ours" else straight)(args, policy, work.tokens(policy))
 
 
 def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -74,7 +54,7 @@ def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return old * 0.05 - 0.2, values * 0.1, advantages, returns * 0.3
 
 
-def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBatch) -> Any:
+def ours(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
     """The modules' own loss code."""
     settings: dict[str, Any] = {"policy": PolicySettings(args.model), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
@@ -103,18 +83,16 @@ def ours(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBat
     return turn
 
 
-def straight(args: argparse.Namespace, work: Workload, policy: Any, tokens: TokenBatch) -> Any:
+def straight(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
     """One padded batch and the logits of all of it."""
-    del args, work
     model = StraightPolicy(policy.lm)
     old, values, advantages, returns = (x[:, :-1] for x in _experience(tokens))
-    ppo = policy.value_head is not None
 
     def turn() -> dict[str, Any]:
         total = []
 
         def step() -> None:
-            loss = ppo_loss(model, tokens, old, values, advantages, returns) if ppo else cross_entropy(model, tokens)
+            loss = ppo_loss(model, tokens, old, values, advantages, returns) if args.ppo else cross_entropy(model, tokens)
             loss.backward()
             total.append(float(loss.detach()))
             model.zero_grad()

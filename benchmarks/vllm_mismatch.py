@@ -7,11 +7,12 @@ part of the difference that lies beyond the cap, and so stays uncorrected.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 
 import torch
 
-from benchmarks.rollout import Case, svamp
+from benchmarks._workload import Workload
 from reft_pl.data.batching import collate
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score_in_batches
@@ -22,9 +23,9 @@ from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams
 
 
-def requests(case: Case, new_tokens: int, temperature: float) -> list[SampleRequest]:
+def requests(work: Workload, new_tokens: int, temperature: float) -> list[SampleRequest]:
     params = SamplingParams(new_tokens, temperature)
-    return [SampleRequest(str(i), prompt, params, (i,), eos_ids=case.eos_ids) for i, prompt in enumerate(case.prompts)]
+    return [dataclasses.replace(request, params=params) for request in work.requests()]
 
 
 def write(sampler: Sampler, asked: list[SampleRequest]) -> list[Completion]:
@@ -71,16 +72,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", default="data/svamp_test_set.json")
     args = parser.parse_args(argv)
     for dtype in args.dtypes:
-        case = svamp(args.prompts, args.model, args.data, real_ends=True)
-        policy = Policy(case.lm.to(getattr(torch, dtype)).eval())
+        work = Workload.of(args, args.prompts)
+        policy = work.policy().to(getattr(torch, dtype))
         samplers: dict[str, Sampler] = {
             "InProcessSampler": InProcessSampler(args.prompts),
             "VLLMSampler": VLLMSampler(args.prompts, cache_gib=0.5, enforce_eager=not args.compile),
         }
         for sampler in samplers.values():
             sampler.sync(policy)
-        print(f"{dtype}, {greedy(samplers, requests(case, args.new_tokens, 0.0))}", flush=True)
+        print(f"{dtype}, {greedy(samplers, requests(work, args.new_tokens, 0.0))}", flush=True)
         for name, sampler in samplers.items():
-            line = sampled(policy, name, sampler, requests(case, args.new_tokens, 1.0), args.cap)
+            line = sampled(policy, name, sampler, requests(work, args.new_tokens, 1.0), args.cap)
             print(f"{dtype}, {line}", flush=True)
     return 0
