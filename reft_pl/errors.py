@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can mend."""
+"""The one exception for mistakes that the person at the keyboard can mend, and how others are told of in it."""
 
 
 class UserError(Exception):
@@ -7,3 +7,9 @@ class UserError(Exception):
     The command line prints it without a traceback and exits with code 2. Anything else that escapes is a defect of ours and
     keeps its traceback.
     """
+
+
+def told(error: BaseException) -> str:
+    """An exception of somebody else in one line, for a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -89,6 +89,9 @@ class SampleRequest:
     """One prompt and the seeds of the completions wanted for it, one completion a seed.
 
     A completion ends at the first of ``eos_ids`` that it chooses (empty: at the length limit alone).
+
+    Raises:
+        ValueError: the prompt is empty, or there is no room for a token.
     """
 
     id: str
@@ -96,6 +99,10 @@ class SampleRequest:
     params: SamplingParams
     seeds: tuple[int, ...] = (0,)
     eos_ids: tuple[int, ...] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or self.params.max_new_tokens < 1:
+            raise ValueError(f"request {self.id!r} has an empty prompt or no room for a new token")
 
 
 @dataclass(frozen=True, slots=True)

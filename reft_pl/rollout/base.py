@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from reft_pl.errors import UserError
 from reft_pl.rl.importance import sampler_mismatch
 from reft_pl.rl.masks import masked_mean
-from reft_pl.types import Completion, SampleRequest, ScoredRollout
+from reft_pl.types import Completion, SampleRequest, SamplingParams, ScoredRollout
 
 if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
+
+ONE_TOKEN = SampleRequest("check", (0, 0), SamplingParams(1, temperature=0.0), eos_ids=())
+"""The least that can be sampled, to find out whether anything can."""
 
 
 class Sampler(ABC):

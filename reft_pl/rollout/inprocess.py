@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.rollout.attention import sampling_attention
-from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.base import ONE_TOKEN, Sampler
 from reft_pl.rollout.continuous import ContinuousBatch
-from reft_pl.types import Completion, SampleRequest, SamplingParams
+from reft_pl.types import Completion, SampleRequest
 
 if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
@@ -45,16 +45,14 @@ class InProcessSampler(Sampler):
             UserError: its architecture is none that this sampler runs.
         """
         self.sync(policy)
-        request = SampleRequest("check", (0, 0), SamplingParams(1, temperature=0.0), eos_ids=())
         try:
-            list(self.stream([request]))
+            list(self.stream([ONE_TOKEN]))
         except (UserError, FloatingPointError):
             raise
         except Exception as error:
             kind = policy.lm.config.model_type
             raise UserError(
-                f"the in-process sampler cannot run models of the kind {kind!r} ({type(error).__name__}: {error}): choose "
-                f"another model"
+                f"the in-process sampler cannot run models of the kind {kind!r} ({told(error)}): choose another model"
             ) from error
 
     def sync(self, policy: Policy) -> None:
@@ -66,15 +64,12 @@ class InProcessSampler(Sampler):
 
         Raises:
             RuntimeError: ``sync`` has not been called.
-            ValueError: a request has an empty prompt or no room for a token.
             UserError: a completion may become longer than the model can be.
             FloatingPointError: the policy's logits are not finite.
         """
         if self._lm is None:
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
-            if not request.prompt_ids or request.params.max_new_tokens < 1:
-                raise ValueError(f"request {request.id!r} has an empty prompt or no room for a new token")
             _check_length(self._lm, request)
         batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens)
         while not batch.done:

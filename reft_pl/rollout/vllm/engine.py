@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 ENVIRONMENT = {
@@ -94,7 +94,7 @@ class Engine:
                 self._engine = _start(folder, dtype, self.max_model_len, settings)
             except Exception as error:
                 raise UserError(
-                    f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({_told(error)})"
+                    f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({told(error)})"
                 ) from error
 
         self.closed = False
@@ -225,9 +225,3 @@ def _environment() -> Iterator[None]:
         kept = {name: os.environ[name] for name in os.environ if name.startswith("VLLM_")}  # it reads some of them later
         os.environ.clear()
         os.environ.update(before | kept)
-
-
-def _told(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.models.adapters import plain_names, plain_weights
-from reft_pl.rollout.base import Sampler
+from reft_pl.rollout.base import ONE_TOKEN, Sampler
 from reft_pl.rollout.vllm.digest import weights_digest
-from reft_pl.types import Completion, SampleRequest, SamplingParams
+from reft_pl.types import Completion, SampleRequest
 
 if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
@@ -69,7 +69,7 @@ class EngineSampler(Sampler):
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise UserError(f"{type(self).__name__} works for one training process: leave trainer.devices at 1")
         self.sync(policy)
-        list(self.stream([SampleRequest("check", (0, 0), SamplingParams(1, temperature=0.0), eos_ids=())]))
+        list(self.stream([ONE_TOKEN]))
 
     def sync(self, policy: Policy) -> None:
         """Hand the weights over if they have changed.
@@ -99,14 +99,11 @@ class EngineSampler(Sampler):
 
         Raises:
             RuntimeError: ``sync`` has not succeeded.
-            ValueError: a request has an empty prompt or no room for a token.
             UserError: a completion may become longer than the engine takes, or the engine is gone.
         """
         if self._digest is None or self._max_model_len is None:
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
-            if not request.prompt_ids or request.params.max_new_tokens < 1:
-                raise ValueError(f"request {request.id!r} has an empty prompt or no room for a new token")
             tokens = len(request.prompt_ids) + request.params.max_new_tokens
             if tokens > self._max_model_len:
                 raise UserError(
@@ -140,9 +137,7 @@ def model_config(policy: Policy) -> dict[str, Any]:
 
 def engine_gone(what: str, error: BaseException) -> UserError:
     """The sentence that ends a run whose engine has died."""
-    lines = str(error).strip().splitlines()
-    told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return UserError(
-        f"{what} ({told}): the run stops here, and nothing was learned from the unfinished rollout; give the same command "
-        f"again to go on from the run's last checkpoint"
+        f"{what} ({told(error)}): the run stops here, and nothing was learned from the unfinished rollout; give the same "
+        f"command again to go on from the run's last checkpoint, where it has one"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTP_PORT, HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reft_pl.errors import UserError
 from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone
-from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_size, write_weights
+from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_message
 from reft_pl.types import Completion, SampleRequest
 
 
@@ -33,8 +33,13 @@ class VLLMServerSampler(EngineSampler):
     def __init__(self, url: str = "http://127.0.0.1:8642", timeout: float = 600.0, max_mismatch: float = 0.2) -> None:
         super().__init__(max_mismatch)
         place = urlsplit(url)
+        try:
+            port = place.port or HTTP_PORT
+        except ValueError as error:
+            raise UserError(f"model.sampler.url {url!r}: {error}") from error
         if place.scheme != "http" or not place.hostname or timeout <= 0:
             raise UserError(f"model.sampler needs an http:// url and a positive timeout, got {url!r} and {timeout}")
+        self._address = place.hostname, port
         self.url = url
         self.timeout = timeout
 
@@ -42,7 +47,8 @@ class VLLMServerSampler(EngineSampler):
         return int(self._ask("PUT", "/model", {"config": config, "dtype": dtype})["max_model_len"])
 
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
-        with self._answer("PUT", "/weights", write_weights(weights), weights_size(weights)) as answer:
+        size, pieces = weights_message(weights)
+        with self._answer("PUT", "/weights", pieces, size) as answer:
             return str(_line(answer)["digest"])
 
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
@@ -63,8 +69,7 @@ class VLLMServerSampler(EngineSampler):
         Raises:
             UserError: the server is not there, goes away, or refuses.
         """
-        place = urlsplit(self.url)
-        connection = HTTPConnection(str(place.hostname), place.port or 80, timeout=self.timeout)
+        connection = HTTPConnection(*self._address, timeout=self.timeout)
         try:
             connection.request(method, path, body, {"Content-Length": str(size)})
             yield connection.getresponse()
@@ -79,13 +84,16 @@ def _line(answer: HTTPResponse) -> dict[str, Any]:
     """The next line of an answer.
 
     Raises:
-        UserError: the server says why it cannot.
+        UserError: the server says why it cannot, or is none of ours.
         EOFError: there is none, or half of one.
     """
     text = answer.readline()
     if not text.endswith(b"\n"):
         raise EOFError("the answer ends before its end")
-    line: dict[str, Any] = json.loads(text)
+    try:
+        line: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise UserError("what answers at model.sampler.url is no `reft-pl rollout-server`: check host and port") from error
     if "error" in line:
         raise UserError(f"the rollout server stopped: {line['error']}; start it anew and give the same command again")
     return line

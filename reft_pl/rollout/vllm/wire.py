@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -26,16 +27,14 @@ class Readable(Protocol):
         """Up to ``size`` bytes; fewer only at the end."""
 
 
-def weights_size(weights: Iterable[tuple[str, Tensor]]) -> int:
-    """Bytes that ``write_weights`` yields."""
-    return len(_header(weights)) + sum(tensor.numel() * tensor.element_size() for _, tensor in weights)
+def weights_message(weights: Iterable[tuple[str, Tensor]]) -> tuple[int, Iterator[bytes]]:
+    """A safetensors file: how many bytes it has, and its pieces, so that no second copy of the weights is made.
 
-
-def write_weights(weights: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
-    """A safetensors file piece by piece, so that no second copy of the weights is made; ``weights`` are gone through twice."""
-    yield _header(weights)
-    for _, tensor in weights:
-        yield tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes()
+    ``weights`` are gone through once for the header and once for the pieces.
+    """
+    header, size = _header(weights)
+    pieces = (tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes() for _, tensor in weights)
+    return len(header) + size, chain([header], pieces)
 
 
 def read_weights(file: Readable) -> Iterator[tuple[str, Tensor]]:
@@ -60,7 +59,8 @@ def read_weights(file: Readable) -> Iterator[tuple[str, Tensor]]:
         yield name, torch.frombuffer(bytearray(_read(file, end - start)), dtype=dtype).view(shape)
 
 
-def _header(weights: Iterable[tuple[str, Tensor]]) -> bytes:
+def _header(weights: Iterable[tuple[str, Tensor]]) -> tuple[bytes, int]:
+    """With its length before it; and how many bytes of tensors follow."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     entries, position = {}, 0
     for name, tensor in weights:
@@ -69,7 +69,7 @@ def _header(weights: Iterable[tuple[str, Tensor]]) -> bytes:
         position = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(8, "little") + text, position
 
 
 def _read(file: Readable, size: int) -> bytes:

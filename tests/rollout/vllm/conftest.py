@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import HTTPServer
 from threading import Thread
 
 import pytest
@@ -85,12 +87,21 @@ def server(vllm_sampler: VLLMSampler, policy: Policy) -> Iterator[RolloutServer]
     server = RolloutServer(("127.0.0.1", 0), EngineSettings())
     server.engine = vllm_sampler._engine
     server.model = json.loads(json.dumps({"config": model_config(policy), "dtype": "float32"}))
+    with listening(server):
+        yield server
+
+
+@contextmanager
+def listening(server: HTTPServer) -> Iterator[str]:
+    """The address of a server that serves in a thread."""
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture

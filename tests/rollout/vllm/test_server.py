@@ -6,7 +6,7 @@ import importlib.util
 import json
 import socket
 from http.client import HTTPConnection
-from threading import Thread
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from reft_pl.rollout.vllm.engine import EngineSettings
 from reft_pl.rollout.vllm.server import RolloutServer
 from reft_pl.types import SamplingParams
 
-from .conftest import build, requests, sample
+from .conftest import build, listening, requests, sample
 
 
 def test_no_server_is_one_sentence(policy: Policy) -> None:
@@ -35,20 +35,24 @@ def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
         VLLMServerSampler(url)
 
 
+def test_a_port_that_is_none_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"model\.sampler\.url 'http://localhost:86x2': Port"):
+        VLLMServerSampler("http://localhost:86x2")
+
+
+def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
+    pages = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # it answers PUT with a page of HTML
+    with listening(pages) as url, pytest.raises(UserError, match="is no `reft-pl rollout-server`"):
+        VLLMServerSampler(url).check(policy)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 def test_without_vllm_samplers_and_servers_say_what_to_install(policy: Policy) -> None:
     with pytest.raises(UserError, match=r"vLLM is not installed: pip install 'reft-pl\[vllm\]'"):
         VLLMSampler().check(policy)
-    server = RolloutServer(("127.0.0.1", 0), EngineSettings())
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        with pytest.raises(UserError, match="the rollout server stopped: vLLM is not installed"):
-            VLLMServerSampler(f"http://127.0.0.1:{server.server_address[1]}").check(policy)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    server, stopped = RolloutServer(("127.0.0.1", 0), EngineSettings()), "the rollout server stopped: vLLM is not installed"
+    with listening(server) as url, pytest.raises(UserError, match=stopped):
+        VLLMServerSampler(url).check(policy)
 
 
 @pytest.mark.vllm

@@ -13,8 +13,7 @@ from reft_pl.rollout.vllm.wire import (
     read_weights,
     request_from_json,
     request_to_json,
-    weights_size,
-    write_weights,
+    weights_message,
 )
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
@@ -22,8 +21,9 @@ WEIGHTS = [("z.weight", torch.randn(3, 4).bfloat16()), ("a", torch.randn(5)), ("
 
 
 def test_weights_come_back_bit_for_bit_and_in_order() -> None:
-    data = b"".join(write_weights(WEIGHTS))
-    assert len(data) == weights_size(WEIGHTS)
+    size, pieces = weights_message(WEIGHTS)
+    data = b"".join(pieces)
+    assert len(data) == size
     back = list(read_weights(io.BytesIO(data)))
     assert [name for name, _ in back] == [name for name, _ in WEIGHTS]
     for (_, sent), (_, came) in zip(WEIGHTS, back, strict=True):
@@ -32,13 +32,13 @@ def test_weights_come_back_bit_for_bit_and_in_order() -> None:
 
 
 def test_they_are_a_safetensors_file() -> None:
-    theirs = safetensors.torch.load(b"".join(write_weights(WEIGHTS)))
+    theirs = safetensors.torch.load(b"".join(weights_message(WEIGHTS)[1]))
     assert {name: tensor.tolist() for name, tensor in theirs.items()} == {name: t.tolist() for name, t in WEIGHTS}
 
 
 @pytest.mark.parametrize("kept", [4, 40, -3])
 def test_weights_that_end_early_are_an_error(kept: int) -> None:
-    data = b"".join(write_weights(WEIGHTS))
+    data = b"".join(weights_message(WEIGHTS)[1])
     with pytest.raises(EOFError, match="in the middle of the weights"):
         list(read_weights(io.BytesIO(data[:kept])))
 
