@@ -125,3 +125,20 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     assert "resuming from" in capfd.readouterr().out
     assert len(read_curves(tmp_path / "killed")["rollout/sampler_mismatch"].values) == 6
     assert (tmp_path / "killed" / "hf" / "model.safetensors").exists()
+
+
+def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
+    arguments: Callable[..., list[str]],
+    start_server: Callable[[], tuple[str, subprocess.Popen[str]]],
+    tmp_path: Path,
+) -> None:
+    urls = [start_server()[0] for _ in range(2)]
+    run = [*arguments("ranks", "vllm_server"), "--config", "configs/strategy/ddp_cpu.yaml"]
+    command = [str(Path(sys.executable).parent / "reft-pl"), "fit", *run, "--model.sampler.url"]
+    few = subprocess.run([*command, urls[0]], capture_output=True, text=True, check=False, timeout=300)
+    assert few.returncode == 2
+    assert "2 training processes need an engine each, and VLLMServerSampler has 1" in few.stderr
+    assert subprocess.run([*command, json.dumps(urls)], check=False, timeout=300).returncode == 0
+    mismatch = read_curves(tmp_path / "ranks")["rollout/sampler_mismatch"].values
+    assert len(mismatch) == 6
+    assert 0 < max(mismatch) < 1e-4, "both engines had the policy's weights at every rollout"

@@ -52,6 +52,11 @@ class EngineSampler(Sampler):
         """Completions of the engine, which must have the weights of ``digest``."""
 
     @property
+    def engines(self) -> int:
+        """How many engines there are: each serves one training process."""
+        return 1
+
+    @property
     def _running(self) -> bool:
         """Whether there is an engine, as far as is known."""
         return self._max_model_len is not None
@@ -64,10 +69,13 @@ class EngineSampler(Sampler):
         """Start the engine, hand it the weights, and write one token with them.
 
         Raises:
-            UserError: there is no engine, or it does not run this model.
+            UserError: there is no engine, or not one for each training process, or it does not run this model.
         """
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise UserError(f"{type(self).__name__} works for one training process: leave trainer.devices at 1")
+        if (processes := _ranks()) > self.engines:
+            raise UserError(
+                f"{processes} training processes need an engine each, and {type(self).__name__} has {self.engines}: list as "
+                f"many addresses of rollout servers in model.sampler.url (VLLMServerSampler), or lower trainer.devices"
+            )
         self.sync(policy)
         list(self.stream([ONE_TOKEN]))
 
@@ -112,6 +120,19 @@ class EngineSampler(Sampler):
                     f"that far"
                 )
         yield from self._stream(requests, self._digest)
+
+
+def _ranks() -> int:
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def this_rank() -> int:
+    """Of this training process."""
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class PolicyWeights:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from torch import Tensor
 
 from reft_pl.errors import UserError
-from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone
+from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone, this_rank
 from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_message
 from reft_pl.types import Completion, SampleRequest
 
@@ -24,24 +24,26 @@ class VLLMServerSampler(EngineSampler):
     they are others than ``InProcessSampler``'s, and repeat with the same engine on the same machine.
 
     Args:
-        url: Where the server listens.
+        url: Where the server listens. Several training processes need a server each: a list, one address a process.
         timeout: Seconds without a word from the server after which it is given up. Its first samples may take a minute or more.
         max_mismatch: Mean difference between the engine's log-probabilities and the policy's (nats a token) above which a
             rollout is refused. In bfloat16 some 0.05 is rounding.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8642", timeout: float = 600.0, max_mismatch: float = 0.2) -> None:
+    def __init__(
+        self, url: str | list[str] = "http://127.0.0.1:8642", timeout: float = 600.0, max_mismatch: float = 0.2
+    ) -> None:
         super().__init__(max_mismatch)
-        place = urlsplit(url)
-        try:
-            port = place.port or HTTP_PORT
-        except ValueError as error:
-            raise UserError(f"model.sampler.url {url!r}: {error}") from error
-        if place.scheme != "http" or not place.hostname or timeout <= 0:
-            raise UserError(f"model.sampler needs an http:// url and a positive timeout, got {url!r} and {timeout}")
-        self._address = place.hostname, port
-        self.url = url
+        self.urls = [url] if isinstance(url, str) else url
+        if not self.urls or timeout <= 0:
+            raise UserError(f"model.sampler needs a url and a positive timeout, got {url!r} and {timeout}")
+        self._addresses = [_host_and_port(url) for url in self.urls]
         self.timeout = timeout
+
+    @property
+    def engines(self) -> int:
+        """One behind each address."""
+        return len(self.urls)
 
     def _start(self, config: dict[str, Any], dtype: str) -> int:
         return int(self._ask("PUT", "/model", {"config": config, "dtype": dtype})["max_model_len"])
@@ -69,15 +71,32 @@ class VLLMServerSampler(EngineSampler):
         Raises:
             UserError: the server is not there, goes away, or refuses.
         """
-        connection = HTTPConnection(*self._address, timeout=self.timeout)
+        rank = this_rank()
+        connection = HTTPConnection(*self._addresses[rank], timeout=self.timeout)
         try:
             connection.request(method, path, body, {"Content-Length": str(size)})
             yield connection.getresponse()
         except (OSError, HTTPException, EOFError) as error:
             self._digest = None
-            raise engine_gone(f"the rollout server at {self.url} is not there or went away", error) from error
+            raise engine_gone(f"the rollout server at {self.urls[rank]} is not there or went away", error) from error
         finally:
             connection.close()
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Where to connect to.
+
+    Raises:
+        UserError: that is no http:// url.
+    """
+    place = urlsplit(url)
+    try:
+        port = place.port or HTTP_PORT
+    except ValueError as error:
+        raise UserError(f"model.sampler.url {url!r}: {error}") from error
+    if place.scheme != "http" or not place.hostname:
+        raise UserError(f"model.sampler.url must begin with http:// and name a host, got {url!r}")
+    return place.hostname, port
 
 
 def _line(answer: HTTPResponse) -> dict[str, Any]:

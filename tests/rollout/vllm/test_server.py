@@ -31,7 +31,7 @@ def test_no_server_is_one_sentence(policy: Policy) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8642", "https://host", "http://"])
 def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
-    with pytest.raises(UserError, match="needs an http:// url"):
+    with pytest.raises(UserError, match="must begin with http:// and name a host"):
         VLLMServerSampler(url)
 
 
