@@ -46,7 +46,7 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
         ["ppo_iteration", "--questions", "4"],
         ["rollout", "--prompts", "4"],
     ],
-    ids=lambda arguments: " ".join(arguments),
+    ids=" ".join,
 )
 def test_each_race_ends_in_a_table_and_json(arguments: list[str], micro_model: Path, shared: Path) -> None:
     inputs = ["--model", str(micro_model), "--data", str(shared / "data" / "svamp_python_sdp.json")]
