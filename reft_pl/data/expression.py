@@ -91,8 +91,6 @@ def evaluate(expression: Expression, values: Mapping[str, Fraction]) -> Fraction
         return left + right
     if expression.operator == "-":
         return left - right
-    if expression.operator == "//":
-        return Fraction(left // right)
     return left * right if expression.operator == "*" else left / right
 
 

@@ -194,11 +194,10 @@ def _pattern(pattern: str | None) -> re.Pattern[str] | None:
     return compiled
 
 
-def _whole(parts: list[object]) -> object:
+def _whole(parts: list[object]) -> str | None:
     """The question of its parts; nothing where one of them is no text, which is for ``to_problems`` to say."""
-    if len(parts) == 1:
-        return parts[0]
-    return joined([part for part in parts if isinstance(part, str)]) if all(isinstance(part, str) for part in parts) else None
+    texts = [part for part in parts if isinstance(part, str)]
+    return joined(texts) if len(texts) == len(parts) else None
 
 
 def _first_line(error: BaseException) -> str:

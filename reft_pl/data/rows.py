@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.choices import CHOICES
+from reft_pl.data.text import stated_number
 from reft_pl.errors import UserError
 from reft_pl.types import Answer, Problem
 
@@ -161,10 +161,7 @@ def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
     if kind == "choice" or (len(letter) == 1 and letter.isalpha()):
         wanted = f"which is no choice from {CHOICES[0]} to {CHOICES[-1]}"
         raise RowError("answer is no choice", f"{place} has the answer {value!r}, {wanted}")
-    try:
-        number = float(value.replace(",", "").strip(" $%") if isinstance(value, str) else value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+    number = stated_number(str(value))
+    if number is None:
         raise RowError("non-numeric answer", f"{place} has the answer {value!r}, which is not a finite number")
     return number

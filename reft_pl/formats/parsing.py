@@ -77,16 +77,15 @@ def parse_number(text: str) -> float | None:
     match = _NUMBER.search(stated)
     if match is None or _LATEX_COMMAND.search(stated) or _GOES_ON.match(stated, match.end()):
         return None
-    if _DIGIT.search(stated, 0, match.start()):
-        return None
-    if match["bottom"] is not None:
-        bottom = _float(match["bottom"])
-        if bottom == 0:
-            return None
-        value = _float(match["top"]) / bottom + (_float(match["whole"]) if match["whole"] else 0.0)
-    else:
-        value = float(f"{match['number'].replace(',', '')}e{match['e'] or match['power'] or 0}")
-    return -value if (match["sign"] or "").startswith("-") else value
+    return None if _DIGIT.search(stated, 0, match.start()) else _value(match)
+
+
+def last_number(text: str) -> float | None:
+    """Return the number of a text that no other follows, or None where it holds none."""
+    match = None
+    for match in _NUMBER.finditer(_plain(text)):
+        pass
+    return None if match is None else _value(match)
 
 
 def parse_choice(text: str) -> str | None:
@@ -145,6 +144,18 @@ def _plain(text: str) -> str:
     text = re.sub(r"\\(?![a-zA-Z])", "", text)  # \$, \%, \(
     # A currency sign may stand between the sign and the digits, and braces around an exponent.
     return re.sub(r"[$€£¥{}<>]", "", text).strip().rstrip(".")
+
+
+def _value(match: re.Match[str]) -> float | None:
+    """What ``_NUMBER`` found; None for a division by zero."""
+    if match["bottom"] is not None:
+        bottom = _float(match["bottom"])
+        if bottom == 0:
+            return None
+        value = _float(match["top"]) / bottom + (_float(match["whole"]) if match["whole"] else 0.0)
+    else:
+        value = float(f"{match['number'].replace(',', '')}e{match['e'] or match['power'] or 0}")
+    return -value if (match["sign"] or "").startswith("-") else value
 
 
 def _float(digits: str) -> float:

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 
 from reft_pl.formats.answers import TOLERANCE
+from reft_pl.formats.options import option_values, read_options, rounding
+from reft_pl.formats.parsing import last_number
 
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|(?<![\w.])-?\.\d+")
 _DOCSTRING = re.compile(r'""".*?"""|\'\'\'.*?\'\'\'', re.DOTALL)
-_OPTION = re.compile(r"(?:^|[\s,(])([a-eA-E])\s*\)\s*(.*?)(?=\s*,?\s*\(?[a-eA-E]\s*\)|\Z)", re.DOTALL)
 _CONCLUSION = re.compile(r"therefore, the answer is", re.IGNORECASE)
 
 
@@ -28,24 +29,23 @@ def is_constant_of(answer: float, program: str) -> bool:
 
 
 def letter_from_another_value(letter: str, question: str, reasoning: str) -> bool | None:
-    """Whether the last number of the reasoning is another than the one of the option that was chosen.
+    """Whether the last number of a solution in words is another than the one of the option that was chosen.
 
-    It is what the paper saw on multiple choice (section 5.3): a wrong calculation, then the letter of another option.
+    It is what the paper saw on multiple choice (section 5.3): a wrong calculation, then the right letter all the same.
 
     Args:
         letter: The choice.
-        question: With its options, ``a ) 38 , b ) 27.675 , ...``.
+        question: With its options on the last line, ``a ) 38 , b ) 27.675 , ...``.
         reasoning: Up to a conclusion ``Therefore, the answer is``, which is not looked at.
 
     Returns:
         None where the option or the reasoning holds no number.
     """
-    options = {match[1].lower(): match[2] for match in _OPTION.finditer(question)}
-    value = next(_numbers(options.get(letter, "")), None)
-    *_, last = (None, *_numbers(_CONCLUSION.split(reasoning)[0]))
+    options = read_options(question.rpartition("\n")[2])
+    value, last = option_values(options).get(letter), last_number(_CONCLUSION.split(reasoning)[0])
     if value is None or last is None:
         return None
-    return abs(last - value) > max(TOLERANCE, 0.005 * abs(value))  # options are often rounded
+    return abs(last - value) > max(rounding(options[letter]), 0.005 * abs(value))
 
 
 def _numbers(text: str) -> Iterator[float]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from reft_pl.formats.answers import is_correct
+from reft_pl.formats.parsing import BACKEND
 from reft_pl.formats.shortcuts import is_constant_of, letter_from_another_value, stands_in
 from reft_pl.strategies.ranks import Part
 from reft_pl.types import Rollout, Sample, Status, StopReason
@@ -35,17 +36,18 @@ def shortcut_statistics(right: Sequence[Sample]) -> dict[str, Part]:
     """Shares of the right samples whose answer may not have been reasoned out (``formats/shortcuts.py``).
 
     ``shortcut/in_question``: the number stands in the question. ``shortcut/constant``: it stands in the program that returned
-    it. ``shortcut/letter``: the right letter, after a calculation that ended in another option's value. A share of which no
-    sample can be told is left out.
+    it. ``shortcut/letter``: the right letter, after a calculation in words that ended in another value than that option's. A
+    share of which no sample can be told is left out.
     """
     verdicts: dict[str, list[bool]] = {"in_question": [], "constant": [], "letter": []}
     for sample in right:
         value, question = sample.result.value, sample.problem.question
-        if isinstance(value, str):
+        in_words = sample.result.backend == BACKEND
+        if isinstance(value, str) and in_words:
             verdict = letter_from_another_value(value, question, sample.text)
             verdicts["letter"] += [] if verdict is None else [verdict]
-        elif value is not None:
+        elif isinstance(value, float):
             verdicts["in_question"].append(stands_in(value, question))
-            if sample.result.backend != "text":
+            if not in_words:
                 verdicts["constant"].append(is_constant_of(value, sample.text))
     return {f"shortcut/{name}": (sum(found), len(found)) for name, found in verdicts.items() if found}

@@ -133,8 +133,8 @@ class Reinforce(AdvantageEstimator):
     def estimate(self, experience: Experience) -> tuple[Tensor, None]:
         """One advantage a sample, the same at all of its actions."""
         total = experience.outcome + experience.total_kl_rewards
-        rows = experience.mask.any(dim=-1)
-        advantages = per_action(total - mean_over_ranks(total, rows, experience.all_reduce), experience.mask)
+        every = torch.ones_like(total, dtype=torch.bool)  # samples that are masked out too: their outcomes count
+        advantages = per_action(total - mean_over_ranks(total, every, experience.all_reduce), experience.mask)
         return whiten(advantages, experience.mask, experience.all_reduce) if self.whiten else advantages, None
 
 

@@ -40,4 +40,4 @@ def varied_groups(x: Tensor, size: int) -> Tensor:
 def _groups(x: Tensor, size: int) -> Tensor:
     if x.dim() != 1 or len(x) % size:
         raise ValueError(f"expected [B] with B a multiple of the group's {size} rows, got {tuple(x.shape)}")
-    return x.view(len(x) // size, size)
+    return x.view(-1, size)

@@ -37,9 +37,8 @@ def at_last_action(x: Tensor, mask: Tensor) -> Tensor:
     """
     if x.shape != mask.shape[:1]:
         raise ValueError(f"expected one number a sequence, shape {tuple(mask.shape[:1])}, got {tuple(x.shape)}")
-    t = torch.arange(mask.shape[1], device=mask.device)
-    last_t = torch.where(mask, t, -1).amax(dim=-1, keepdim=True) if mask.shape[1] else t.new_full((len(x), 1), -1)
-    return torch.where(t == last_t, x.unsqueeze(-1), torch.zeros_like(x).unsqueeze(-1))
+    left = mask.flip(-1).cumsum(-1).flip(-1)  # selected positions from here on
+    return torch.where(mask & (left == 1), x.unsqueeze(-1), torch.zeros_like(x).unsqueeze(-1))
 
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -56,10 +55,8 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     """The largest selected element; 0 where nothing is selected."""
-    if x.numel() == 0:
-        return x.new_zeros(())
-    largest = torch.where(mask, x, torch.full_like(x, -torch.inf)).max()
-    return torch.where(mask.any(), largest, torch.zeros_like(largest))
+    selected = x[mask]
+    return selected.max() if selected.numel() else x.new_zeros(())
 
 
 def token_mean(x: Tensor, mask: Tensor, n_tokens: float | None = None) -> Tensor:

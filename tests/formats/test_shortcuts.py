@@ -8,6 +8,7 @@ from reft_pl.formats.shortcuts import is_constant_of, letter_from_another_value,
 
 PROGRAM = 'def solution():\n    """{question}"""\n    boxes = 4\n    each = 12\n    result = {result}\n    return result'
 MATHQA = "a shopkeeper sold an article .\na ) 38 , b ) 27.675 , c ) 1,300 , d ) data inadequate , e ) none of these"
+OTHERS = "how much (a ) is it ?\na ) 1 / 2 , b ) − 120 , c ) rs . 4 , d ) 0.05 , e ) 7"  # noqa: RUF001
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,23 @@ def test_the_question_in_the_docstring_is_not_the_programs_own() -> None:
 )
 def test_a_right_letter_after_a_wrong_value(letter: str, reasoning: str, verdict: bool | None) -> None:
     assert letter_from_another_value(letter, MATHQA, reasoning) is verdict
+
+
+@pytest.mark.parametrize(
+    ("letter", "reasoning", "verdict"),
+    [
+        ("a", "3 of 6 are half = 0.5", False),
+        ("a", "3 of 6 = 3 / 6", False),
+        ("a", "it is 1", True),
+        ("b", "so x = -120", False),
+        ("b", "so x = 120", True),
+        ("c", "he pays 2 * 2 = 4 rupees", False),
+        ("d", "2 / 40 = 0.052", False),  # an option stands for what rounds to it
+        ("d", "2 / 40 = 0.07", True),
+    ],
+)
+def test_options_are_read_as_prepare_reads_them(letter: str, reasoning: str, verdict: bool) -> None:
+    assert letter_from_another_value(letter, OTHERS, reasoning) is verdict
 
 
 @given(st.text(alphabet="ab1,)( .-e5_'\"\n"), st.floats(-1e6, 1e6))

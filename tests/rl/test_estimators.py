@@ -74,6 +74,16 @@ def test_where_all_outcomes_are_equal_a_penalty_keeps_its_own_size(
     assert rows(advantages)[2:] == pytest.approx(expected)
 
 
+def test_reinforce_counts_samples_that_are_masked_out_in_its_baseline() -> None:
+    """The last two rows have no action that is learned from: the mean of outcomes is 1/4 all the same."""
+    whole = experience()
+    masked = MASK & torch.tensor([[True], [True], [False], [False]])
+    advantages, _ = Reinforce().estimate(Experience(whole.outcome, whole.kl_rewards, whole.values, masked, 2))
+    assert advantages[0, 1] == 0.75
+    assert advantages[1, 1] == -0.25
+    assert (advantages[2:] == 0).all()
+
+
 def test_reinforce_whitens_over_actions_by_setting() -> None:
     plain, _ = Reinforce().estimate(experience())
     whitened, _ = Reinforce(whiten=True).estimate(experience())

@@ -89,13 +89,16 @@ class _Found:
 
 def _annotated(left: str, right: str, visible: str) -> _Found | None:
     """What the annotation says."""
+    stated = _STATED.fullmatch(right.strip())
+    if stated is None:
+        return None
     try:
-        expression, stated = read_arithmetic(left), read_number(right.strip().lstrip("-")) * (-1 if "-" in right else 1)
-    except ValueError:
+        expression = read_arithmetic(left)
+    except NoArithmetic:
         return None
     starts = [match.start() for match in _BEGINS.finditer(visible)]
     count = len(re.findall(NUMBER, left))
-    return _Found(expression, stated, starts[-count] if count <= len(starts) else len(visible))
+    return _Found(expression, _value(stated), starts[-count] if count <= len(starts) else len(visible))
 
 
 def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:

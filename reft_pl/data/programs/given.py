@@ -85,4 +85,6 @@ def comes_from(number: Fraction, given: Collection[Fraction]) -> bool:
     """
     if number.denominator > 1 or abs(number) <= 12 or abs(number) in _COMMON or number in given:
         return True
-    return {number - 100, 100 - number} & set(given) != set() or any(number / factor in given for factor in _CONVERSIONS)
+    if number - 100 in given or 100 - number in given:
+        return True
+    return any(number / factor in given for factor in _CONVERSIONS)

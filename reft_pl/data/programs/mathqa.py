@@ -1,4 +1,4 @@
-"""MathQA's linear formulas as programs, its options, and its rationales."""
+"""MathQA's linear formulas as programs, and its rationales."""
 
 from __future__ import annotations
 
@@ -11,32 +11,13 @@ from reft_pl.data.programs.arithmetic import NUMBER, read_number
 from reft_pl.data.programs.mathqa_operations import NAMES, OPERATIONS, SPECIAL_CONSTANTS
 from reft_pl.data.programs.names import identifier
 from reft_pl.data.programs.writing import Line, Unconvertible, write_program
-from reft_pl.formats.parsing import parse_number
 
-_OPTION = re.compile(rf"([{CHOICES}])\s*\)\s*(.*?)\s*(?=,?\s*'?,?\s*'?[{CHOICES}]\s*\)|$)", re.DOTALL)
 _STEP = re.compile(r"\s*(\w+)\s*\(([^()]*)\)\s*")
 _CONSTANT = re.compile(r"const_(\d+(?:[._]\d+)?)")
 _CONCLUSION = re.compile(
     rf"[\s,;]*\b(?:the\s+)?(?:correct\s+)?(?:ans|answer|option)\b[\s:=.\-]*(?:is\s+)?[\s:(\"']*(?:option\s+)?\(?[{CHOICES}]\b[\s).!\"']*$",
     re.IGNORECASE,
 )
-
-
-def read_options(options: str) -> dict[str, str]:
-    """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
-    return {letter: text.strip(" ,'\"[]") for letter, text in _OPTION.findall(options)}
-
-
-def option_values(options: Mapping[str, str]) -> dict[str, float]:
-    """The numbers of those options that are one."""
-    values = {letter: parse_number(text.replace("rs .", "").replace("rs.", "")) for letter, text in options.items()}
-    return {letter: value for letter, value in values.items() if value is not None}
-
-
-def rounding(text: str) -> float:
-    """How far a computed value may lie from an option that is written so: half of the last digit, and at least 1e-2."""
-    digits = re.search(r"\.(\d+)", text)
-    return max(1e-2, 0.5 * 10.0 ** -len(digits[1]) if digits else 1e-2)
 
 
 def rationale(text: str) -> str:
@@ -81,9 +62,10 @@ def choice_program(question: str, problem: str, formula: str, values: Mapping[st
     if not values:
         raise Unconvertible("no option is a number")
     lines = formula_lines(problem, formula)
+    value = lines[-1].name
     stated = ", ".join(f'"{letter}": {value:.12g}' for letter, value in values.items())
     lines.append(Line("options", f"{{{stated}}}"))
-    nearest = f"min(options, key=lambda letter: abs(options[letter] - {lines[-2].name}))"
+    nearest = f"min(options, key=lambda letter: abs(options[letter] - {value}))"
     return write_program(question, lines, nearest)
 
 
@@ -111,7 +93,7 @@ def formula_lines(problem: str, formula: str) -> list[Line]:
 
 def _argument(text: str, numbers: Sequence[str], lines: Sequence[Line]) -> str:
     if text in SPECIAL_CONSTANTS:
-        return SPECIAL_CONSTANTS[text] if " " not in SPECIAL_CONSTANTS[text] else f"({SPECIAL_CONSTANTS[text]})"
+        return SPECIAL_CONSTANTS[text]
     if constant := _CONSTANT.fullmatch(text):
         return str(_plain(Fraction(constant[1].replace("_", "."))))
     pool, digits = (numbers, text[1:]) if text[:1] == "n" else ([line.name for line in lines], text[1:])

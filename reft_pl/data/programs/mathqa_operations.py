@@ -67,4 +67,4 @@ OPERATIONS: dict[str, str] = {
 NAMES = {"add": "total", "subtract": "difference", "multiply": "product", "divide": "quotient", "reminder": "remainder"}
 """What steps are called; else as their operation."""
 
-SPECIAL_CONSTANTS = {"const_pi": "math.pi", "const_deg_to_rad": "math.pi / 180"}
+SPECIAL_CONSTANTS = {"const_pi": "math.pi", "const_deg_to_rad": "(math.pi / 180)"}

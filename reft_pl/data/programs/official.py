@@ -12,6 +12,7 @@ from reft_pl.data.programs.writing import Unconvertible
 from reft_pl.data.rows import RowError, read_json, read_json_lines
 from reft_pl.data.text import joined, stated_number, without_annotations
 from reft_pl.errors import UserError
+from reft_pl.formats.options import option_values, read_options, rounding
 from reft_pl.types import Answer
 
 CoT = Literal["python", "nl"]
@@ -72,7 +73,8 @@ def _svamp(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
 
 
 def _mathqa_numeric(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
-    problem, (_, answer, _) = _text(row, "Problem"), _right_option(row)
+    problem, options = _text(row, "Problem"), read_options(_text(row, "options"))
+    answer = option_values(options).get(_right_letter(row, options))
     if answer is None:
         raise Unconvertible("the right option is no number")
     if cot == "nl":
@@ -81,27 +83,25 @@ def _mathqa_numeric(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
 
 
 def _mathqa(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
-    problem, (letter, value, written) = _text(row, "Problem"), _right_option(row)
-    options = mathqa.read_options(_text(row, "options"))
+    problem, options = _text(row, "Problem"), read_options(_text(row, "options"))
+    letter, values = _right_letter(row, options), option_values(options)
     question = f"{problem}\n" + " , ".join(f"{name} ) {text}" for name, text in options.items())
     if cot == "nl":
         return Draft(item_id, question, letter, mathqa.rationale(_text(row, "Rationale")))
-    if value is None:
+    if letter not in values:
         raise Unconvertible("the right option is no number")
     formula = _text(row, "linear_formula")
-    program = mathqa.choice_program(question, problem, formula, mathqa.option_values(options))
+    program = mathqa.choice_program(question, problem, formula, values)
     # The nearest option may be the right one by chance: the number must be right too.
-    number = Check(mathqa.numeric_program(question, problem, formula), value, mathqa.rounding(written))
+    number = Check(mathqa.numeric_program(question, problem, formula), values[letter], rounding(options[letter]))
     return Draft(item_id, question, letter, program, (Check(program, letter), number))
 
 
-def _right_option(row: Mapping[str, Any]) -> tuple[str, float | None, str]:
-    """Letter, number (None where it is none) and text of the right option."""
-    options = mathqa.read_options(_text(row, "options"))
+def _right_letter(row: Mapping[str, Any], options: Mapping[str, str]) -> str:
     letter = _text(row, "correct").lower()
     if letter not in options:
         raise Unconvertible("no right option")
-    return letter, mathqa.option_values(options).get(letter), options[letter]
+    return letter
 
 
 def _checked(item_id: str, question: str, answer: Answer, program: str) -> Draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reft_pl.data.expression import Expression, Name, Number, Operation, to_python
 from reft_pl.data.programs.arithmetic import NoArithmetic, read_arithmetic
+from reft_pl.data.programs.names import identifier
 from reft_pl.data.programs.writing import Line, Unconvertible, write_program
 
 _STEPS = {"+": "total", "-": "difference", "*": "product", "/": "quotient"}
@@ -32,7 +33,6 @@ def _write(expression: Expression, lines: list[Line]) -> Expression:
         return expression
     left, right = _write(expression.left, lines), _write(expression.right, lines)
     base = _STEPS[expression.operator]
-    count = sum(line.name.startswith(base) for line in lines)
-    name = f"{base}_{count + 1}" if count else base
+    name = identifier([base], {line.name for line in lines}, base)
     lines.append(Line(name, to_python(Operation(expression.operator, left, right))))
     return Name(name)

@@ -7,6 +7,7 @@ import pytest
 from reft_pl.data.programs import mathqa, svamp
 from reft_pl.data.programs.mathqa_operations import OPERATIONS
 from reft_pl.data.programs.writing import Unconvertible
+from reft_pl.formats.options import option_values, read_options
 
 
 def run(program: str) -> object:
@@ -29,12 +30,12 @@ def test_a_formula_of_mathqa() -> None:
     problem = "the banker ' s gain of a sum due 3 years hence at 10 % per annum is rs . 36 . what is the present worth ?"
     formula = "multiply(n2,const_100)|multiply(n0,n1)|divide(#0,#1)|multiply(#2,const_100)|divide(#3,#1)|"
     assert run(mathqa.numeric_program(problem, problem, formula)) == 400
-    options = mathqa.read_options("a ) rs . 400 , b ) rs . 300 , c ) rs . 500 , d ) 1,350 , e ) none of these")
+    options = read_options("a ) rs . 400 , b ) rs . 300 , c ) rs . 500 , d ) 1,350 , e ) none of these")
     assert options["e"] == "none of these"
-    values = mathqa.option_values(options)
+    values = option_values(options)
     assert values == {"a": 400, "b": 300, "c": 500, "d": 1350}
     assert run(mathqa.choice_program(problem, problem, formula, values)) == "a"
-    assert mathqa.read_options("['a ) 50', 'b ) 47.5', 'c ) 45']") == {"a": "50", "b": "47.5", "c": "45"}
+    assert read_options("['a ) 50', 'b ) 47.5', 'c ) 45']") == {"a": "50", "b": "47.5", "c": "45"}
 
 
 @pytest.mark.parametrize("formula", ["", "multiply(n0,n9)|", "add(n0,#0)|", "conjure(n0)|", "add(n0)|", "add(n0,n1"])

@@ -1,0 +1,28 @@
+"""The options of a multiple-choice question, as MathQA writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from reft_pl.choices import CHOICES
+from reft_pl.formats.parsing import parse_number
+
+_OPTION = re.compile(rf"([{CHOICES}])\s*\)\s*(.*?)\s*(?=,?\s*'?,?\s*'?[{CHOICES}]\s*\)|$)", re.DOTALL)
+
+
+def read_options(options: str) -> dict[str, str]:
+    """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
+    return {letter: text.strip(" ,'\"[]") for letter, text in _OPTION.findall(options)}
+
+
+def option_values(options: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of those options that are one."""
+    values = {letter: parse_number(text.replace("rs .", "").replace("rs.", "")) for letter, text in options.items()}
+    return {letter: value for letter, value in values.items() if value is not None}
+
+
+def rounding(text: str) -> float:
+    """How far a computed value may lie from an option that is written so: half of the last digit, and at least 1e-2."""
+    digits = re.search(r"\.(\d+)", text)
+    return max(1e-2, 0.5 * 10.0 ** -len(digits[1]) if digits else 1e-2)
