@@ -24,16 +24,16 @@ def main(args: list[str]) -> int:
         description="Expected memory on each GPU of what `reft-pl fit` with the same --config and --key arguments would run. "
         "Nothing is loaded. Ends with code 1 where it does not fit.",
     )
-    parser.add_argument("--gpus", type=int, default=1, help="in all, over all nodes (default: %(default)s)")
-    parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="of each (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, help="in all, over all nodes (default: trainer.devices x trainer.num_nodes)")
+    parser.add_argument("--gpu_memory", type=float, default=80, metavar="GIB", help="of each (default: %(default)s)")
     parser.add_argument(
-        "--model-config",
+        "--model_config",
         metavar="PATH",
         help="config.json of the model (default: that of policy.init_from, where it is at hand)",
     )
     options, rest = parser.parse_known_args(args)
-    if options.gpus < 1 or options.gpu_memory <= 0:
-        raise UserError("--gpus and --gpu-memory must be positive")
+    if (options.gpus is not None and options.gpus < 1) or options.gpu_memory <= 0:
+        raise UserError("--gpus and --gpu_memory must be positive")
     if not rest:
         raise UserError("name the run with --config, as for `reft-pl fit`")
     config = _parsed(rest)
@@ -49,15 +49,18 @@ def _parsed(args: list[str]) -> dict[str, Any] | None:
     printed = io.StringIO()
     with redirect_stdout(printed):
         code = run_verb("fit", [*args, "--print_config"])
+    if code:
+        return None
     config: dict[str, Any] = yaml.safe_load(printed.getvalue())
-    return None if code else config
+    return config
 
 
 def _tell(config: Mapping[str, Any], options: Namespace) -> int:
-    from reft_pl.cli.memory_settings import settings_of, shape_of  # noqa: PLC0415 (torch takes seconds to import)
+    from reft_pl.cli.memory_settings import ranks_of, settings_of, shape_of  # noqa: PLC0415 (torch takes seconds to import)
     from reft_pl.models.memory import estimate  # noqa: PLC0415
 
-    run = settings_of(config, options.gpus)
+    gpus = options.gpus or ranks_of(config["trainer"])
+    run = settings_of(config, gpus)
     made = estimate(shape_of(run.policy.init_from, options.model_config), run)
     precision = f"{run.policy.dtype}, {'LoRA, ' if run.policy.lora else ''}{'ZeRO-' + str(run.zero) if run.zero else 'no ZeRO'}"
     print(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}\n")
@@ -71,9 +74,9 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
     if made.host:
         kept = ", ".join(f"{part} {size / GIB:.1f} GiB" for part, size in made.host.items())
         print(f"\nin the computer's memory, for each GPU: {kept}")
-    total, micro = run.sequences * options.gpus, run.micro_batches
+    total, micro = run.sequences * gpus, run.micro_batches
     print(
-        f"\nAn optimizer step: {total} sequences = {options.gpus} GPU{'s' * (options.gpus > 1)} x {run.sequences}, "
+        f"\nAn optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}, "
         f"in at most {micro} micro-batch{'es' * (micro > 1)} of {run.micro_batch_tokens:,} tokens on each "
         f"({run.micro_rows} of {run.max_tokens:,} tokens)."
     )

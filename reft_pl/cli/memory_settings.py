@@ -24,6 +24,19 @@ SHAPES = {
 """Models of the paper, by what their names have in common, whose shapes are known without asking the hub."""
 
 
+def ranks_of(trainer: Mapping[str, Any]) -> int:
+    """Processes that a trainer's settings ask for, over all nodes.
+
+    Raises:
+        UserError: they leave their number to the machine.
+    """
+    devices = trainer.get("devices", "auto")
+    each = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0
+    if not each and trainer.get("strategy") not in (None, "auto"):
+        raise UserError(f"trainer.devices is {devices!r}, which is for the machine to say: give --gpus")
+    return max(1, each) * int(trainer.get("num_nodes", 1))
+
+
 def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Run:
     """What of a config decides its memory.
 
@@ -34,6 +47,8 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     """
     model, data, trainer = config["model"], config["data"], config["trainer"]
     stage, settings = model["class_path"].rpartition(".")[2], model["init_args"]
+    if "micro_batch_tokens" not in settings:
+        raise UserError(f"{stage} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
     policy = dict(settings["policy"])
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
     zero, offloaded, replicated = _strategy(trainer.get("strategy"), gpus)
@@ -91,6 +106,8 @@ def shape_of(init_from: str, given: str | None) -> PreTrainedConfig:
     """
     if given is not None:
         path = Path(find(given))
+        if path.is_file() and path.name != "config.json":
+            raise UserError(f"--model_config is {given}: give a config.json, or the folder that it lies in")
         return load_config(str(path.parent if path.is_file() else path), {"local_files_only": True})
     if not (Path(find(init_from)) / "config.json").is_file():
         for name, folder in SHAPES.items():

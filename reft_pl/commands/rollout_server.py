@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 
 
 def main(args: list[str]) -> int:
@@ -31,8 +31,8 @@ def main(args: list[str]) -> int:
     settings = EngineSettings(options.max_rows, options.max_model_len, options.cache_gib, options.enforce_eager)
     try:
         server = RolloutServer((options.host, options.port), settings)
-    except OSError as error:
-        raise UserError(f"cannot listen at {options.host}:{options.port} ({error.strerror}): choose another --port") from error
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen at {options.host}:{options.port} ({told(error)}): choose another --port") from error
     with server:
         host, port = server.server_address[:2]
         print(f"rollout server at http://{host!s}:{port}; end it with Ctrl-C", flush=True)

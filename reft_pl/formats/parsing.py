@@ -82,10 +82,8 @@ def parse_number(text: str) -> float | None:
 
 def last_number(text: str) -> float | None:
     """Return the number of a text that no other follows, or None where it holds none."""
-    match = None
-    for match in _NUMBER.finditer(_plain(text)):
-        pass
-    return None if match is None else _value(match)
+    matches = list(_NUMBER.finditer(_plain(text)))
+    return _value(matches[-1]) if matches else None
 
 
 def parse_choice(text: str) -> str | None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from reft_pl.errors import UserError
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.settings import LoRASettings
+from reft_pl.models.stored_weights import first_line
 
 FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
 """Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""
@@ -51,10 +53,17 @@ class Activations:
 def empty_model(
     config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None, attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model of a configuration without its weights, with adapters if it shall have some; ``config`` stays as it is."""
+    """The model of a configuration without its weights, with adapters if it shall have some; ``config`` stays as it is.
+
+    Raises:
+        UserError: it is of no causal language model, or of one without this attention.
+    """
     implementation = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
     with torch.device("meta"):
-        lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype, attn_implementation=implementation)
+        try:
+            lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype, attn_implementation=implementation)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"no language model can be made of the kind {config.model_type!r}: {first_line(error)}") from error
         if lora is not None:
             add_adapters(lm, lora, seed=0)
     return lm

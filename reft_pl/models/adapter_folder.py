@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def save_adapter(lm: PreTrainedModel, folder: Path, base: str) -> None:
     from peft import get_peft_model_state_dict  # noqa: PLC0415
 
     found = model_folder(base)
-    config = lm.peft_config[NAME]
+    config = copy(lm.peft_config[NAME])
     config.base_model_name_or_path = base if found is None else str(found.resolve())
     config.save_pretrained(str(folder))
     weights = get_peft_model_state_dict(lm, adapter_name=NAME)

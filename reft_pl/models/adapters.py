@@ -52,6 +52,9 @@ def add_adapters(lm: PreTrainedModel, settings: LoRASettings, seed: int) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject(lm, config, "policy.lora.target_modules")
+    for target in () if isinstance(targets, str) else targets:
+        if not any(name == target or name.endswith(f".{target}") for name in adapted_layers(lm)):
+            raise UserError(f"policy.lora.target_modules names {target!r}, which no linear layer of this model is called")
 
 
 def inject(lm: PreTrainedModel, config: LoraConfig, where: str) -> None:
@@ -102,7 +105,8 @@ def plain_weights(lm: PreTrainedModel, *, adapters: bool = True) -> Iterator[tup
 
     Args:
         lm: The model, with or without adapters; left as it is.
-        adapters: Whether they are merged into the weights that they adapt (these are then new tensors), or left out.
+        adapters: Whether they are merged into the weights that they adapt (these are then new tensors, on the CPU), or left
+            out.
     """
     layers = adapted_layers(lm)
     if not layers:
@@ -112,13 +116,17 @@ def plain_weights(lm: PreTrainedModel, *, adapters: bool = True) -> Iterator[tup
         owner, base, kind = name.partition(_BASE)
         if base:
             yield f"{owner}.{kind}", merged_weight(layers[owner]) if adapters and kind == "weight" else tensor
-        elif not any(f".{part}." in name for part in ("lora_A", "lora_B")):
+        elif not _of_adapter(name):
             yield name, tensor
+
+
+def _of_adapter(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def plain_names(lm: PreTrainedModel) -> set[str]:
     """What ``plain_weights`` calls the parameters: no buffers, and of the names that share a parameter the first alone."""
-    return {name.replace(_BASE, ".") for name, _ in lm.named_parameters()}
+    return {name.replace(_BASE, ".") for name, _ in lm.named_parameters() if not _of_adapter(name)}
 
 
 @torch.no_grad()
@@ -131,13 +139,15 @@ def merge(lm: PreTrainedModel) -> None:
         setattr(lm.get_submodule(parent), child, base)
     if hasattr(lm, "peft_config"):
         del lm.peft_config
+        lm.requires_grad_(True)  # peft froze what stood beside the adapters
 
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """W + alpha / r * B A, rounded once to the number format of W.
+    """W + alpha / r * B A, rounded once to the number format of W; on the CPU, wherever W is.
 
-    It is computed on the CPU, so that a merge at the end of training and one when the adapter is loaded agree to the bit.
+    So a merge at the end of training and one when the adapter is loaded agree to the bit, and a GPU that has no room for
+    the weights a second time need not have it.
     """
     weight: Tensor = layer.get_base_layer().weight
     a: Tensor
@@ -147,4 +157,4 @@ def merged_weight(layer: Any) -> Tensor:
     if layer.fan_in_fan_out:
         delta = delta.T
     merged: Tensor = weight.cpu().float() + delta
-    return merged.to(weight.dtype).to(weight.device)
+    return merged.to(weight.dtype)

@@ -131,7 +131,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     parts["gathered weights"] = weights - parts["weights"]
     parts["gathered layer"] = 2 * weights // max(1, len(acts.layers)) if run.zero == 3 else 0
     state = {
-        "master weights": moments * 4 if run.optimizer == "master" and size < 4 else 0,
+        "master weights": moments * 4 if run.optimizer == "master" and (size < 4 or run.optimizer_offloaded) else 0,
         "optimizer moments": {"master": 8, "plain": 2 * size, "none": 0}[run.optimizer] * moments,
     }
     (made.host if run.optimizer_offloaded else parts).update(state)

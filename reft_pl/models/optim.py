@@ -88,15 +88,21 @@ class MasterAdamW(Optimizer):
                 p.copy_(master)
 
     def _state_of(self, param: Tensor) -> dict[str, Any]:
+        """Made where it lacks; what a resumed run brought is put where it belongs now.
+
+        The setting may have changed, and Lightning moves all of a checkpoint's states to the GPU.
+        """
         state: dict[str, Any] = self.state[param]
-        if not state:
-            device = self._state_device(param)
-            if param.dtype in (torch.bfloat16, torch.float16) or device != param.device:
-                state["master"] = param.detach().to(device, torch.float32, copy=True)
+        device = self._state_device(param)
+        if "master" not in state and (param.dtype in (torch.bfloat16, torch.float16) or device != param.device):
+            state["master"] = param.detach().to(device, torch.float32, copy=True)
+        if "exp_avg" not in state:
             shape = state.get("master", param)
             state["step"] = torch.zeros((), dtype=torch.float32, device=device)
             state["exp_avg"] = torch.zeros_like(shape)
             state["exp_avg_sq"] = torch.zeros_like(shape)
+        for name, value in state.items():
+            state[name] = value.to(device)
         return state
 
     def _state_device(self, param: Tensor) -> torch.device:

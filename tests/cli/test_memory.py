@@ -30,7 +30,7 @@ def gib(text: str, name: str) -> float:
 
 
 def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = told(capsys, *REFT, "--gpus", "1", "--gpu-memory", "80")
+    code, text = told(capsys, *REFT, "--gpus", "1", "--gpu_memory", "80")
     assert code == 1
     assert "does NOT fit" in text
     assert gib(text, "weights") == pytest.approx(6.738e9 * 2 / 2**30, rel=0.01)
@@ -44,8 +44,8 @@ def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.Cap
 )
 def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     if "lora" not in card:
-        assert "does NOT fit" in told(capsys, *REFT, "--gpu-memory", memory)[1], "it is needed"
-    code, text = told(capsys, *REFT, "--config", f"configs/gpu/{card}.yaml", *extra, "--gpu-memory", memory)
+        assert "does NOT fit" in told(capsys, *REFT, "--gpu_memory", memory)[1], "it is needed"
+    code, text = told(capsys, *REFT, "--config", f"configs/gpu/{card}.yaml", *extra, "--gpu_memory", memory)
     assert code == 0, text
 
 
@@ -57,11 +57,25 @@ def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureF
         assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text
 
 
+def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    node = ["--config", "configs/strategy/zero2.yaml", "--config", "configs/gpu/full_8x80gb.yaml"]
+    code, text = told(capsys, *REFT, *node)
+    assert code == 0, text
+    assert "32 sequences = 8 GPUs x 4" in text
+    assert "32 sequences = 16 GPUs x 2" in told(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
+
+
 def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory"]) == 2
     assert "name the run with --config" in capsys.readouterr().err
     assert main(["memory", *REFT, "--gpus", "0"]) == 2
     assert main(["memory", *REFT, "--gpus", "64"]) == 2
     assert "cannot be shared by 64 GPUs" in capsys.readouterr().err
-    assert main(["memory", *REFT, "--model-config", "no/such/folder"]) == 2
+    assert main(["memory", *REFT, "--model_config", "no/such/folder"]) == 2
     assert "no/such/folder" in capsys.readouterr().err
+    assert main(["memory", *REFT, "--config", "configs/strategy/zero2.yaml"]) == 2
+    assert "trainer.devices is 'auto', which is for the machine to say: give --gpus" in capsys.readouterr().err
+    assert main(["memory", "--config", "configs/sample.yaml"]) == 2
+    assert "trains nothing" in capsys.readouterr().err
+    assert main(["memory", *REFT, "--model_config", "configs/models/tiny_llama/tokenizer.json"]) == 2
+    assert "give a config.json" in capsys.readouterr().err

@@ -52,6 +52,18 @@ def test_an_offloaded_optimizer_takes_the_same_steps(dtype: torch.dtype) -> None
     torch.testing.assert_close(results[0], results[1], atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
 
 
+def test_an_optimizer_that_is_offloaded_from_now_on_takes_its_states_along() -> None:
+    """Those of a run that was not; Lightning moves the states of every checkpoint to the GPU besides."""
+    parameter = torch.nn.Parameter(torch.randn(8, 8, device="cuda"))
+    optimizer = MasterAdamW([parameter], lr=1e-2, offload=True)
+    moments = {"exp_avg": torch.zeros(8, 8, device="cuda"), "exp_avg_sq": torch.zeros(8, 8, device="cuda")}
+    optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert {value.device.type for value in optimizer.state[parameter].values()} == {"cpu"}
+    assert "master" in optimizer.state[parameter]
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_the_chain_runs(lora: bool, overlay: Callable[..., str], tmp_path: Path) -> None:
     """SFT, ReFT and a test of it, reference offloaded or the base of adapters."""

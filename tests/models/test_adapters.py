@@ -104,6 +104,7 @@ def test_stored_adapters_are_the_model_that_was_exported(
     save_value(policy, tmp_path / "adapter")
     loaded = load_policy(PolicySettings(str(tmp_path / "adapter"), dtype=dtype), "shared")
     assert weights_id(loaded.lm) == weights_id(llama)
+    assert all(p.requires_grad for p in loaded.parameters()), "the next stage may train all weights"
     assert torch.equal(loaded.value_head.weight, policy.value_head.weight)
     other = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch_dtype)
     ids = batches("right").input_ids
@@ -111,7 +112,9 @@ def test_stored_adapters_are_the_model_that_was_exported(
         ours, theirs = llama(input_ids=ids).logits.float(), other(input_ids=ids).logits.float()
     # beside bfloat16 weights, transformers keeps the adapters in float32
     assert (ours - theirs).norm() < (2e-2 if dtype == "bfloat16" else 1e-5) * ours.norm()
-    trunk = load_classifier(str(tmp_path / "adapter"), torch_dtype).base_model.state_dict()
+    classifier = load_classifier(str(tmp_path / "adapter"), torch_dtype)
+    assert all(p.requires_grad for p in classifier.parameters())
+    trunk = classifier.base_model.state_dict()
     merged = dict(plain_weights(llama))
     assert all(torch.equal(tensor, merged[f"model.{name}"]) for name, tensor in trunk.items())
 
@@ -126,6 +129,11 @@ def test_adapters_on_adapters_start_from_the_merged_ones(llama: PreTrainedModel,
     torch.testing.assert_close(logprobs(BasePolicy(policy), batches), logprobs(warm_up, batches), atol=1e-4, rtol=0)
     with pytest.raises(UserError, match=r"set policy\.lora\.export to merged"):
         load_policy(PolicySettings(str(tmp_path / "adapter"), lora=LoRASettings(export="adapter")))
+
+
+def test_a_name_of_no_layer_among_others_is_refused(llama: PreTrainedModel) -> None:
+    with pytest.raises(UserError, match="names 'typo', which no linear layer"):
+        add_adapters(llama, LoRASettings(target_modules=["q_proj", "typo"]), seed=1)
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "no_such_layer"])

@@ -147,7 +147,8 @@ class PolicyWeights:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor, on the policy's device."""
         parameters = plain_names(self._lm)
-        return ((name, tensor.detach()) for name, tensor in plain_weights(self._lm) if name in parameters)
+        device = self._lm.device
+        return ((name, tensor.detach().to(device)) for name, tensor in plain_weights(self._lm) if name in parameters)
 
 
 def model_config(policy: Policy) -> dict[str, Any]:
