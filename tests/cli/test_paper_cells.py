@@ -170,7 +170,7 @@ def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Pa
 def test_every_overlay_belongs_to_a_cell() -> None:
     composed = {argument.removeprefix("configs/") for cell in CELLS for argument in overlays(*cell)}
     shipped = {path.relative_to(CONFIGS).as_posix() for folder in FOLDERS for path in (CONFIGS / folder).glob("*.yaml")}
-    assert shipped - composed == {"paper/stages/sample_7b.yaml", "paper/stages/reranker_7b.yaml"}  # tested below
+    assert shipped - composed == {f"paper/stages/{name}.yaml" for name in ("sample_7b", "reranker_7b", "evaluate")}  # see below
 
 
 def test_samples_and_reranker_have_the_authors_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,3 +185,11 @@ def test_samples_and_reranker_have_the_authors_settings(capsys: pytest.CaptureFi
     settings, data = found[1]["model"]["init_args"], found[1]["data"]
     assert (settings["optimizer"]["init_args"]["lr"], data["batch_size"], found[1]["trainer"]["max_epochs"]) == (1e-6, 24, 3)
     assert list(data["samples"]) == ["train", "validation"]
+
+
+@pytest.mark.parametrize("stage", ["warm_up", "sft", "reft", "online"])
+def test_every_stage_is_evaluated_in_the_same_room(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = overlays("gsm8k", "python", "codellama_7b", stage)
+    assert main(["test", *cell, "--config", "configs/paper/stages/evaluate.yaml", "--print_config"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert (data["max_prompt_tokens"], data["max_tokens"]) == (700, 1024)
