@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -238,16 +238,14 @@ def say(text: str) -> None:
 
 
 def refuse_strategy(trainer: Trainer) -> None:
-    """Refuse what trains on several devices in a way that modules here do not know.
+    """Refuse what trains in a way that modules here do not know.
 
     Raises:
-        UserError: neither DDP nor ZeRO, or one that forks this process.
+        UserError: neither one device nor DDP nor ZeRO, or one that forks this process.
     """
-    launcher = trainer.strategy.launcher
-    known = type(trainer.strategy) in (DDPStrategy, ZeRO) and (
-        launcher is None or isinstance(launcher, _SubprocessScriptLauncher)
-    )
-    if trainer.world_size > 1 and not known:
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    known = isinstance(strategy, SingleDeviceStrategy) or type(strategy) in (DDPStrategy, ZeRO)
+    if not known or not (launcher is None or isinstance(launcher, _SubprocessScriptLauncher)):
         raise UserError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "
             f"configs/strategy/ddp.yaml and zero1.yaml to zero3.yaml"

@@ -88,6 +88,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--trainer.precision", "bf16-mixed"], "set model.policy.dtype"),
         (["--trainer.accelerator", "warp"], "warp"),
         (["--trainer.strategy", "warp"], "warp"),
+        (["--trainer.strategy", "ddp_spawn"], "under which modules here do not train"),
         (["--trainer.val_check_interval", "1000"], "val_check_interval"),
         (["--run_dir", __file__], "is a file: name a folder"),
         (["--run_dir", f"{__file__}/x/y"], "test_main.py is a file: name a folder"),
