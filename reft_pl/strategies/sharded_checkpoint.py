@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 from argparse import Namespace
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
 
 from reft_pl.errors import UserError
 from reft_pl.models.folders import replace_folder
@@ -32,9 +34,28 @@ def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None
     with ExitStack() as stack:
         fresh = stack.enter_context(replace_folder(path)) if strategy.is_global_zero else None
         fresh = strategy.broadcast(fresh)
-        strategy.deepspeed_engine.save_checkpoint(str(fresh), client_state=client_state, tag=TAG)
+        with _only_what_is_kept(strategy):
+            strategy.deepspeed_engine.save_checkpoint(
+                str(fresh), client_state=client_state, tag=TAG, exclude_frozen_parameters=True
+            )
         strategy.barrier()
     strategy.barrier()
+
+
+@contextmanager
+def _only_what_is_kept(strategy: ZeRO) -> Iterator[None]:
+    """Let the module say of itself what a checkpoint of it holds; DeepSpeed keeps a frozen head that is tied."""
+    module: Any = strategy.lightning_module
+
+    def drop(_module: nn.Module, state: dict[str, Any], _prefix: str, _metadata: Any) -> None:
+        for name in state.keys() - module.kept(state).keys():
+            del state[name]
+
+    hook = module.register_state_dict_post_hook(drop)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
@@ -50,7 +71,10 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
     before = stored_client_state(path)
     ranks, stage = before["reft_ranks"], before["reft_zero_stage"]
     if (ranks, stage) == (strategy.world_size, strategy.stage):
-        loaded, client_state = strategy.deepspeed_engine.load_checkpoint(str(path), tag=TAG, load_lr_scheduler_states=False)
+        module: Any = strategy.lightning_module
+        loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
+            str(path), tag=TAG, load_module_strict=module.strict_loading, load_lr_scheduler_states=False
+        )
         if loaded is None:
             raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
         return dict(client_state)
