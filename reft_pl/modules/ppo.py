@@ -260,8 +260,8 @@ class PPOModule(PolicyModule):
 
     @cached_property
     def reference_id(self) -> str:
-        """A digest of the reference, which never changes."""
-        return fingerprint(self._reference[0])
+        """A digest of the reference, which never changes; beside adapters it was taken while this rank had whole weights."""
+        return fingerprint(self._reference[0]) if self.policy_settings.lora is None else self._base_id
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which reference the run has; its weights are those of ``init_from``."""

@@ -16,7 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reft_pl.strategies.sharded_checkpoint import read_weights
+from reft_pl.models.fingerprint import fingerprint
+from reft_pl.models.loading import load_policy
+from reft_pl.models.settings import PolicySettings
+from reft_pl.strategies.sharded_checkpoint import read_weights, stored_client_state
 
 Overlay = Callable[..., str]
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
@@ -333,6 +336,28 @@ def test_adapters_are_trained_saved_resumed_and_tested(
     same(tmp_path / "whole", tmp_path / "halves")
     for name in ("best", "last"):
         holds_adapters_alone(tmp_path / "halves" / "checkpoints" / f"{name}.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "after"), [(2, "zero2"), (1, "zero3")])
+def test_adapters_move_to_other_ranks_and_strategies(
+    ranks: int, after: str, adapters: list[str], arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """ReFT's reference is their base: the same one, whoever shares its weights out."""
+    further = [*adapters, "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--data.validation", "null"]
+    if ranks == 1 and after == "zero3":  # by a universal checkpoint, which takes Adam's averages along
+        further = [*adapters, "--data.validation", "null"]
+    first = arguments("fit", "zero3", "moved", *further, "--trainer.max_epochs", "1")
+    forked("commands", 2, *joined(arguments("fit", "zero3", "whole", *further), first), folder=tmp_path)
+    last = tmp_path / "moved" / "checkpoints" / "last.ckpt"
+    stored = stored_client_state(last)
+    base = load_policy(PolicySettings(str(tmp_path / "base" / "hf"), dtype="float32"))
+    assert stored["reft_reference"] == stored["reft_base"] == fingerprint(base)
+    start = flat(weights(tmp_path / "moved"))
+    forked("commands", ranks, *arguments("fit", after, "moved", *further, "--trainer.devices", str(ranks)), folder=tmp_path)
+    holds_adapters_alone(last)
+    changes = [flat(weights(tmp_path / run)) - start for run in ("whole", "moved")]
+    assert apart(*changes) < 1e-4
 
 
 @pytest.mark.slow
