@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -20,8 +19,6 @@ from reft_pl.models.folders import replace_folder
 
 if TYPE_CHECKING:
     from reft_pl.strategies.zero import ZeRO
-
-logger = logging.getLogger(__name__)
 
 TAG = "checkpoint"
 """The folder inside, as Lightning names it."""
@@ -66,7 +63,7 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
     """
     if not path.is_dir():
         checkpoint = strategy.checkpoint_io.load_checkpoint(path)
-        _say(path, "another strategy")
+        say_averages_begin_anew(path, "another strategy")
         return {name: part for name, part in checkpoint.items() if name != "optimizer_states"}
     before = stored_client_state(path)
     ranks, stage = before["reft_ranks"], before["reft_zero_stage"]
@@ -78,18 +75,26 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
         if loaded is None:
             raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
         return dict(client_state)
-    if stage == strategy.stage and _load_universal(strategy, path):
-        rank_zero_info(f"{path} was written by {ranks} ranks and goes on on {strategy.world_size}")
-        return before
-    _say(path, f"ZeRO-{stage} on {ranks} ranks")
+    writer = f"ZeRO-{stage} on {ranks} ranks"
+    if stage == strategy.stage:
+        obstacle = _load_universal(strategy, path)
+        if obstacle is None:
+            rank_zero_info(f"{path} was written by {ranks} ranks and goes on on {strategy.world_size}")
+            return before
+        writer += f", of which DeepSpeed makes no universal checkpoint ({obstacle})"
+    say_averages_begin_anew(path, writer)
     return before | read_weights(path)
 
 
-def _load_universal(strategy: ZeRO, path: Path) -> bool:
-    """Load a folder that another number of ranks wrote, by a copy with whole tensors; whether DeepSpeed can make one."""
+def _load_universal(strategy: ZeRO, path: Path) -> str | None:
+    """Load a folder that another number of ranks wrote, by a copy with whole tensors; returns why DeepSpeed can make none.
+
+    Raises:
+        UserError: the copy could not be written, as on a full disk. What resumes is as it was.
+    """
     whole = path.with_name(f".{path.name}.universal")
-    converted = strategy.broadcast(strategy.is_global_zero and _convert(path / TAG, whole / TAG))
-    if converted:
+    error = strategy.broadcast(_convert(path / TAG, whole / TAG) if strategy.is_global_zero else None)
+    if error is None:
         engine = strategy.deepspeed_engine
         engine._config.load_universal_checkpoint = True
         try:
@@ -99,25 +104,44 @@ def _load_universal(strategy: ZeRO, path: Path) -> bool:
     strategy.barrier()
     if strategy.is_global_zero:
         shutil.rmtree(whole, ignore_errors=True)
-    return bool(converted)
+    if error is not None and error.of_files:
+        raise UserError(
+            f"{path} must be copied for another number of ranks, but that failed ({error.text}): make room in {path.parent}, "
+            f"twice what {path.name} takes, or go on with as many devices as before"
+        )
+    return None if error is None else error.text
 
 
-def _convert(parts: Path, whole: Path) -> bool:
+class _Obstacle(NamedTuple):
+    """Why there is no copy, and whether the disk is to blame or what stands in the checkpoint."""
+
+    text: str
+    of_files: bool
+
+
+def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     from deepspeed.checkpoint import ds_to_universal  # noqa: PLC0415
 
     shutil.rmtree(whole.parent, ignore_errors=True)
-    whole.mkdir(parents=True)
     settings = Namespace(
         input_folder=str(parts), output_folder=str(whole), num_extract_workers=1, num_merge_workers=1,
         keep_temp_folder=False, strict=True, inject_missing_state=True,
     )  # fmt: skip
     try:
+        whole.mkdir(parents=True)
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it reports each of its steps
             ds_to_universal.main(settings)
     except Exception as error:  # whatever it finds missing
-        logger.debug("no universal checkpoint of %s: %r", parts, error)
+        first_line = (str(error).splitlines() or [""])[0]
+        return _Obstacle(f"{type(error).__name__}: {first_line}", _is_of_files(error))
+    return None
+
+
+def _is_of_files(error: BaseException | None) -> bool:
+    """Whether a file could not be written; torch says so in an error of its own. One that is missing is another matter."""
+    if error is None or isinstance(error, FileNotFoundError):
         return False
-    return True
+    return isinstance(error, OSError) or "iostream error" in str(error) or _is_of_files(error.__context__)
 
 
 def stored_client_state(path: Path) -> dict[str, Any]:
@@ -142,8 +166,9 @@ def read_weights(path: Path) -> dict[str, Any]:
     return stored_client_state(path) | {"state_dict": {name: tensor.clone() for name, tensor in weights.items()}}
 
 
-def _say(path: Path, who: str) -> None:
+def say_averages_begin_anew(path: Path, writer: str) -> None:
+    """Say what of a checkpoint goes on where another ``writer`` shared other parts out, and what does not."""
     rank_zero_warn(
-        f"{path} was written by {who}: weights, schedule and the place in the data go on from it, but the optimizer's averages "
-        f"begin anew; take that strategy and number of ranks to go on exactly"
+        f"{path} was written by {writer}: weights, schedule and the place in the data go on from it, but the optimizer's "
+        f"averages begin anew; take that strategy and number of ranks to go on exactly"
     )
