@@ -100,7 +100,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def learn(self, problems: Sequence[Problem], rollout: Rollout) -> dict[str, float]:
         """All optimizer steps on one rollout; returns means over the steps."""
         step, results = self.trainer.fit_loop.epoch_loop.total_batch_idx, []
-        self.train_with_dropout(step)
+        self.train_with_dropout(self.policy, step)
         n = int(self.ranks.total(len(problems)))
         parts, places = n_minibatches(n, self.minibatch_size), self.ranks.places(len(problems))
         with self.phases.phase("update", self.inner_epochs * len(problems)) as progress:

@@ -32,9 +32,7 @@ from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.rl.losses import token_cross_entropy
 from reft_pl.rl.masks import token_mean
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.seeds import counter_seed
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, TokenBatch
 
 EXAMPLE = Problem("example", "A box holds 12 pencils. How many pencils do 4 such boxes hold?", 48.0)
@@ -108,19 +106,8 @@ class PolicyModule(SolverModule, StageModule):
         """The LM head, which makes logits of so many positions at a time."""
         return list(self.policy.lm_head.parameters())
 
-    def train_with_dropout(self, step: int) -> None:
-        """Let dropout, where an architecture has it, draw from a seed of this step, so that a resumed run draws the same."""
-        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), self.ranks.rank) % 2**63)
-        self.policy.train()
-
-    def export(self, folder: Path) -> None:
-        """Write the policy as it is now to a folder that ``transformers`` loads anywhere; called on every rank."""
-        with whole_weights(self.trainer.strategy):
-            if self.trainer.is_global_zero:
-                self._write(folder)
-        self.trainer.strategy.barrier()
-
-    def _write(self, folder: Path) -> None:
+    def write_export(self, folder: Path) -> None:
+        """Write the policy, its prompt form and its card."""
         codec, settings = self.problems.codec, self.policy_settings
         description = {
             "stage": self.stage,

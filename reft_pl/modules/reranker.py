@@ -28,7 +28,6 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches, StageModule
-from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies.zero import whole_weights
 
 Ranked = tuple[SampledQuestion, list[float]]
@@ -113,11 +112,7 @@ class RerankerModule(StageModule):
 
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
         """One optimizer step on the batch's solutions."""
-        # Dropout, where an architecture has it, draws from here, so that a resumed run draws the same.
-        torch.manual_seed(
-            counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(batch_idx), self.ranks.rank) % 2**63
-        )
-        self.reranker.train()
+        self.train_with_dropout(self.reranker, batch_idx)
         right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
         with self.phases.phase("update", len(batch)) as progress:
             result = self.update(self.losses(self.sequences(batch), right))
@@ -213,14 +208,8 @@ class RerankerModule(StageModule):
 
     # ---- what it leaves behind
 
-    def export(self, folder: Path) -> None:
-        """Write the classifier to a folder that ``AutoModelForSequenceClassification`` loads anywhere; called on every rank."""
-        with whole_weights(self.trainer.strategy):
-            if self.trainer.is_global_zero:
-                self._write(folder)
-        self.trainer.strategy.barrier()
-
-    def _write(self, folder: Path) -> None:
+    def write_export(self, folder: Path) -> None:
+        """Write the classifier, for ``AutoModelForSequenceClassification``, and its card."""
         codec = self.problems.codec
         base = self.policy_settings.init_from
         description = {"stage": self.stage, "base": base, **codec.description(), "weights": self.weights}

@@ -21,7 +21,7 @@ class SFTModule(PolicyModule):
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """One optimizer step on the batch's annotated solutions."""
-        self.train_with_dropout(batch_idx)
+        self.train_with_dropout(self.policy, batch_idx)
         tokens = self.annotated(batch)
         with self.phases.phase("update", len(batch)) as progress:
             result = self.update(self.cross_entropy(tokens))

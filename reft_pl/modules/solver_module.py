@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, cast
 
-from lightning.pytorch import LightningModule
-
-from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import update_results, write_predictions
 from reft_pl.evaluation.top1 import Top1
@@ -18,6 +14,7 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import ValueKind
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.hooks import PhaseDispatcher
+from reft_pl.modules.run_module import RunModule
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.collector import Collector
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -25,12 +22,11 @@ from reft_pl.rollout.seeds import counter_seed
 from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler  # noqa: F401 (configs may name them without their path)
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.sandbox.tiered import TieredSandbox
-from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Sample, SamplingParams
 
 
-class SolverModule(LightningModule):
+class SolverModule(RunModule):
     """Base of everything that lets a policy write and execute solutions: the stages that train it, and sampling.
 
     Args:
@@ -40,7 +36,6 @@ class SolverModule(LightningModule):
         seed: Run seed, from which every draw of this stage is derived.
     """
 
-    stage: ClassVar[str]
     value_kind: ValueKind = "none"
 
     def __init__(
@@ -68,16 +63,6 @@ class SolverModule(LightningModule):
             self.sampler.check(self.policy)
             if self.problems.codec.format.runs_programs:
                 self.sandbox.check()
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that work together."""
-        return Ranks(self.trainer)
-
-    @property
-    def problems(self) -> ReasoningDataModule:
-        """The data module of this run."""
-        return cast("ReasoningDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def collector(self) -> Collector:

@@ -5,39 +5,33 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError
-from reft_pl.modules.hooks import PhaseDispatcher
+from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
+from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies import gradients
-from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.zero import ZeRO, whole_weights
 
 MicroBatches = Sequence[Callable[[], Tensor]]
 """Losses of micro-batches, each made when it is called."""
 
 
-class StageModule(LightningModule):
+class StageModule(RunModule):
     """Base of what is trained.
 
     Optimization is manual: one batch may take many optimizer steps, and each step many micro-batches.
 
-    Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``export``.
+    Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``write_export``.
     """
-
-    stage: ClassVar[str]
-    seed: int
-    phases: PhaseDispatcher
 
     def configure_training(
         self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
@@ -63,16 +57,6 @@ class StageModule(LightningModule):
         self.micro_batch_tokens = micro_batch_tokens
         self._rate = 0.0  # of the latest optimizer step
 
-    @property
-    def problems(self) -> ReasoningDataModule:
-        """The data module of this run."""
-        return cast("ReasoningDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that train together."""
-        return Ranks(self.trainer)
-
     @abstractmethod
     def idle_loss(self) -> Tensor:
         """A loss of weight 0 that passes through the model as any other: what a rank does while others have more to do."""
@@ -82,8 +66,23 @@ class StageModule(LightningModule):
         return []
 
     @abstractmethod
+    def write_export(self, folder: Path) -> None:
+        """Write the model, whose weights are whole, to a folder that ``transformers`` loads anywhere; the first rank does."""
+
     def export(self, folder: Path) -> None:
-        """Write the model as it is now to a folder that ``transformers`` loads anywhere; called on every rank."""
+        """Write the model as it is now to such a folder; called on every rank."""
+        with whole_weights(self.trainer.strategy):
+            if self.trainer.is_global_zero:
+                self.write_export(folder)
+        self.trainer.strategy.barrier()
+
+    def train_with_dropout(self, network: nn.Module, step: int) -> None:
+        """Put a network in training mode, for the whole step of this number.
+
+        Dropout, where an architecture has it, draws from a seed of this step and rank, so that a resumed run draws the same.
+        """
+        torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), self.ranks.rank) % 2**63)
+        network.train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over what is trainable, with its schedule; stepped by ``update``."""
