@@ -19,6 +19,7 @@ from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies import gradients
+from reft_pl.strategies.sharded_checkpoint import say_averages_begin_anew
 from reft_pl.strategies.zero import ZeRO, whole_weights
 
 MicroBatches = Sequence[Callable[[], Tensor]]
@@ -169,7 +170,10 @@ class StageModule(RunModule):
             checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model."""
+        """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model.
+
+        From one of ZeRO's, every other strategy goes on without the optimizer's states, which are of DeepSpeed's make.
+        """
         stage = checkpoint.get("reft_stage", "another program")
         if stage != self.stage:
             raise UserError(
@@ -177,10 +181,8 @@ class StageModule(RunModule):
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
         if self.trainer.training and "reft_ranks" in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
-            raise UserError(
-                f"{self.trainer.ckpt_path} holds the parts of {checkpoint['reft_ranks']} ranks under ZeRO: go on with --config "
-                f"configs/strategy/zero{checkpoint['reft_zero_stage']}.yaml and as many devices"
-            )
+            say_averages_begin_anew(Path(str(self.trainer.ckpt_path)), "ZeRO")
+            checkpoint["optimizer_states"] = []
         if "state_dict" not in checkpoint:  # parts of weights, which the strategy has compared and loaded
             return
         with whole_weights(self.trainer.strategy):

@@ -285,6 +285,8 @@ def test_the_schedule_and_the_averages_go_on_too(arguments: Callable[..., list[s
         ("sgd", "zero2", 1, "zero2"),
         ("sgd", "zero2", 2, "zero3"),
         ("sgd", "ddp", 2, "zero2"),
+        ("sgd", "zero3", 1, "one"),
+        ("sgd", "zero2", 2, "ddp"),
     ],
 )
 def test_a_run_moves_to_other_ranks_and_strategies(
@@ -345,7 +347,7 @@ def test_adapters_are_trained_saved_resumed_and_tested(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "after"), [(2, "zero2"), (1, "zero3")])
+@pytest.mark.parametrize(("ranks", "after"), [(2, "zero2"), (1, "zero3"), (1, "one")])
 def test_adapters_move_to_other_ranks_and_strategies(
     ranks: int, after: str, adapters: list[str], arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
