@@ -167,13 +167,13 @@ class RunCheckpoints(Checkpoint):
             self._save_best(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the best weights back, write ``hf/`` and the run's figures."""
+        """Take the best weights, write ``hf/`` and the run's figures."""
         path = self.folder(trainer) / "best.ckpt"
         if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
-        best = torch.load(path, map_location="cpu", weights_only=True)
+        best = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # once in memory, not once a rank
         root = Path(trainer.default_root_dir)
-        with whole_weights(trainer.strategy):
+        with whole_weights(trainer.strategy):  # where weights are shared out, they are the last ones again after it
             pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
             pl_module.export(root / "hf")
         if not trainer.is_global_zero:

@@ -175,12 +175,19 @@ def resumable(run: Path) -> dict[str, torch.Tensor]:
     """Every tensor of ``last.ckpt``: weights, float32 copies and averages of the optimizer, of all ranks."""
     last = run / "checkpoints" / "last.ckpt"
     files = sorted(last.rglob("*.pt")) if last.is_dir() else [last]
-    found = read_weights(last)["state_dict"] if last.is_dir() else {}
+    found = last_weights(run) if last.is_dir() else {}
     for file in files:
         found |= tensors(torch.load(file, map_location="cpu", weights_only=False), file.name)
     # Put together above: apart, they are filled up with whatever stood in memory.
     found = {name: tensor for name, tensor in found.items() if "/fp32_flat_groups/" not in name}
     assert any("exp_avg_sq" in name for name in found)
+    return found
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    last = run / "checkpoints" / "last.ckpt"
+    stored = read_weights(last) if last.is_dir() else torch.load(last, map_location="cpu", weights_only=False)
+    found: dict[str, torch.Tensor] = stored["state_dict"]
     return found
 
 
@@ -230,8 +237,14 @@ def test_two_ranks_fit_save_resume_and_test(
         assert results["test"][name]["n"] == len(predictions) == len({row["item_id"] for row in predictions}) == 4
     checkpoint = torch.load(halves / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu")
     assert not any("reference" in name or "sampler" in name for name in checkpoint["state_dict"])
-    own = weights(halves)
-    assert torch.equal(checkpoint["state_dict"]["policy.lm.model.norm.weight"], own["model.norm.weight"])
+    # The model gets nothing right, so that its first validation is the best, and its last weights are others.
+    assert results["fit"]["best"]["batch"] == 3 < results["fit"]["batches"] == 6
+    own, last = weights(halves), last_weights(halves)
+    assert own
+    for name, weight in own.items():
+        full = f"policy.{name}" if name.startswith("value_head") else f"policy.lm.{name}"
+        assert torch.equal(checkpoint["state_dict"][full], weight)
+        assert name == "value_head.bias" or not torch.equal(last[full], weight)
     # One process tests the same weights, and finds the same.
     before = {name: lines(halves / "predictions" / f"{name}.jsonl") for name in ("ordinary", "unseen")}
     forked("commands", 1, *arguments("test", "one", "halves"), folder=tmp_path)
