@@ -51,7 +51,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         raise UserError(f"{stage} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
     policy = dict(settings["policy"])
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
-    zero, offloaded, replicated = _strategy(trainer.get("strategy"), gpus)
+    zero, replicated = _strategy(trainer.get("strategy"), gpus)
     optimizer = (settings.get("optimizer") or {}).get("class_path", "MasterAdamW").rpartition(".")[2]
     on_policy = stage == "PPOModule"
     sampled = data["batch_size"] * (settings.get("samples_per_problem") or 1)
@@ -76,7 +76,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         value_trunk=bool(on_policy and settings.get("separate_value_model") and estimator == "GAE"),
         rollouts=on_policy,
         optimizer={"MasterAdamW": "master", "SGD": "none"}.get(optimizer, "master" if zero else "plain"),
-        optimizer_offloaded=offloaded or bool(((settings.get("optimizer") or {}).get("init_args") or {}).get("offload")),
+        optimizer_offloaded=bool(((settings.get("optimizer") or {}).get("init_args") or {}).get("offload")),
         gpus=gpus,
         zero=zero,
         replicated=replicated,
@@ -84,18 +84,14 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     )
 
 
-def _strategy(strategy: Any, gpus: int) -> tuple[int, bool, bool]:
-    """ZeRO's stage (0 for none), whether optimizer states are offloaded, whether gradients are averaged in buckets."""
+def _strategy(strategy: Any, gpus: int) -> tuple[int, bool]:
+    """ZeRO's stage (0 for none), and whether gradients are averaged in buckets."""
     name = strategy["class_path"] if isinstance(strategy, Mapping) else str(strategy)
     arguments = strategy.get("init_args") or {} if isinstance(strategy, Mapping) else {}
     if name.endswith(("ZeRO", "DeepSpeedStrategy")) or name.startswith("deepspeed"):
         digits = [int(letter) for letter in name if letter.isdigit()]
-        return (
-            arguments.get("stage", digits[0] if digits else 2),
-            bool(arguments.get("offload_optimizer", "offload" in name)),
-            False,
-        )
-    return 0, False, gpus > 1
+        return arguments.get("stage", digits[0] if digits else 2), False
+    return 0, gpus > 1
 
 
 def shape_of(init_from: str, given: str | None) -> PreTrainedConfig:

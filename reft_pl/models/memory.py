@@ -135,6 +135,8 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         "optimizer moments": {"master": 8, "plain": 2 * size, "none": 0}[run.optimizer] * moments,
     }
     (made.host if run.optimizer_offloaded else parts).update(state)
+    if run.optimizer_offloaded and run.zero:  # DeepSpeed keeps its own on the GPU
+        parts["master weights"] = state["master weights"]
     parts["gradients"] = shared(2, made.trained) * size
     parts["communication buckets"] = made.trained * size if run.replicated else 2 * size * ZERO_BUCKET * (run.zero > 0)
     if run.reference:

@@ -35,15 +35,14 @@ class ZeRO(DeepSpeedStrategy):
 
     On CUDA this is Lightning's strategy; where there is no GPU, ranks are CPU processes that talk through gloo. It is for
     training: validate, test and predict run whole weights on every rank. The float32 copies of bfloat16 weights are DeepSpeed's
-    and shared out as well; the optimizer sees these, so that MasterAdamW keeps none of its own.
+    and shared out as well; the optimizer sees these, so that MasterAdamW keeps none of its own (but where it
+    offloads: then it steps copies in the computer's memory, beside its averages).
 
     ZeRO-3 gathers all weights to sample and to score rollouts, and one layer after another in updates. Nothing is fetched
     ahead there: the order of layers differs from step to step, and must not differ between ranks.
 
     Args:
         stage: 1 shares out optimizer states, 2 gradients too, 3 weights too.
-        offload_optimizer: Keep optimizer states and float32 weights in the computer's memory.
-        offload_parameters: Keep the weights there as well (stage 3).
         persistent_elements: Weights of at most so many elements stay whole on every rank (stage 3).
     """
 
@@ -52,15 +51,13 @@ class ZeRO(DeepSpeedStrategy):
     def __init__(
         self,
         stage: Literal[1, 2, 3] = 2,
-        offload_optimizer: bool = False,
-        offload_parameters: bool = False,
         persistent_elements: int = 100_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             stage=stage,
-            offload_optimizer=offload_optimizer,
-            offload_parameters=offload_parameters,
+            offload_optimizer=False,  # DeepSpeed does so with its own optimizers alone; MasterAdamW can offload itself
+            offload_parameters=False,
             logging_batch_size_per_gpu=1,
             **kwargs,
         )

@@ -107,6 +107,9 @@ def test_what_is_offloaded_is_on_the_host(codellama: object) -> None:
     assert made.host["master weights"] + made.host["optimizer moments"] == 12 * made.parameters
     assert "master weights" not in made.parts
     assert "reference" not in made.phases["update"]
+    zero = estimate(codellama, replace(CODELLAMA, optimizer_offloaded=True, zero=2, gpus=8))
+    assert zero.parts["master weights"] == zero.host["master weights"] > 0, "DeepSpeed's own, beside the optimizer's"
+    assert "optimizer moments" not in zero.parts
 
 
 @pytest.mark.parametrize(("folder", "billions"), [("galactica_6_7b", 6.66), ("galactica_125m", 0.125)])
