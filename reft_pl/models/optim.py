@@ -105,6 +105,11 @@ class MasterAdamW(Optimizer):
             state[name] = value.to(device)
         return state
 
+    def forget_masters(self) -> None:
+        """Make them anew from the weights at the next step: for weights that somebody else has set, without a state of this."""
+        for state in self.state.values():
+            state.pop("master", None)
+
     def _state_device(self, param: Tensor) -> torch.device:
         return torch.device("cpu") if self.offload else param.device
 

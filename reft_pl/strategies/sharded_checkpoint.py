@@ -101,6 +101,7 @@ def _load_universal(strategy: ZeRO, path: Path) -> str | None:
             engine.load_checkpoint(str(whole), tag=TAG, load_lr_scheduler_states=False)
         finally:
             engine._config.load_universal_checkpoint = False
+        strategy.weights_were_loaded()
     strategy.barrier()
     if strategy.is_global_zero:
         shutil.rmtree(whole, ignore_errors=True)

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from reft_pl.models.optim import MasterAdamW
 from reft_pl.strategies.sharded_checkpoint import read_client_state, read_weights, write_folder
 
 KEPT = -1
@@ -229,6 +230,13 @@ class ZeRO(DeepSpeedStrategy):
         with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
             module.load_state_dict(checkpoint["state_dict"], strict=strict)
         self.deepspeed_engine.optimizer.refresh_fp32_params()  # the optimizer works on copies
+        self.weights_were_loaded()
+
+    def weights_were_loaded(self) -> None:
+        """Let an optimizer that offloads take over the weights, of which it has copies of its own."""
+        optimizer = self.deepspeed_engine.basic_optimizer
+        if isinstance(optimizer, MasterAdamW):
+            optimizer.forget_masters()
 
 
 def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:

@@ -74,6 +74,19 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
     assert bool((weight < 1).all())
 
 
+def test_weights_that_somebody_else_has_set_are_stepped_from():
+    weight = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([weight], lr=0.5)
+    for value in (1.0, 8.0):  # as a strategy that loads weights without a state of the optimizer
+        with torch.no_grad():
+            weight.fill_(value)
+        optimizer.forget_masters()
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        assert torch.equal(weight, torch.full_like(weight, value - 0.5))
+    assert optimizer.state[weight]["step"] == 2, "the averages go on"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_resumes_bitwise(dtype):
     whole = make(dtype)
