@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import json
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,9 +21,11 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout.inprocess import InProcessSampler
-from reft_pl.types import Completion, Problem, SampleRequest, SamplingParams, TokenBatch
+from reft_pl.types import Problem, SampleRequest, SamplingParams, TokenBatch
 
 MAX_TOKENS = 700
+RESPONSES = "REFT_BENCHMARK_RESPONSES"
+"""In the environment of a race's sides: the file with the token ids of the responses that they work on."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +54,25 @@ class Workload:
             for i, prompt in enumerate(prompts)
         ]
 
-    def completions(self, policy: Policy) -> list[Completion]:
-        """What the model answers, in the order of the questions; the same in every process."""
+    def responses(self, policy: Policy) -> list[tuple[int, ...]]:
+        """What the model answers, in the order of the questions: sampled once, and read by the sides of a race after that."""
+        if known := os.environ.get(RESPONSES):
+            return [tuple(ids) for ids in json.loads(Path(known).read_text())]
         sampler = InProcessSampler(max_rows=64)
         sampler.sync(policy)
-        return sorted(sampler.stream(self.requests()), key=lambda completion: int(completion.request_id))
+        found = {completion.request_id: completion.token_ids for completion in sampler.stream(self.requests())}
+        responses = [found[request.id] for request in self.requests()]
+        with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+            json.dump(responses, file)
+        atexit.register(Path(file.name).unlink)
+        os.environ[RESPONSES] = file.name
+        return responses
 
     def tokens(self, policy: Policy) -> TokenBatch:
         """Questions and answers as one padded batch."""
-        requests, completions = self.requests(), self.completions(policy)
-        sequences = [(*r.prompt_ids, *c.token_ids) for r, c in zip(requests, completions, strict=True)]
-        return collate(sequences, [len(r.prompt_ids) for r in requests], self.codec.pad_id)
+        prompts = [self.codec.prompt_ids(p) for p in self.problems]
+        sequences = [(*p, *r) for p, r in zip(prompts, self.responses(policy), strict=True)]
+        return collate(sequences, [len(p) for p in prompts], self.codec.pad_id)
 
 
 def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:

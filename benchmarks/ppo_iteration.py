@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
-from benchmarks._turns import median, race, set_allocator, table, take_turns
+from benchmarks._turns import CONTENDERS, OURS, median, race, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, parser_of
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
@@ -44,7 +44,10 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns((ours if args.side == "ours" else straight)(args))
-    reports = race(["ppo_iteration", *argv], args.rounds)
+    reports: dict[str, list[dict[str, Any]]] = {}
+    for contender in CONTENDERS[1:]:  # ours against each by itself: three processes would need 25 GB
+        for label, found in race(["ppo_iteration", *argv], args.rounds, [OURS, contender]).items():
+            reports.setdefault(label, []).extend(found)
     base = median(reports["reft-pl"])
     rows = []
     for label, r in reports.items():

@@ -66,10 +66,9 @@ def main(argv: list[str]) -> int:
 
 def same_lengths(work: Workload, policy: Policy) -> list[SampleRequest]:
     """Requests that end where the model's own answers ended: at a length limit each, and at no EOS."""
-    own = work.completions(policy)
     return [
-        dataclasses.replace(request, params=SamplingParams(len(completion.token_ids)), eos_ids=())
-        for request, completion in zip(work.requests(), own, strict=True)
+        dataclasses.replace(request, params=SamplingParams(len(response)), eos_ids=())
+        for request, response in zip(work.requests(), work.responses(policy), strict=True)
     ]
 
 
