@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks._machine import Need
 
@@ -48,8 +49,11 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
     ],
     ids=" ".join,
 )
-def test_each_race_ends_in_a_table_and_json(arguments: list[str], micro_model: Path, shared: Path) -> None:
-    inputs = ["--model", str(micro_model), "--data", str(shared / "data" / "svamp_python_sdp.json")]
+def test_each_race_ends_in_a_table_and_json(arguments: list[str], micro_model: Path, shared: Path, tmp_path: Path) -> None:
+    model = tmp_path / "drawn"
+    shutil.copytree(micro_model, model)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(model)).save_pretrained(model)
+    inputs = ["--model", str(model), "--data", str(shared / "data" / "svamp_python_sdp.json")]
     command = [sys.executable, "-m", "benchmarks", *arguments, *inputs, "--rounds", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
