@@ -52,7 +52,7 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
 def test_each_race_ends_in_a_table_and_json(arguments: list[str], micro_model: Path, shared: Path, tmp_path: Path) -> None:
     model = tmp_path / "drawn"
     shutil.copytree(micro_model, model)
-    LlamaForCausalLM(LlamaConfig.from_pretrained(model)).save_pretrained(model)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(model, max_position_embeddings=1024)).save_pretrained(model)
     inputs = ["--model", str(model), "--data", str(shared / "data" / "svamp_python_sdp.json")]
     command = [sys.executable, "-m", "benchmarks", *arguments, *inputs, "--rounds", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
