@@ -82,7 +82,7 @@ def test_weights_that_another_trainer_brought_are_not_sampled_with(
     client: VLLMServerSampler, server: RolloutServer, policy: Policy
 ) -> None:
     client.sync(policy)
-    VLLMServerSampler(client.url).sync(Policy(build(seed=5)))
+    VLLMServerSampler(client.urls).sync(Policy(build(seed=5)))
     with pytest.raises(UserError, match=r"the engine has the weights [0-9a-f]{32}, and [0-9a-f]{32} are asked for"):
         list(client.stream(requests(1, SamplingParams(2))))
 
