@@ -107,7 +107,7 @@ def _load_universal(strategy: ZeRO, path: Path) -> str | None:
         shutil.rmtree(whole, ignore_errors=True)
     if error is not None and error.of_files:
         raise UserError(
-            f"{path} must be copied for another number of ranks, but that failed ({error.text}): make room in {path.parent}, "
+            f"{path} must be copied for another number of ranks, but cannot be ({error.text}): make room in {path.parent}, "
             f"twice what {path.name} takes, or go on with as many devices as before"
         )
     return None if error is None else error.text

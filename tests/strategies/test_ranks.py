@@ -325,12 +325,12 @@ def test_a_run_moves_to_other_ranks_and_strategies(
 
 
 @pytest.fixture
-def adapters(arguments: Callable[..., list[str]], tmp_path: Path) -> list[str]:
-    """Settings of adapters on a small model with tied embeddings, stored weights of which ``fit`` has left."""
-    forked(
-        "commands", 1, *arguments("fit", "one", "base", "--trainer.max_epochs", "1", stage="sft", plain=True), folder=tmp_path
-    )
-    base = ["--model.policy.init_from", str(tmp_path / "base" / "hf"), "--model.policy.from_scratch", "false"]
+def adapters(micro_model: Path, tmp_path: Path) -> list[str]:
+    """Settings of adapters beside stored weights, whose LM head is tied to the embeddings."""
+    load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32")).lm.save_pretrained(tmp_path / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "base" / name).write_text((micro_model / name).read_text())
+    base = ["--model.policy.init_from", str(tmp_path / "base"), "--model.policy.from_scratch", "false"]
     return [*base, "--model.policy.lora.r", "4"]
 
 
@@ -372,7 +372,7 @@ def test_adapters_move_to_other_ranks_and_strategies(
     forked("commands", 2, *joined(arguments("fit", "zero3", "whole", *further), first), folder=tmp_path)
     last = tmp_path / "moved" / "checkpoints" / "last.ckpt"
     stored = stored_client_state(last)
-    base = load_policy(PolicySettings(str(tmp_path / "base" / "hf"), dtype="float32"))
+    base = load_policy(PolicySettings(str(tmp_path / "base"), dtype="float32"))
     assert stored["reft_reference"] == stored["reft_base"] == fingerprint(base)
     start = flat(weights(tmp_path / "moved"))
     forked("commands", ranks, *arguments("fit", after, "moved", *further, "--trainer.devices", str(ranks)), folder=tmp_path)
