@@ -61,10 +61,6 @@ class Need:
         """Forward and backward: three times the forward pass."""
         return 3 * self.forward(lengths, chosen)
 
-    def rollout(self, prompts: list[int], responses: list[int]) -> float:
-        """Reading prompts and writing responses, each token of which passes the layers once over a cache."""
-        return self.forward([p + r for p, r in zip(prompts, responses, strict=True)], sum(responses))
-
     def rollout_seconds(self, prompts: list[int], responses: list[int], peak: float, rate: float) -> float:
         """The least that a rollout can take whose rows are all written side by side, in bfloat16.
 

@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks._machine import Need
@@ -118,7 +119,9 @@ def draw(found: dict[Point, dict[str, float]], file: str) -> None:
         axis.loglog(x, expected, "--", color="gray", label="as the FLOPs grow")
         axis.set(xlabel=LABELS[name], ylabel="seconds an iteration")
         axis.set_xticks(x, map(str, x))
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
         axis.legend()
     batch = CURVES["questions"]
     axes[-1].plot([p.questions for p in batch], [found[p]["gib"] for p in batch], "o-")

@@ -9,7 +9,12 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The message of somebody else's exception without what follows its first line; its kind where it has none."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".") or type(error).__name__
+
+
 def told(error: BaseException) -> str:
-    """An exception of somebody else in one line, for a sentence of ours."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The same after its kind, where a message alone says too little (``KeyError: 'exp_avg'``)."""
+    kind, line = type(error).__name__, first_line(error)
+    return line if line == kind else f"{kind}: {line}"

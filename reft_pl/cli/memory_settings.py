@@ -88,10 +88,7 @@ def _strategy(strategy: Any, gpus: int) -> tuple[int, bool]:
     """ZeRO's stage (0 for none), and whether gradients are averaged in buckets."""
     name = strategy["class_path"] if isinstance(strategy, Mapping) else str(strategy)
     arguments = strategy.get("init_args") or {} if isinstance(strategy, Mapping) else {}
-    if name.endswith(("ZeRO", "DeepSpeedStrategy")) or name.startswith("deepspeed"):
-        digits = [int(letter) for letter in name if letter.isdigit()]
-        return arguments.get("stage", digits[0] if digits else 2), False
-    return 0, gpus > 1
+    return (arguments.get("stage", 2), False) if name.endswith("ZeRO") else (0, gpus > 1)
 
 
 def shape_of(init_from: str, given: str | None) -> PreTrainedConfig:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, read_text, to_problems
 from reft_pl.data.sources import ProblemSource
 from reft_pl.data.text import joined
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.types import Problem
 
 
@@ -116,7 +116,7 @@ class HFDatasetSource(ProblemSource):
         try:
             dataset = load_from_disk(str(path))
         except (OSError, ValueError, DatasetsError) as error:
-            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote: {_first_line(error)}") from None
+            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote: {first_line(error)}") from None
         if not isinstance(dataset, DatasetDict):
             return cast("Iterable[Mapping[str, Any]]", dataset)
         if self.split not in dataset:
@@ -131,7 +131,7 @@ class HFDatasetSource(ProblemSource):
             return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             raise UserError(
-                f"cannot load the dataset {self.name}: {_first_line(error)}; it must be a file, a folder of save_to_disk, "
+                f"cannot load the dataset {self.name}: {first_line(error)}; it must be a file, a folder of save_to_disk, "
                 "or the name of a dataset that the hub (or the local cache) has"
             ) from None
 
@@ -169,7 +169,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowErro
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; check the path in the config") from None
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise UserError(f"{path} is no Parquet file: {_first_line(error)}") from None
+        raise UserError(f"{path} is no Parquet file: {first_line(error)}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 
@@ -198,7 +198,3 @@ def _whole(parts: list[object]) -> str | None:
     """The question of its parts; nothing where one of them is no text, which is for ``to_problems`` to say."""
     texts = [part for part in parts if isinstance(part, str)]
     return joined(texts) if len(texts) == len(parts) else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

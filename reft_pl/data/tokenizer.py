@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.hub import locate
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {line}") from None
+        raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {first_line(error)}") from None
     missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
     if missing:
         _take_from_config(tokenizer, source, options, missing)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.settings import LoRASettings
-from reft_pl.models.stored_weights import first_line
 
 FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
 """Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""

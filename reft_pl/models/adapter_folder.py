@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.hub import locate, stored_file
 from reft_pl.models.adapters import NAME, inject, merge
 from reft_pl.resources import model_folder
@@ -39,7 +39,7 @@ class AdapterFolder:
         try:
             config = PeftConfig.from_pretrained(str(_file(source, CONFIG_FILE, options).parent))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{source}/{CONFIG_FILE} cannot be read ({str(error).splitlines()[0]}).") from error
+            raise UserError(f"{source}/{CONFIG_FILE} cannot be read ({first_line(error)}).") from error
         special = isinstance(config, LoraConfig) and (
             config.use_dora or config.lora_bias or config.bias != "none" or config.modules_to_save or config.target_parameters
         )

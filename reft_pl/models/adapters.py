@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.models.settings import LoRASettings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def inject(lm: PreTrainedModel, config: LoraConfig, where: str) -> None:
     try:
         inject_adapter_in_model(config, lm, NAME)
     except ValueError as error:
-        raise UserError(f"{where} cannot be had: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where} cannot be had: {first_line(error)}") from error
     heads = {lm.get_input_embeddings(), lm.get_output_embeddings()}  # type: ignore[no-untyped-call]
     for name, layer in adapted_layers(lm).items():
         if type(layer) is not Linear or layer in heads:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
-from reft_pl.models.stored_weights import StoredWeights, first_line
+from reft_pl.models.stored_weights import StoredWeights
 from reft_pl.models.value_file import restore_value
 
 _CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from reft_pl.errors import UserError
-from reft_pl.models.stored_weights import StoredWeights, explained, first_line
+from reft_pl.errors import UserError, first_line
+from reft_pl.models.stored_weights import StoredWeights, explained
 
 VALUE_HEAD = "v_head."
 """What the names of TRL's value head begin with."""

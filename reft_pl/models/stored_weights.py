@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.hub import stored_file
 
 WRAPPER = "pretrained_model."
@@ -108,11 +108,6 @@ def explained(source: str, if_absent: str = "") -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, EOFError, SafetensorError) as error:
         hint = f" ({if_absent})" if if_absent and "no file named" in str(error) else ""
         raise UserError(f"The weights of {source} cannot be loaded: {first_line(error)}{hint}.") from error
-
-
-def first_line(error: Exception) -> str:
-    """An exception's message without what follows its first line."""
-    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from reft_pl.data.loader import ProblemLoader
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
 from reft_pl.models.export import read_description
@@ -64,8 +64,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError:
             raise
         except Exception as error:  # zip, pickle and torch have one each for damage
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is damaged, or no checkpoint ({first_line}): {advice}") from error
+            raise UserError(f"{path} is damaged, or no checkpoint ({first_line(error)}): {advice}") from error
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise UserError(f"{path} is no checkpoint of a run: {advice}")
         return checkpoint

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.models.folders import replace_folder
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it reports each of its steps
             ds_to_universal.main(settings)
     except Exception as error:  # whatever it finds missing
-        first_line = (str(error).splitlines() or [""])[0]
-        return _Obstacle(f"{type(error).__name__}: {first_line}", _is_of_files(error))
+        return _Obstacle(told(error), _is_of_files(error))
     return None
 
 
