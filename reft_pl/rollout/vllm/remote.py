@@ -89,8 +89,8 @@ def _host_and_port(url: str) -> tuple[str, int]:
     Raises:
         UserError: that is no http:// url.
     """
-    place = urlsplit(url)
     try:
+        place = urlsplit(url)
         port = place.port or HTTP_PORT
     except ValueError as error:
         raise UserError(f"model.sampler.url {url!r}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import socket
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -35,9 +36,10 @@ def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
         VLLMServerSampler(url)
 
 
-def test_a_port_that_is_none_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"model\.sampler\.url 'http://localhost:86x2': Port"):
-        VLLMServerSampler("http://localhost:86x2")
+@pytest.mark.parametrize(("url", "what"), [("http://localhost:86x2", "Port"), ("http://[::1", "Invalid IPv6 URL")])
+def test_an_address_that_cannot_be_read_is_one_sentence(url: str, what: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"model.sampler.url '{url}': {what}")):
+        VLLMServerSampler(url)
 
 
 def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
