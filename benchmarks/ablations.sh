@@ -7,24 +7,28 @@ reft=$1
 shift
 . "$(dirname "$0")/by_seed.sh"
 
-chain() {
-  local seed=$1
-  local ppo=(--config configs/ppo.yaml) from=(--model.policy.init_from "runs/seeds/$seed/warm-up/hf")
-  local groups=(--data.batch_size 64)  # times four samples each: the same rollout of 256
-  stage "$seed" warm-up --config configs/sft.yaml
-  stage "$seed" ppo "${ppo[@]}" "${from[@]}"
-  stage "$seed" no-partial-reward "${ppo[@]}" "${from[@]}" --model.reward AnswerReward --model.reward.partial 0
-  stage "$seed" no-kl "${ppo[@]}" "${from[@]}" --model.kl.coef 0
-  stage "$seed" separate-value "${ppo[@]}" "${from[@]}" --model.separate_value_model true
-  stage "$seed" short-warm-up --config configs/sft.yaml --trainer.max_epochs 5
-  stage "$seed" ppo-short-warm-up "${ppo[@]}" --model.policy.init_from "runs/seeds/$seed/short-warm-up/hf"
-  for algorithm in grpo rloo; do
-    # As many rollouts: an epoch has four times as many of 64 questions.
-    stage "$seed" "$algorithm" "${ppo[@]}" --config "configs/algorithms/$algorithm.yaml" "${groups[@]}" "${from[@]}" \
-      --trainer.max_epochs 2 --trainer.limit_train_batches 20 --trainer.val_check_interval 8
-  done
-  echo "seed $seed: done"
+ppo() {  # SEED NAME WARM-UP SETTING...
+  local seed=$1 name=$2 from=$3
+  shift 3
+  queue stage "$seed" "$name" --config configs/ppo.yaml --model.policy.init_from "runs/seeds/$seed/$from/hf" "$@"
 }
 
-in_pairs chain "$@"
+for seed in "$@"; do
+  queue stage "$seed" warm-up --config configs/sft.yaml
+  queue stage "$seed" short-warm-up --config configs/sft.yaml --trainer.max_epochs 5
+done
+all_done
+for seed in "$@"; do
+  ppo "$seed" ppo warm-up
+  ppo "$seed" no-partial-reward warm-up --model.reward AnswerReward --model.reward.partial 0
+  ppo "$seed" no-kl warm-up --model.kl.coef 0
+  ppo "$seed" separate-value warm-up --model.separate_value_model true
+  ppo "$seed" ppo-short-warm-up short-warm-up
+  for algorithm in grpo rloo; do
+    # Four samples each of 64 questions are the same rollout of 256; an epoch has four times as many of them.
+    ppo "$seed" "$algorithm" warm-up --config "configs/algorithms/$algorithm.yaml" --data.batch_size 64 \
+      --trainer.max_epochs 2 --trainer.limit_train_batches 20 --trainer.val_check_interval 8
+  done
+done
+all_done
 "$reft" compare --markdown runs/seeds/'*'/{warm-up,ppo,no-partial-reward,no-kl,separate-value,short-warm-up,ppo-short-warm-up,grpo,rloo}

@@ -1,4 +1,4 @@
-# To be sourced, with `reft` set. Runs in runs/seeds/SEED/NAME; what is finished is not done again. Two seeds side by side, a thread each.
+# To be sourced, with `reft` set. Runs in runs/seeds/SEED/NAME; what is finished is not done again. Two at a time, a thread each.
 . "$(dirname "${BASH_SOURCE[0]}")/go_on.sh"
 export OMP_NUM_THREADS=1
 
@@ -10,21 +10,14 @@ stage() {  # SEED NAME CONFIG... : fit, then test once
   local common=(--seed_everything "$seed" --run_dir "$run")
   "$reft" fit "$@" "${common[@]}" >>"$run.log" 2>&1
   "$reft" test "$@" "${common[@]}" >>"$run.log" 2>&1
+  echo "$run: done"
 }
 
-in_pairs() {  # FUNCTION SEED... : each is waited for by itself, since in a list with || bash would ignore what fails inside
-  local run=$1
-  shift
-  while [ $# -gt 0 ]; do
-    "$run" "$1" &
-    local first=$!
-    shift
-    if [ $# -gt 0 ]; then
-      "$run" "$1" &
-      local second=$!
-      shift
-      wait "$second"
-    fi
-    wait "$first"
-  done
+queue() {  # FUNCTION ARGUMENT... : in the background, once fewer than two are at work
+  while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+  "$@" &
+}
+
+all_done() {  # a failure of any ends the script, as it does in queue
+  while [ -n "$(jobs -p)" ]; do wait -n; done
 }

@@ -16,8 +16,10 @@ chain() {
   stage "$seed" sft --config configs/sft.yaml --config configs/stories/sft_long.yaml
   stage "$seed" reft --config configs/ppo.yaml --config configs/stories/ppo_long.yaml "${from[@]}"
   stage "$seed" reft-further --config configs/ppo.yaml --config configs/stories/further.yaml "${from[@]}"
-  echo "seed $seed: done"
 }
 
-in_pairs chain "$@"
+for seed in "$@"; do
+  queue chain "$seed"
+done
+all_done
 "$reft" compare --markdown 'runs/seeds/*/warm-up' 'runs/seeds/*/sft' 'runs/seeds/*/reft' 'runs/seeds/*/reft-further'
