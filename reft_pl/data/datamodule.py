@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -143,7 +143,7 @@ class ReasoningDataModule(LightningDataModule):
         wanted = set(self.predict_names) if stage == "predict" else {stage}
         held_out = not self.validation and not wanted.isdisjoint({"validate", "validation"})
         training = stage in (None, "fit") or "train" in wanted or held_out
-        self._load_test()  # whatever the stage: neither training nor validation may hold a test question
+        self._load_test(set(self.test) if stage in (None, "test") else wanted)
         if training or not wanted.isdisjoint({"validate", "validation"}):
             self._load_validation()
         if training:
@@ -227,10 +227,18 @@ class ReasoningDataModule(LightningDataModule):
             logger.warning("train: left out %d of %d questions that are evaluated on", len(train) - len(apart), len(train))
         self.candidates = candidates(apart)
 
-    def _load_test(self) -> None:
+    def _load_test(self, answered: Collection[str]) -> None:
+        """All test sets, whatever the stage, since neither training nor validation may hold a test question.
+
+        Those that are to be ``answered`` are checked for their length too.
+        """
         if "test" not in self._loaded:
             self._loaded.add("test")
-            self.test_problems = {name: self._fitting(name, source.load()) for name, source in self.test.items()}
+            self.test_problems = {name: source.load() for name, source in self.test.items()}
+        for name, problems in self.test_problems.items():
+            if name in answered and f"test {name}" not in self._loaded:
+                self._loaded.add(f"test {name}")
+                self.test_problems[name] = self._fitting(name, problems)
 
     def _load_validation(self) -> None:
         if self.validation and "validation" not in self._loaded:

@@ -104,7 +104,7 @@ def test_examples_are_prepared_and_cached(make, tmp_path):
     data.setup("fit")
     data.prepare_examples()
     files = sorted(p.name for p in (tmp_path / "cache").iterdir())
-    assert [name.split("-")[0] for name in files] == ["examples", "prompts", "prompts"]
+    assert [name.split("-")[0] for name in files] == ["examples", "prompts"]
     again = make()
     again.setup("fit")
     again.codec._encode = None  # nothing is tokenised a second time
@@ -128,6 +128,14 @@ def test_long_questions_stop_or_are_counted(make, tmp_path, caplog):
     data.setup("fit")
     assert [p.id for p in data.train_problems] == ["train_0"]
     assert "train: left out 1 of 2 questions longer than 300 tokens" in caplog.text
+
+
+def test_long_test_questions_do_not_keep_training_from_beginning(make, tmp_path):
+    data = make(test={"t": source(tmp_path, "test", ["Short?", "Long " * 200 + "?"])})
+    data.setup("fit")
+    assert len(data.test_problems["t"]) == 2  # so that training cannot know the long one either
+    with pytest.raises(UserError, match=r"the question test_1 takes \d+ tokens, more than max_prompt_tokens=300"):
+        data.setup("test")
 
 
 def test_long_solutions_stop_or_are_counted(make, tmp_path, caplog):
