@@ -18,6 +18,8 @@ BINDING = ("model", "data", "seed_everything")
 FREE = (
     "model.init_args.micro_batch_tokens",
     "model.init_args.policy.gradient_checkpointing",
+    "model.init_args.policy.attention",
+    "model.init_args.policy.compile",
     "model.init_args.policy.lora.export",
     "model.init_args.optimizer.init_args.offload",
     "model.init_args.offload_reference",

@@ -28,7 +28,9 @@ CLASSES = 2
 _LM_HEADS = ("lm_head.", "embed_out.")
 
 
-def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
+def load_classifier(
+    name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0, attention: str = "sdpa"
+) -> PreTrainedModel:
     """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
 
     A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is, adapters merged; its LM head and
@@ -41,6 +43,7 @@ def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed
         name_or_path: Folder or hub id.
         dtype: Number format of the weights.
         seed: Of a head that is drawn: in every number format the same, but for rounding. The global generator is left alone.
+        attention: Attention implementation of ``transformers``.
 
     Raises:
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, other than two classes, or an
@@ -59,7 +62,7 @@ def load_classifier(name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed
     config.num_labels = CLASSES  # a language model's own number means nothing
     stored = StoredWeights(source, options)
     with torch.random.fork_rng(devices=[]):  # the library draws what is missing; ``_draw_head`` draws it again, by the seed
-        loaded = load_pretrained(AutoModelForSequenceClassification, stored, config, dtype)
+        loaded = load_pretrained(AutoModelForSequenceClassification, stored, config, dtype, attention)
     model = loaded.model
     if adapter is not None:
         adapter.merge_into(model)

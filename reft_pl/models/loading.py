@@ -10,6 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreT
 from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
+from reft_pl.models.compilation import compile_layers
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
@@ -47,6 +48,8 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
         restore_value(policy, stored)
     if settings.lora is not None:
         add_adapters(policy.lm, settings.lora, seed)
+    if settings.compile:
+        compile_layers(policy)
     return policy
 
 

@@ -19,7 +19,9 @@ from reft_pl.errors import UserError
 from reft_pl.evaluation.card import model_card
 from reft_pl.evaluation.curves import PerQuestion, reranking_figures, sampling_figures
 from reft_pl.evaluation.files import update_results, write_aside
+from reft_pl.models.activation_checkpointing import checkpoint_layers
 from reft_pl.models.classifier import load_classifier
+from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
 from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.optim import MasterAdamW
@@ -76,7 +78,12 @@ class RerankerModule(StageModule):
         """Load the classifier, or begin one on a policy's trunk."""
         if not hasattr(self, "reranker"):
             settings = self.policy_settings
-            self.reranker = Reranker(load_classifier(settings.init_from, settings.torch_dtype, self.seed))
+            classifier = load_classifier(settings.init_from, settings.torch_dtype, self.seed, settings.attention)
+            if settings.gradient_checkpointing:
+                checkpoint_layers(classifier)
+            if settings.compile:
+                compile_layers(classifier)
+            self.reranker = Reranker(classifier)
 
     @property
     def weights(self) -> str:
