@@ -32,7 +32,7 @@ RESPONSES = "REFT_BENCHMARK_RESPONSES"
 class Workload:
     """A model folder and some questions for it."""
 
-    model: str
+    settings: PolicySettings
     codec: Codec
     problems: list[Problem]
 
@@ -40,11 +40,11 @@ class Workload:
     def of(cls, args: argparse.Namespace, n: int) -> Workload:
         """Of a benchmark's arguments."""
         codec = Codec(load_tokenizer(args.model), PythonProgram(), max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS)
-        return cls(args.model, codec, list(AuthorsJson(args.data, limit=n).load()))
+        return cls(policy_settings(args), codec, list(AuthorsJson(args.data, limit=n).load()))
 
     def policy(self, value: ValueKind = "none") -> Policy:
-        """The model in bfloat16."""
-        return load_policy(PolicySettings(self.model, dtype="bfloat16"), value)
+        """The model, its layers compiled on our side."""
+        return load_policy(self.settings, value)
 
     def requests(self) -> list[SampleRequest]:
         """A request a question, at temperature 1."""
@@ -75,6 +75,11 @@ class Workload:
         return collate(sequences, [len(p) for p in prompts], self.codec.pad_id)
 
 
+def policy_settings(args: argparse.Namespace) -> PolicySettings:
+    """In bfloat16, with the same attention on all sides; compiling is ours alone, since a straight loop does not."""
+    return PolicySettings(args.model, dtype="bfloat16", attention=args.attention, compile=args.compile and args.side == "ours")
+
+
 def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
     """What every benchmark of a model asks for."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=what)
@@ -83,6 +88,8 @@ def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--attention", default="eager", help="of transformers, on all sides (eager is fastest on CPUs)")
+    parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="our side's layers")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser
 

@@ -19,14 +19,13 @@ from lightning.pytorch import Trainer
 
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
 from benchmarks._turns import CONTENDERS, OURS, median, race, set_allocator, table, take_turns
-from benchmarks._workload import MAX_TOKENS, Workload, parser_of
+from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson
 from reft_pl.formats import PythonProgram
 from reft_pl.models.micro_batches import take
 from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rollout.inprocess import InProcessSampler
 
@@ -100,7 +99,7 @@ class Watch(RolloutCallback):
 def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """The Trainer runs in the turn: one epoch of one batch each."""
     module = PPOModule(
-        PolicySettings(args.model, dtype="bfloat16"),
+        policy_settings(args),
         optimizer=lambda p: MasterAdamW(p, lr=LR),
         ppo_epochs=EPOCHS,
         minibatch_size=MINI,

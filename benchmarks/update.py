@@ -14,8 +14,7 @@ import torch
 from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy, cross_entropy, ppo_loss
 from benchmarks._turns import race, set_allocator, show, take_turns
-from benchmarks._workload import Workload, lengths, parser_of
-from reft_pl.models.settings import PolicySettings
+from benchmarks._workload import Workload, lengths, parser_of, policy_settings
 from reft_pl.modules import PPOModule, SFTModule
 from reft_pl.modules.ppo_statistics import UpdateStatistics
 from reft_pl.types import ScoredRollout, TokenBatch
@@ -56,7 +55,7 @@ def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 def ours(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
     """The modules' own loss code."""
-    settings: dict[str, Any] = {"policy": PolicySettings(args.model), "micro_batch_tokens": args.micro_batch_tokens}
+    settings: dict[str, Any] = {"policy": policy_settings(args), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
     module.policy, module._trainer = policy, SimpleNamespace(world_size=1)
     old, values, advantages, returns = _experience(tokens)

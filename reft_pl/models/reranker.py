@@ -42,7 +42,8 @@ class Reranker(nn.Module):
         ids = torch.tensor([[*sequence, *[self.pad_id] * (width - len(sequence))] for sequence in sequences])
         mask = torch.arange(width) < lengths[:, None]
         device = self.classifier.device
-        logits: Tensor = self.classifier(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
+        logits: Tensor = self.classifier(**inputs, use_cache=False).logits
         return logits.float()
 
 

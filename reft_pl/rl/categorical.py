@@ -25,7 +25,7 @@ class LogprobAndEntropy(torch.autograd.Function):
         wide = torch.promote_types(logits.dtype, torch.float32)
         logprobs, entropy, lse = (torch.empty(len(logits), dtype=wide, device=logits.device) for _ in range(3))
         for rows in _blocks(logits):
-            z = logits[rows].to(wide) / temperature
+            z = _scaled(logits[rows], wide, temperature)
             top = z.amax(-1, keepdim=True)
             z -= top
             chosen = z.gather(-1, targets[rows, None]).squeeze(-1)
@@ -49,16 +49,22 @@ class LogprobAndEntropy(torch.autograd.Function):
         logits, targets, lse, entropy = ctx.saved_tensors
         grad = torch.empty_like(logits)
         for rows in _blocks(logits):
-            log_p = logits[rows].to(lse.dtype) / ctx.temperature - lse[rows, None]
-            p = log_p.exp()
-            block = torch.zeros_like(p)
-            if grad_entropy is not None:
-                block = log_p.add_(entropy[rows, None]).mul_(p).mul_(-grad_entropy[rows, None])
-            if grad_logprobs is not None:
-                upstream = grad_logprobs[rows, None]
-                block = block.sub_(p.mul_(upstream)).scatter_add_(-1, targets[rows, None], upstream)
-            grad[rows] = block / ctx.temperature
+            block = _scaled(logits[rows], lse.dtype, ctx.temperature).sub_(lse[rows, None])  # log p
+            upstream = torch.zeros_like(lse[rows, None]) if grad_logprobs is None else grad_logprobs[rows, None]
+            if grad_entropy is None:
+                block.exp_().mul_(-upstream)
+            else:
+                p = block.exp()
+                block.add_(entropy[rows, None]).mul_(-grad_entropy[rows, None]).sub_(upstream).mul_(p)
+            block.scatter_add_(-1, targets[rows, None], upstream)
+            grad[rows] = block if ctx.temperature == 1 else block.div_(ctx.temperature)
         return grad, None, None
+
+
+def _scaled(logits: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
+    """A copy to work on in place."""
+    scaled = logits.to(dtype, copy=True)
+    return scaled if temperature == 1 else scaled.div_(temperature)
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

@@ -40,7 +40,7 @@ def small(micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Arguments that shrink any shipped config to seconds and leave what its overlays say about form and precision."""
 
     def arguments(run: str, init_from: Path | None = None) -> list[str]:
-        policy = {"init_from": str(init_from or micro_model), "from_scratch": init_from is None}
+        policy = {"init_from": str(init_from or micro_model), "from_scratch": init_from is None, "compile": False}
         config = {
             "run_dir": str(tmp_path / run),
             "model": {"init_args": {"policy": policy}},
