@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -24,7 +21,7 @@ def compile_layers(trunk: nn.Module) -> None:
     Raises:
         UserError: the architecture has no layers that are marked as such.
     """
-    layers = list(_layers(trunk))
+    layers = _layers(trunk)
     if not layers:
         raise UserError(f"{type(trunk).__name__} has no layers that can be compiled: set policy.compile to false.")
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
@@ -34,15 +31,10 @@ def compile_layers(trunk: nn.Module) -> None:
         layer.compile(dynamic=True)
 
 
-def has_compiled_layers(network: nn.Module) -> bool:
-    """Whether ``compile_layers`` was at work in it."""
-    return any(layer._compiled_call_impl is not None for layer in _layers(network))
+def compiled_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers in which ``compile_layers`` was at work, in their order; none where it was not."""
+    return [layer for layer in _layers(network) if layer._compiled_call_impl is not None]
 
 
-def as_written() -> AbstractContextManager[None]:
-    """A block in which compiled layers run uncompiled: for inputs that take other paths through them."""
-    return torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _layers(trunk: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer))
+def _layers(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError, told
-from reft_pl.models.compilation import as_written
 from reft_pl.rollout.attention import sampling_attention
 from reft_pl.rollout.base import ONE_TOKEN, Sampler
+from reft_pl.rollout.compiled_decode import compiled_decoding
 from reft_pl.rollout.continuous import ContinuousBatch
 from reft_pl.types import Completion, SampleRequest
 
@@ -108,7 +108,7 @@ def _sampling_mode(lm: PreTrainedModel) -> Iterator[None]:
     lm.eval()  # type: ignore[no-untyped-call]
     try:
         # Not inference_mode: what a model computes once and keeps (rotary tables) must remain usable in training.
-        with torch.no_grad(), sampling_attention(lm), as_written():
+        with torch.no_grad(), sampling_attention(lm), compiled_decoding(lm):
             yield
     finally:
         for module in training:

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from reft_pl.errors import UserError
-from reft_pl.models.compilation import has_compiled_layers
+from reft_pl.models.compilation import compiled_layers
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.strategies.sharded_checkpoint import read_client_state, read_weights, write_folder
 
@@ -115,7 +115,7 @@ class ZeRO(DeepSpeedStrategy):
             DDPStrategy.setup(self, trainer)
             return
         module: Any = self.lightning_module
-        if self.stage == 3 and has_compiled_layers(module):
+        if self.stage == 3 and compiled_layers(module):
             raise UserError("ZeRO-3 fetches weights in the midst of a layer: set model.policy.compile to false, or take ZeRO-2")
         # Lightning would have it from Trainer(gradient_clip_val=...), which manual optimization refuses.
         self._settings["gradient_clipping"] = module.gradient_clip_norm

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reft_pl.errors import UserError
-from reft_pl.models.compilation import as_written, compile_layers, has_compiled_layers
+from reft_pl.models.compilation import compile_layers, compiled_layers
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 
@@ -36,8 +36,8 @@ def with_head(lm, **arguments):
 def test_compiled_layers_compute_the_same(lm, batches, checkpointing):
     plain, compiled = (with_head(copy.deepcopy(lm), gradient_checkpointing=checkpointing) for _ in range(2))
     compile_layers(compiled)
-    assert has_compiled_layers(compiled)
-    assert not has_compiled_layers(copy.deepcopy(compiled))  # a copy is compiled when it is told to be
+    assert compiled_layers(compiled)
+    assert not compiled_layers(copy.deepcopy(compiled))  # a copy is compiled when it is told to be
     (expected, expected_gradient), (found, gradient) = trained(plain, batches), trained(compiled, batches)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -45,22 +45,12 @@ def test_compiled_layers_compute_the_same(lm, batches, checkpointing):
     assert torch.equal(found[0], found[1])  # with gradient and without: the ratio before an update is 1, not nearly 1
 
 
-def test_as_written_compiles_nothing(llama, batches):
-    policy = Policy(llama).eval()
-    expected = score(policy, batches("right")).logprobs
-    compile_layers(policy)
-    torch._dynamo.utils.counters.clear()
-    with as_written():
-        assert torch.equal(score(policy, batches("right")).logprobs, expected)
-    assert not torch._dynamo.utils.counters["frames"]
-
-
 def test_without_a_compiler_layers_stay_as_they_are(llama, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler was found"):
         compile_layers(llama)
-    assert not has_compiled_layers(llama)
+    assert not compiled_layers(llama)
 
 
 def test_what_has_no_layers_is_refused():
