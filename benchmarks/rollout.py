@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
     parser = parser_of("rollout", __doc__)
     parser.add_argument("--prompts", type=int, default=64)
+    parser.set_defaults(attention="sdpa")  # of generate; the sampler has its own
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:
