@@ -37,13 +37,14 @@ class Workload:
     problems: list[Problem]
 
     @classmethod
-    def of(cls, args: argparse.Namespace, n: int) -> Workload:
-        """Of a benchmark's arguments."""
-        codec = Codec(load_tokenizer(args.model), PythonProgram(), max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS)
-        return cls(policy_settings(args), codec, list(AuthorsJson(args.data, limit=n).load()))
+    def of(cls, settings: PolicySettings, data: str, n: int) -> Workload:
+        """The first ``n`` questions of a file."""
+        tokenizer = load_tokenizer(settings.init_from)
+        codec = Codec(tokenizer, PythonProgram(), max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS)
+        return cls(settings, codec, list(AuthorsJson(data, limit=n).load()))
 
     def policy(self, value: ValueKind = "none") -> Policy:
-        """The model, its layers compiled on our side."""
+        """The model."""
         return load_policy(self.settings, value)
 
     def requests(self) -> list[SampleRequest]:

@@ -3,7 +3,7 @@
 #
 #   benchmarks/ablations.sh REFT_PL SEED...
 set -euo pipefail
-reft=$1
+reft=$1 runs=runs/ablations
 shift
 . "$(dirname "$0")/by_seed.sh"
 
@@ -11,13 +11,13 @@ ppo() {  # SEED NAME WARM-UP SETTING...
   local seed=$1 name=$2 from=$3
   shift 3
   # 24 rollouts of 256, instead of the demo's 40: PPO's epochs are as long, and the others' are cut to it.
-  queue stage "$seed" "$name" --config configs/ppo.yaml --model.policy.init_from "runs/seeds/$seed/$from/hf" \
+  in_background stage "$seed" "$name" --config configs/ppo.yaml --model.policy.init_from "$runs/$seed/$from/hf" \
     --trainer.max_epochs 3 --trainer.limit_train_batches 8 "$@"
 }
 
 for seed in "$@"; do
-  queue stage "$seed" warm-up --config configs/sft.yaml
-  queue stage "$seed" short-warm-up --config configs/sft.yaml --trainer.max_epochs 5
+  in_background stage "$seed" warm-up --config configs/sft.yaml
+  in_background stage "$seed" short-warm-up --config configs/sft.yaml --trainer.max_epochs 5
 done
 all_done
 for seed in "$@"; do
@@ -31,4 +31,4 @@ for seed in "$@"; do
   done
 done
 all_done
-"$reft" compare --markdown runs/seeds/'*'/{warm-up,ppo,no-partial-reward,no-kl,separate-value,short-warm-up,ppo-short-warm-up,grpo,rloo}
+"$reft" compare --markdown "$runs"/'*'/{warm-up,ppo,no-partial-reward,no-kl,separate-value,short-warm-up,ppo-short-warm-up,grpo,rloo}

@@ -133,7 +133,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
 
 def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """Everything by hand."""
-    work = Workload.of(args, args.questions)
+    work = Workload.of(policy_settings(args), args.data, args.questions)
     policy = StraightPolicy(work.policy().lm)
     reference = StraightPolicy(work.policy().lm)
     optimizer = MasterAdamW(policy.parameters(), lr=LR)

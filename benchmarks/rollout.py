@@ -18,7 +18,7 @@ import torch
 from benchmarks._machine import Need, matmul_peak, memory_rate, seconds
 from benchmarks._straight import generate
 from benchmarks._turns import OURS, Contender, median, race, set_allocator, table, take_turns
-from benchmarks._workload import MAX_TOKENS, Workload, parser_of
+from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns(side(args))
-    work = Workload.of(args, args.prompts)
+    work = Workload.of(policy_settings(args), args.data, args.prompts)
     policy = work.policy()
     requests = same_lengths(work, policy)
     prompts, responses = [len(r.prompt_ids) for r in requests], [r.params.max_new_tokens for r in requests]
@@ -75,7 +75,7 @@ def same_lengths(work: Workload, policy: Policy) -> list[SampleRequest]:
 
 def side(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """A contender's turn."""
-    work = Workload.of(args, args.prompts)
+    work = Workload.of(policy_settings(args), args.data, args.prompts)
     policy = work.policy()
     requests = same_lengths(work, policy)
     if args.side == "generate":

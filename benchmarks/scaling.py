@@ -98,9 +98,10 @@ def measured(point: Point, args: argparse.Namespace, model: str) -> dict[str, fl
     """Seconds, tokens, FLOPs needed and peak memory of an iteration."""
     options = {
         "model": model, "data": args.data, "threads": args.threads, "micro-batch-tokens": args.micro_batch_tokens,
-        "questions": point.questions, "max-tokens": point.max_tokens,
+        "questions": point.questions, "max-tokens": point.max_tokens, "attention": args.attention,
     }  # fmt: skip
-    argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    argv = ["--compile" if args.compile else "--no-compile"]
+    argv += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     reports = race(["ppo_iteration", *argv], args.rounds, [OURS])[OURS.label]
     need, lengths = Need.of(LlamaConfig.from_pretrained(model)), [point.max_tokens] * point.questions
     tokens, actions = median(reports, "tokens"), round(median(reports, "actions"))

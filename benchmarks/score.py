@@ -10,7 +10,7 @@ import torch
 from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy
 from benchmarks._turns import race, set_allocator, show, take_turns
-from benchmarks._workload import Workload, lengths, parser_of
+from benchmarks._workload import Workload, lengths, parser_of, policy_settings
 from reft_pl.models.scoring import score_in_batches
 
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns(side(args))
-    work = Workload.of(args, args.examples)
+    work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy()
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).forward(lengths(tokens), int(tokens.action_mask.sum()))
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 def side(args: argparse.Namespace) -> Any:
     """A contender's turn."""
-    work = Workload.of(args, args.examples)
+    work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy()
     tokens = work.tokens(policy)
     model = StraightPolicy(policy.lm)

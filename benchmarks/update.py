@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns(side(args))
-    work = Workload.of(args, args.examples)
+    work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy()
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).update(lengths(tokens), int(tokens.action_mask.sum()))
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def side(args: argparse.Namespace) -> Any:
     """A contender's turn."""
-    work = Workload.of(args, args.examples)
+    work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy("shared" if args.ppo else "none")
     return (ours if args.side == "ours" else straight)(args, policy, work.tokens(policy))
 

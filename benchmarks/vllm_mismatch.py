@@ -16,6 +16,7 @@ from benchmarks._workload import Workload
 from reft_pl.data.batching import collate
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score_in_batches
+from reft_pl.models.settings import PolicySettings
 from reft_pl.rl.importance import sampler_mismatch
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -72,8 +73,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", default="data/svamp_test_set.json")
     args = parser.parse_args(argv)
     for dtype in args.dtypes:
-        work = Workload.of(args, args.prompts)
-        policy = work.policy().to(getattr(torch, dtype))
+        work = Workload.of(PolicySettings(args.model, dtype=dtype), args.data, args.prompts)
+        policy = work.policy()
         samplers: dict[str, Sampler] = {
             "InProcessSampler": InProcessSampler(args.prompts),
             "VLLMSampler": VLLMSampler(args.prompts, cache_gib=0.5, enforce_eager=not args.compile),

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
+from torch._dynamo.exc import TorchDynamoException
 
 from reft_pl.cli.allocator import keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
@@ -30,7 +31,7 @@ from reft_pl.cli.run_folder import (
     results_folder,
 )
 from reft_pl.data.datamodule import ReasoningDataModule
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results, write_aside
 from reft_pl.evaluation.reranked import tell_sampled_runs
@@ -305,6 +306,8 @@ def run_verb(verb: str, args: list[str]) -> int:
             f"{error.filename or 'a file'} may not be read or written ({error.strerror or error}): give it other rights, or "
             f"name another folder"
         ) from error
+    except TorchDynamoException as error:
+        raise UserError(f"layers cannot be compiled here ({first_line(error)}): set model.policy.compile to false") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise user_error_behind(error) or (_refusal_of_lightning(error) or error) from None
     finally:

@@ -140,10 +140,10 @@ class ReasoningDataModule(LightningDataModule):
         if self.samples:
             self._load_samples()
             return
-        wanted: set[str | None] = set(self.predict_names) if stage == "predict" else {stage}
+        wanted = set(self.predict_names) if stage == "predict" else {stage or "fit"}
         held_out = not self.validation and not wanted.isdisjoint({"validate", "validation"})
         training = stage in (None, "fit") or "train" in wanted or held_out
-        self._load_test(set(self.test) if stage in (None, "test") else wanted)
+        self._load_test(self.test if stage in (None, "test") else self.predict_names if stage == "predict" else ())
         if training or not wanted.isdisjoint({"validate", "validation"}):
             self._load_validation()
         if training:
@@ -227,7 +227,7 @@ class ReasoningDataModule(LightningDataModule):
             logger.warning("train: left out %d of %d questions that are evaluated on", len(train) - len(apart), len(train))
         self.candidates = candidates(apart)
 
-    def _load_test(self, answered: Collection[str | None]) -> None:
+    def _load_test(self, answered: Collection[str]) -> None:
         """All test sets, whatever the stage, since neither training nor validation may hold a test question.
 
         Those that are to be ``answered`` are checked for their length too.

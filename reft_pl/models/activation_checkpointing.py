@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from reft_pl.errors import UserError
+from reft_pl.models.transformer_layers import transformer_layers
 
 
 def checkpoint_layers(trunk: nn.Module) -> None:
@@ -24,7 +24,7 @@ def checkpoint_layers(trunk: nn.Module) -> None:
     Raises:
         UserError: the architecture has no layers that know checkpointing.
     """
-    layers = [module for module in trunk.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = transformer_layers(trunk)
     if not layers:
         raise UserError(f"{type(trunk).__name__} does not support gradient_checkpointing: set it to false.")
     for layer in layers:

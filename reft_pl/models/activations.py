@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.settings import LoRASettings
+from reft_pl.models.transformer_layers import transformer_layers
 
 FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
 """Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""
@@ -100,10 +100,9 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         layers[-1] = total() - layers[-1]
 
-    for module in lm.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.register_forward_pre_hook(enter)
-            module.register_forward_hook(leave)
+    for layer in transformer_layers(lm):
+        layer.register_forward_pre_hook(enter)
+        layer.register_forward_hook(leave)
     lm.set_attn_implementation(EAGER if lm.config._attn_implementation == "eager" else FUSED)
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -29,7 +29,7 @@ _LM_HEADS = ("lm_head.", "embed_out.")
 
 
 def load_classifier(
-    name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0, attention: str = "sdpa"
+    name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0, attention: str | None = None
 ) -> PreTrainedModel:
     """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
 
@@ -43,7 +43,7 @@ def load_classifier(
         name_or_path: Folder or hub id.
         dtype: Number format of the weights.
         seed: Of a head that is drawn: in every number format the same, but for rounding. The global generator is left alone.
-        attention: Attention implementation of ``transformers``.
+        attention: Attention implementation of ``transformers``; None is the one that it prefers.
 
     Raises:
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, other than two classes, or an

@@ -14,8 +14,8 @@ from reft_pl.types import Completion, SampleRequest, SamplingParams, ScoredRollo
 if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
 
-ONE_TOKEN = SampleRequest("check", (0, 0), SamplingParams(1, temperature=0.0), eos_ids=())
-"""The least that can be sampled, to find out whether anything can."""
+TWO_TOKENS = SampleRequest("check", (0, 0), SamplingParams(2, temperature=0.0), eos_ids=())
+"""The least that can be sampled to find out whether anything can: one token after the prompt, and one after that."""
 
 
 class Sampler(ABC):

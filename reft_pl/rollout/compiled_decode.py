@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from reft_pl.models.compilation import compiled_layers
 from reft_pl.rollout.cache import SlotCache, SlotLayer
 
 
-class OneLayer:
+class OwnCache:
     """What a layer sees of the cache: its own part, whatever number it calls itself.
 
     Args:
@@ -31,6 +32,10 @@ class OneLayer:
         """Keys and values of the active rows, the new ones among them."""
         return self.slots.update(key_states, value_states)
 
+    def get_seq_length(self, *args: object) -> int:
+        """As the whole cache says."""
+        return self.slots.get_seq_length()
+
 
 @contextmanager
 def compiled_decoding(lm: PreTrainedModel) -> Iterator[None]:
@@ -39,30 +44,35 @@ def compiled_decoding(lm: PreTrainedModel) -> Iterator[None]:
     Everything else that goes through them, such as packed prompts, is run as it is written.
     """
     layers = compiled_layers(lm)
-    own = [layer._compiled_call_impl for layer in layers]
+    for_training = [layer._compiled_call_impl for layer in layers]
     for index, layer in enumerate(layers):
-        layer._compiled_call_impl = _decoding(layer, index)
+        layer._compiled_call_impl = _decoding(layer, index, len(layers))
     try:
         yield
     finally:
-        for layer, call in zip(layers, own, strict=True):
+        for layer, call in zip(layers, for_training, strict=True):
             layer._compiled_call_impl = call
 
 
-def _decoding(layer: nn.Module, index: int) -> Callable[..., Any]:
-    run_as_written: Any = layer._call_impl
+def _decoding(layer: nn.Module, index: int, layers: int) -> Callable[..., Any]:
+    as_written: Any = layer._call_impl
+
+    def own(value: Any) -> Any:
+        return OwnCache(value.slot_layers[index]) if isinstance(value, SlotCache) else value
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        cache = kwargs.get("past_key_values")
-        if isinstance(cache, SlotCache):  # a model that hands its cache on by position is run as it is written
-            return _step(layer, cache.slot_layers[index], args, kwargs)
-        return run_as_written(*args, **kwargs)
+        whole = next((value for value in (*args, *kwargs.values()) if isinstance(value, SlotCache)), None)
+        if whole is None or len(whole.slot_layers) != layers:  # where layers share a cache, order does not tell whose it is
+            return as_written(*args, **kwargs)
+        return _compiled()(layer, tuple(map(own, args)), {name: own(value) for name, value in kwargs.items()})
 
     return call
 
 
-def _call(layer: Any, slots: SlotLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return layer._call_impl(*args, **{**kwargs, "past_key_values": OneLayer(slots)})
+@cache
+def _compiled() -> Callable[..., Any]:
+    return torch.compile(_call, dynamic=True)
 
 
-_step = torch.compile(_call, dynamic=True)
+def _call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return layer._call_impl(*args, **kwargs)

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError, told
 from reft_pl.rollout.attention import sampling_attention
-from reft_pl.rollout.base import ONE_TOKEN, Sampler
+from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.compiled_decode import compiled_decoding
 from reft_pl.rollout.continuous import ContinuousBatch
 from reft_pl.types import Completion, SampleRequest
@@ -40,15 +41,15 @@ class InProcessSampler(Sampler):
         self._lm: PreTrainedModel | None = None
 
     def check(self, policy: Policy) -> None:
-        """Write one token with the policy.
+        """Write two tokens with the policy.
 
         Raises:
             UserError: its architecture is none that this sampler runs.
         """
         self.sync(policy)
         try:
-            list(self.stream([ONE_TOKEN]))
-        except (UserError, FloatingPointError):
+            list(self.stream([TWO_TOKENS]))
+        except (UserError, FloatingPointError, TorchDynamoException):
             raise
         except Exception as error:
             kind = policy.lm.config.model_type

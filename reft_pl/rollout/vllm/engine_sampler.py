@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError, told
 from reft_pl.models.adapters import plain_names, plain_weights
-from reft_pl.rollout.base import ONE_TOKEN, Sampler
+from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.vllm.digest import weights_digest
 from reft_pl.types import Completion, SampleRequest
 
@@ -66,7 +66,7 @@ class EngineSampler(Sampler):
         self._max_model_len = self._digest = None
 
     def check(self, policy: Policy) -> None:
-        """Start the engine, hand it the weights, and write one token with them.
+        """Start the engine, hand it the weights, and write two tokens with them.
 
         Raises:
             UserError: there is no engine, or not one for each training process, or it does not run this model.
@@ -77,7 +77,7 @@ class EngineSampler(Sampler):
                 f"many addresses of rollout servers in model.sampler.url (VLLMServerSampler), or lower trainer.devices"
             )
         self.sync(policy)
-        list(self.stream([ONE_TOKEN]))
+        list(self.stream([TWO_TOKENS]))
 
     def sync(self, policy: Policy) -> None:
         """Hand the weights over if they have changed.
