@@ -51,8 +51,8 @@ class PolicySettings:
             some 1e-5 are rounded away, is ``--model.optimizer torch.optim.AdamW``.
         gradient_checkpointing: Recompute each layer's activations in the backward pass: less memory, a third more time.
         attention: Attention implementation of ``transformers``: sdpa, eager, or flash_attention_2 where installed.
-        compile: Compile the layers with ``torch.compile``, once, in about a minute, for all sizes of batches: faster, with less
-            memory, and the same but for rounding. Not with ZeRO-3.
+        compile: Compile the layers with ``torch.compile``, for all sizes of batches (a minute or so at the start): faster, with
+            less memory, and the same but for rounding, resumed runs included. Not with ZeRO-3.
         lora: Train low-rank adapters and leave the weights as they are; None trains the weights.
     """
 

@@ -138,12 +138,14 @@ def test_ppo_on_public_questions_without_solutions(
     )
 
 
-def test_the_pretrained_models_recipe(few_rows: Path, small: Callable[..., list[str]]) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["as_written", "compiled"])
+def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """Bfloat16 with float32 master weights, from the warm-up's export to ReFT, as the overlays for SmolLM2 say."""
-    fit_and_test(*configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), "--data.holdout", "4")
+    further = ["--data.holdout", "4", "--model.policy.compile", str(compiled).lower()]
+    fit_and_test(*configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), *further)
     warm_up = few_rows / "sft" / "hf"
     for overlay in ("models/smollm2_135m_ppo", "models/smollm2_135m_rloo"):
-        fit_and_test(*configs("ppo", "data/svamp_python", overlay), *small(overlay[-4:], warm_up), "--data.holdout", "4")
+        fit_and_test(*configs("ppo", "data/svamp_python", overlay), *small(overlay[-4:], warm_up), *further)
 
 
 ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce", "dapo", "gspo"]
@@ -177,7 +179,7 @@ def test_the_pretrained_models_table(few_rows: Path, small: Callable[..., list[s
         for row in rows:
             row["predictions"][0]["correctness"] = True
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    at = [*configs("reranker", "models/smollm2_135m_reranker"), *sizes, "--run_dir", str(few_rows / "reranker")]
+    at = [*configs("reranker", "models/smollm2_135m_reranker"), *sizes, "--run_dir", str(few_rows / "reranker")]  # compiled
     at += ["--model.policy.init_from", str(run / "hf"), "--trainer.limit_train_batches", "2"]
     fit_and_test(*at, *(item for name, path in files.items() for item in (f"--data.samples.{name}", str(path))))
     assert "rerank" in json.loads((few_rows / "reranker" / "results.json").read_text())

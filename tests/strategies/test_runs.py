@@ -124,3 +124,20 @@ def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]]
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("best model in") == 1
     assert len(lines(tmp_path / "run" / "rollouts.jsonl")) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_compiled_layers_go_with_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Ranks have other numbers of micro-batches, and what the first of them writes is what all have."""
+    compiled = ["--model.policy.compile", "true", "--trainer.max_epochs", "1"]
+    said = forked("commands", 2, *arguments("fit", strategy, "run", *compiled), folder=tmp_path)
+    assert "going on without" not in said
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["fit"]["optimizer_steps"] == 6
+
+
+@pytest.mark.slow
+def test_zero_3_refuses_compiled_layers(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    run = arguments("fit", "zero3", "run", "--model.policy.compile", "true")
+    said = forked("commands", 2, *run, folder=tmp_path, fails=True)
+    assert "ZeRO-3 fetches weights in the midst of a layer: set model.policy.compile to false, or take ZeRO-2" in said
