@@ -61,8 +61,8 @@ class Need:
         """Forward and backward: three times the forward pass."""
         return 3 * self.forward(lengths, chosen)
 
-    def rollout_seconds(self, prompts: list[int], responses: list[int], peak: float, rate: float) -> float:
-        """The least that a rollout can take whose rows are all written side by side, in bfloat16.
+    def rollout_seconds(self, prompts: list[int], responses: list[int], peak: float, rate: float, size: int) -> float:
+        """The least that a rollout can take whose rows are all written side by side, in numbers of ``size`` bytes.
 
         A step of decoding needs its FLOPs at ``peak``, or the reading of all weights and of the rows' keys and values at
         ``rate`` bytes/s, whichever takes longer.
@@ -72,6 +72,6 @@ class Need:
             rows = [p + written for p, r in zip(prompts, responses, strict=True) if r > written]
             weights = self.layer_weights + self.head_weights
             flops = 2.0 * weights * len(rows) + 4.0 * self.width * self.layers * sum(rows)
-            read = 2.0 * (weights + 2 * self.kv_width * self.layers * sum(rows))
+            read = float(size) * (weights + 2 * self.kv_width * self.layers * sum(rows))
             total += max(flops / peak, read / rate)
         return total

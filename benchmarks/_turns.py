@@ -82,16 +82,17 @@ def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
     return 0
 
 
-def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, agreed: str) -> None:
+def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, dtype: torch.dtype, agreed: str) -> None:
     """Print times, and what part of the matrix-product peak they reach; JSON on the last line.
 
     Args:
         what: Was done.
         reports: Of ``race``.
         flops: That it takes.
+        dtype: That they compute in.
         agreed: The figure of a report in which all contenders must agree to 2%, which is what bfloat16 allows.
     """
-    peak, figures = matmul_peak(torch.bfloat16), {label: r[0][agreed] for label, r in reports.items()}
+    peak, figures = matmul_peak(dtype), {label: r[0][agreed] for label, r in reports.items()}
     if max(figures.values()) - min(figures.values()) > 0.02 * max(map(abs, figures.values())):
         raise SystemExit(f"contenders do not do the same: {agreed} is {figures}")
     ours = median(reports[OURS.label])
@@ -100,7 +101,7 @@ def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, agre
         t = median(report)
         rows.append((label, f"{t:.2f} s", f"{flops / t / peak:.0%}", f"{t / ours:.2f}x", f"{figures[label]:.4f}"))
     rounds = len(next(iter(reports.values())))
-    print(f"{what}, {torch.get_num_threads()} threads, bf16;")
+    print(f"{what}, {torch.get_num_threads()} threads, {str(dtype).removeprefix('torch.')};")
     print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {rounds} rounds in turn\n")
     print(table(rows, ("", "time", "of peak", "over ours", agreed)))
     seconds = {label: [r["seconds"] for r in report] for label, report in reports.items()}

@@ -18,6 +18,7 @@ from reft_pl.data.sources import AuthorsJson
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.formats import PythonProgram
 from reft_pl.models.loading import load_policy
+from reft_pl.models.number_format import fast_format
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -77,8 +78,8 @@ class Workload:
 
 
 def policy_settings(args: argparse.Namespace) -> PolicySettings:
-    """In bfloat16, with the same attention on all sides; compiling is ours alone, since a straight loop does not."""
-    return PolicySettings(args.model, dtype="bfloat16", attention=args.attention, compile=args.compile and args.side == "ours")
+    """The same number format and attention on all sides; compiling is ours alone, since a straight loop does not."""
+    return PolicySettings(args.model, dtype=args.dtype, attention=args.attention, compile=args.compile and args.side == "ours")
 
 
 def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
@@ -89,6 +90,7 @@ def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format(), help="of all sides")
     parser.add_argument("--attention", default="eager", help="of transformers, on all sides (eager is fastest on CPUs)")
     parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="our side's layers")
     parser.add_argument("--side", help=argparse.SUPPRESS)

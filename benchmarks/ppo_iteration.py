@@ -54,8 +54,8 @@ def main(argv: list[str]) -> int:
         each = " / ".join(f"{median(r, phase):.1f}" for phase in PHASES)
         tokens = median(r, "tokens")
         rows.append((label, f"{median(r):.1f} s", each, f"{median(r) / base:.2f}x", f"{tokens:.0f}", f"{memory:.1f} GiB"))
-    print(f"PPO iteration, {args.questions} questions, {EPOCHS} passes, mini-batches of {MINI}, {args.threads} threads, bf16;")
-    print(f"median of {args.rounds} rounds in turn\n")
+    print(f"PPO iteration, {args.questions} questions, {EPOCHS} passes, mini-batches of {MINI},")
+    print(f"{args.threads} threads, {args.dtype}; median of {args.rounds} rounds in turn\n")
     head = (
         "",
         "iteration",
@@ -69,10 +69,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resident(policy: torch.nn.Module, copies: int) -> int:
-    """Bytes of weights (policy, and reference: ``copies`` in all), float32 masters and two moments, and gradients."""
-    n = sum(p.numel() for p in policy.parameters())
-    return n * (2 * copies + 2 + 12)
+def resident(policy: torch.nn.Module, size: int) -> int:
+    """Bytes of policy, reference and gradients, ``size`` a weight each, of two float32 moments, and of masters for bfloat16."""
+    return sum(p.numel() for p in policy.parameters()) * (3 * size + (8 if size == 4 else 12))
 
 
 class Watch(RolloutCallback):
@@ -126,7 +125,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     def turn() -> dict[str, Any]:
         trainer.fit_loop.max_epochs = (trainer.fit_loop.max_epochs or 0) + 1
         trainer.fit(module, datamodule=data)
-        return {**watch.report, "resident_bytes": resident(module.policy, 2)}
+        return {**watch.report, "resident_bytes": resident(module.policy, policy_settings(args).torch_dtype.itemsize)}
 
     return turn
 
@@ -172,7 +171,7 @@ def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         figures = {
             "tokens": sum(map(len, sequences)),
             "actions": sum(map(len, responses)),
-            "resident_bytes": resident(policy, 2),
+            "resident_bytes": resident(policy, work.settings.torch_dtype.itemsize),
         }
         return {"seconds": marks[-1] - marks[0], **phases, **figures}
 

@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
     policy = work.policy()
     requests = same_lengths(work, policy)
     prompts, responses = [len(r.prompt_ids) for r in requests], [r.params.max_new_tokens for r in requests]
-    peak, rate = matmul_peak(torch.bfloat16), memory_rate()
-    bound = Need.of(policy.lm.config).rollout_seconds(prompts, responses, peak, rate)
+    peak, rate = matmul_peak(work.settings.torch_dtype), memory_rate()
+    bound = Need.of(policy.lm.config).rollout_seconds(prompts, responses, peak, rate, work.settings.torch_dtype.itemsize)
     contenders = [*CONTENDERS, VLLM] if importlib.util.find_spec("vllm") else CONTENDERS
     reports = race(["rollout", *argv], args.rounds, contenders)
     ours, rows = median(reports[OURS.label]), []
@@ -57,7 +57,8 @@ def main(argv: list[str]) -> int:
         rows.append((label, f"{t:.2f} s", f"{sum(responses) / t:.0f}", f"{bound / t:.0%}", f"{t / ours:.2f}x"))
     print(f"{len(prompts)} responses of {min(responses)} to {max(responses)} tokens, {sum(responses)} in all;")
     print(
-        f"{args.threads} threads, bf16; matrix product peak {peak / 1e9:.0f} GFLOP/s, memory {rate / 1e9:.1f} GB/s, which allow"
+        f"{args.threads} threads, {args.dtype}; matrix product peak {peak / 1e9:.0f} GFLOP/s, memory {rate / 1e9:.1f} GB/s, "
+        "which allow"
     )
     print(f"{bound:.2f} s; median of {args.rounds} rounds in turn\n")
     print(table(rows, ("", "time", "tokens/s", "of the bound", "over ours")))

@@ -89,7 +89,7 @@ def random_model(like: str, width: int, folder: Path) -> str:
             eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
         )  # fmt: skip
         torch.manual_seed(0)
-        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(target)
+        LlamaForCausalLM(config).save_pretrained(target)
         tokenizer.save_pretrained(target)
     return str(target)
 
@@ -98,7 +98,7 @@ def measured(point: Point, args: argparse.Namespace, model: str) -> dict[str, fl
     """Seconds, tokens, FLOPs needed and peak memory of an iteration."""
     options = {
         "model": model, "data": args.data, "threads": args.threads, "micro-batch-tokens": args.micro_batch_tokens,
-        "questions": point.questions, "max-tokens": point.max_tokens, "attention": args.attention,
+        "questions": point.questions, "max-tokens": point.max_tokens, "attention": args.attention, "dtype": args.dtype,
     }  # fmt: skip
     argv = ["--compile" if args.compile else "--no-compile"]
     argv += [word for name, value in options.items() for word in (f"--{name}", str(value))]

@@ -32,9 +32,9 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
     prompts, responses = [3, 5], [1, 3]  # the first row's only token comes of its prompt; the second decodes two steps
     reading = need.forward(prompts, 2)
     steps = sum(2 * (LAYERS + HEAD) + 4 * 8 * 2 * (5 + t) for t in (1, 2))
-    assert need.rollout_seconds(prompts, responses, peak=1.0, rate=1e30) == reading + steps
+    assert need.rollout_seconds(prompts, responses, peak=1.0, rate=1e30, size=2) == reading + steps
     read = sum(2 * (LAYERS + HEAD + 2 * 4 * 2 * (5 + t)) for t in (1, 2))
-    assert need.rollout_seconds(prompts, responses, peak=1e30, rate=1.0) == pytest.approx(read)
+    assert need.rollout_seconds(prompts, responses, peak=1e30, rate=1.0, size=2) == pytest.approx(read)
 
 
 @pytest.mark.slow

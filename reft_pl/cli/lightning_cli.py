@@ -27,6 +27,7 @@ from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
     export_to_sample_from,
+    number_format_of,
     require_folder,
     results_folder,
 )
@@ -36,6 +37,7 @@ from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results, write_aside
 from reft_pl.evaluation.reranked import tell_sampled_runs
 from reft_pl.models.export import read_description
+from reft_pl.models.number_format import fast_format
 from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from reft_pl.strategies import ZeRO
@@ -107,6 +109,7 @@ class ReftCLI(LightningCLI):
         """Find the checkpoint that this run starts from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
         require_folder(run_dir)
+        self._choose_number_format(run_dir)
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser("fit").dump(settings, skip_none=False, skip_link_targets=False))
             checkpoint = checkpoint_to_resume(run_dir, dumped, settings.ckpt_path)
@@ -128,6 +131,16 @@ class ReftCLI(LightningCLI):
                 policy.from_scratch = False
             say(f"{self.subcommand}: weights of {checkpoint or source}")
         settings.ckpt_path = str(checkpoint) if checkpoint else None
+
+    def _choose_number_format(self, run_dir: Path) -> None:
+        """Put in the place of ``auto`` what a run to resume began with, else what is fast here; the run's config keeps it."""
+        policy = self.settings.model.init_args.policy
+        if policy.dtype == "auto":
+            resumed = number_format_of(run_dir) if self.subcommand == "fit" else None
+            policy.dtype = resumed or fast_format()
+            say(f"policy.dtype auto: {policy.dtype}, {'as this run began' if resumed else 'which is fastest here'}")
+        if policy.dtype == "bfloat16" and fast_format() == "float32":
+            say("policy.dtype is bfloat16, for which this machine has no instructions: float32 is many times as fast here")
 
     def _checkpoint_to_evaluate(self, run_dir: Path) -> Path | None:
         """The checkpoint to load, or None where weights come from a model folder or hub id."""

@@ -50,6 +50,8 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     if "micro_batch_tokens" not in settings:
         raise UserError(f"{stage} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
     policy = dict(settings["policy"])
+    if gpu and policy["dtype"] == "auto":
+        policy["dtype"] = "bfloat16"  # as on the GPUs that are asked about, whatever this machine is fast in
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
     zero, replicated = _strategy(trainer.get("strategy"), gpus)
     optimizer = (settings.get("optimizer") or {}).get("class_path", "MasterAdamW").rpartition(".")[2]

@@ -49,6 +49,23 @@ def require_folder(run_dir: Path) -> None:
         raise UserError(f"{there} may not be written to: name another folder with --run_dir")
 
 
+def config_to_go_on_with(run_dir: Path) -> dict[str, Any] | None:
+    """The whole config of the run that stands in a folder, or None where there is nothing to resume."""
+    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
+    bring_back(last)
+    if not (last.exists() and saved.exists()):
+        return None
+    config: dict[str, Any] = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    return config
+
+
+def number_format_of(run_dir: Path) -> str | None:
+    """``policy.dtype`` of the run to resume, which another machine would choose otherwise; None where there is none."""
+    settings = ((config_to_go_on_with(run_dir) or {}).get("model") or {}).get("init_args") or {}
+    dtype: str | None = (settings.get("policy") or {}).get("dtype")
+    return dtype
+
+
 def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:
     """The checkpoint that a fit goes on from, or None for a new run.
 
@@ -61,10 +78,8 @@ def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: st
         UserError: there is no such checkpoint, or the folder holds a run with other settings, whose weights must not be
             mixed with these.
     """
-    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
-    bring_back(last)
-    if last.exists() and saved.exists():
-        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    last, before = run_dir / "checkpoints" / "last.ckpt", config_to_go_on_with(run_dir)
+    if before is not None:
         for key, old, new in differences(binding(before), binding(config)):
             if not key.startswith(FREE):
                 raise UserError(

@@ -91,7 +91,7 @@ def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
     return wanted or min(DEFAULT_MAX_TOKENS, longest)
 
 
-def _stored_dtype(source: str) -> Literal["float32", "bfloat16"]:
-    """Number format to load weights in: theirs where that is float32, else bfloat16."""
+def _stored_dtype(source: str) -> Literal["float32", "auto"]:
+    """Number format to load weights in: theirs where that is float32, else what is fast here."""
     base, options, _ = locate_weights(source)
-    return "float32" if str(load_config(base, options).dtype).endswith("float32") else "bfloat16"
+    return "float32" if str(load_config(base, options).dtype).endswith("float32") else "auto"

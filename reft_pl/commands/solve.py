@@ -43,7 +43,11 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=1, help="of all draws (default: %(default)s)")
     parser.add_argument("--max_tokens", type=int, metavar="N", help="prompt and solution together (default: the model's limit)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="number format (default: that of the weights)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="number format (default: that of the weights, as far as this machine is fast in it)",
+    )
     parser.add_argument(
         "--format", metavar="FORM", help="PythonProgram, NaturalLanguage or Chat (default: the model's own, else PythonProgram)"
     )

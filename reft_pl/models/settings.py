@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from reft_pl.errors import UserError
+from reft_pl.models.number_format import NumberFormat, fast_format
 
 
 @dataclass
@@ -46,9 +47,10 @@ class PolicySettings:
     Args:
         init_from: Hub id, or a folder that ``transformers`` can load: a base model, or the ``hf/`` folder of a former run.
         from_scratch: Take only the configuration and the tokenizer of ``init_from``, and draw the weights from the run's seed.
-        dtype: Number format of weights and activations. Log-probabilities, values and losses are float32 either way, and the
-            default optimizer, MasterAdamW, keeps float32 copies of bfloat16 weights. Pure bfloat16, where learning rates below
-            some 1e-5 are rounded away, is ``--model.optimizer torch.optim.AdamW``.
+        dtype: Number format of weights and activations; auto is bfloat16 where the machine has instructions for it, else
+            float32, and what a run began with where it goes on. Log-probabilities, values and losses are float32 either way,
+            and the default optimizer, MasterAdamW, keeps float32 copies of bfloat16 weights. Pure bfloat16, where learning
+            rates below some 1e-5 are rounded away, is ``--model.optimizer torch.optim.AdamW``.
         gradient_checkpointing: Recompute each layer's activations in the backward pass: less memory, a third more time.
         attention: Attention implementation of ``transformers``: sdpa, eager, or flash_attention_2 where installed.
         compile: Compile the layers with ``torch.compile``, for all sizes of batches (a minute or so at the start): faster, with
@@ -58,7 +60,7 @@ class PolicySettings:
 
     init_from: str
     from_scratch: bool = False
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto"] | NumberFormat = "auto"
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     compile: bool = False
@@ -66,5 +68,6 @@ class PolicySettings:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """``dtype`` as torch names it."""
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        """``dtype`` as torch names it, on this machine."""
+        dtype = fast_format() if self.dtype == "auto" else self.dtype
+        return torch.bfloat16 if dtype == "bfloat16" else torch.float32

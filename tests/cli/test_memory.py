@@ -49,6 +49,14 @@ def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[st
     assert code == 0, text
 
 
+def test_auto_counts_as_bfloat16_whatever_the_machine_is_that_plans(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reft_pl.models.settings.fast_format", lambda: "float32")
+    sft, cards = paper("sft", "galactica_6_7b", "sft_7b"), ("--gpus", "8")
+    assert told(capsys, *sft, *cards, "--model.policy.dtype", "auto") == told(capsys, *sft, *cards)
+
+
 def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     """The rows of the table in LAUNCH.md."""
     sft = paper("sft", "galactica_6_7b", "sft_7b")

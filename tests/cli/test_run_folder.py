@@ -1,13 +1,17 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from reft_pl.cli import main
 from reft_pl.cli.run_folder import (
     binding,
     checkpoint_to_resume,
     checkpoint_to_test,
     differences,
+    number_format_of,
     require_folder,
     results_folder,
 )
@@ -55,6 +59,40 @@ def test_memory_settings_may_change(run_dir: Path) -> None:
 
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config(512, None)))
     assert checkpoint_to_resume(run_dir, config(64, {"class_path": "X"}), None)
+
+
+def test_the_number_format_of_what_can_be_gone_on_from(run_dir: Path) -> None:
+    assert number_format_of(run_dir) is None, "a run that does not say"
+    (run_dir / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"policy": {"dtype": "bfloat16"}}}}))
+    assert number_format_of(run_dir) == "bfloat16"
+    (run_dir / "checkpoints" / "last.ckpt").unlink()
+    assert number_format_of(run_dir) is None
+
+
+def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywhere(
+    overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(fast: str, epochs: int) -> str:
+        monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: fast)
+        config = overlay("run", trainer={"max_epochs": epochs}, model={"init_args": {"policy": {"dtype": "auto"}}})
+        assert main(["fit", "--config", "configs/sft.yaml", "--config", config]) == 0
+        saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        assert saved["model"]["init_args"]["policy"]["dtype"] == "float32"
+        return capsys.readouterr().out
+
+    assert "policy.dtype auto: float32, which is fastest here" in fit("float32", 1)
+    assert "policy.dtype auto: float32, as this run began" in fit("bfloat16", 2)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    assert {weight.dtype for weight in last["state_dict"].values()} == {torch.float32}
+
+
+def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
+    overlay: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: "float32")
+    untrained = ["--config", "configs/sft.yaml", "--config", overlay("none"), "--model.policy.dtype", "bfloat16"]
+    assert main(["test", *untrained]) == 2
+    assert "for which this machine has no instructions: float32 is many times as fast" in capsys.readouterr().out
 
 
 def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:

@@ -41,8 +41,8 @@ def test_a_saved_model_comes_back_in_eval_mode(lm, folder):
     assert torch.equal(policy.lm(ids).logits, lm(ids).logits)
 
 
-def test_bfloat16_by_default_with_a_float32_value_head(folder):
-    policy = load_policy(PolicySettings(init_from=str(folder)), "shared")
+def test_bfloat16_with_a_float32_value_head(folder):
+    policy = load_policy(PolicySettings(init_from=str(folder), dtype="bfloat16"), "shared")
     assert {p.dtype for p in policy.lm.parameters()} == {torch.bfloat16}
     assert policy.value_head.weight.dtype == torch.float32
 
