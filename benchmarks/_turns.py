@@ -36,7 +36,7 @@ CONTENDERS = [
 """Ours, and what a user writes: padded batches, full logits, ``generate`` to the last end (``_straight.py``)."""
 
 
-def race(argv: list[str], rounds: int, contenders: Sequence[Contender] = CONTENDERS) -> dict[str, list[dict[str, Any]]]:
+def race(argv: list[str], rounds: int, contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
     """What each contender reports of each round, by label; the first round of each, which warms up, is dropped."""
     processes = {
         c.label: subprocess.Popen(
@@ -70,6 +70,15 @@ def race(argv: list[str], rounds: int, contenders: Sequence[Contender] = CONTEND
     return reports
 
 
+def race_each(argv: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """``race`` of ours against each of the others by itself: straight steps side by side need more memory than laptops have."""
+    reports: dict[str, list[dict[str, Any]]] = {}
+    for contender in CONTENDERS[1:]:
+        for label, found in race(argv, rounds, [OURS, contender]).items():
+            reports.setdefault(label, []).extend(found)
+    return reports
+
+
 def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
     """A contender's side: one turn for each line on standard input, its report on standard output."""
     out = os.fdopen(os.dup(1), "w")  # what libraries print must not stand between the reports
@@ -100,7 +109,7 @@ def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, dtyp
     for label, report in reports.items():
         t = median(report)
         rows.append((label, f"{t:.2f} s", f"{flops / t / peak:.0%}", f"{t / ours:.2f}x", f"{figures[label]:.4f}"))
-    rounds = len(next(iter(reports.values())))
+    rounds = min(map(len, reports.values()))
     print(f"{what}, {torch.get_num_threads()} threads, {str(dtype).removeprefix('torch.')};")
     print(f"matrix product peak {peak / 1e9:.0f} GFLOP/s, median of {rounds} rounds in turn\n")
     print(table(rows, ("", "time", "of peak", "over ours", agreed)))

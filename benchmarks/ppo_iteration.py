@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
-from benchmarks._turns import CONTENDERS, OURS, median, race, set_allocator, table, take_turns
+from benchmarks._turns import OURS, median, race_each, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
@@ -43,11 +43,8 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns((ours if args.side == "ours" else straight)(args))
-    reports: dict[str, list[dict[str, Any]]] = {}
-    for contender in CONTENDERS[1:]:  # ours against each by itself: three processes would need 25 GB
-        for label, found in race(["ppo_iteration", *argv], args.rounds, [OURS, contender]).items():
-            reports.setdefault(label, []).extend(found)
-    base = median(reports["reft-pl"])
+    reports = race_each(["ppo_iteration", *argv], args.rounds)
+    base = median(reports[OURS.label])
     rows = []
     for label, r in reports.items():
         memory = (r[-1]["peak_bytes"] - r[-1]["resident_bytes"]) / 2**30

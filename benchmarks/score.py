@@ -9,7 +9,7 @@ import torch
 
 from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy
-from benchmarks._turns import race, set_allocator, show, take_turns
+from benchmarks._turns import race_each, set_allocator, show, take_turns
 from benchmarks._workload import Workload, lengths, parser_of, policy_settings
 from reft_pl.models.scoring import score_in_batches
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).forward(lengths(tokens), int(tokens.action_mask.sum()))
     what = f"Scoring {args.examples} responses, {sum(lengths(tokens))} tokens"
-    show(what, race(["score", *argv], args.rounds), flops, work.settings.torch_dtype, "logprobs")
+    show(what, race_each(["score", *argv], args.rounds), flops, work.settings.torch_dtype, "logprobs")
     return 0
 
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks._machine import Need, seconds
 from benchmarks._straight import StraightPolicy, cross_entropy, ppo_loss
-from benchmarks._turns import race, set_allocator, show, take_turns
+from benchmarks._turns import race_each, set_allocator, show, take_turns
 from benchmarks._workload import Workload, lengths, parser_of, policy_settings
 from reft_pl.modules import PPOModule, SFTModule
 from reft_pl.modules.ppo_statistics import UpdateStatistics
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).update(lengths(tokens), int(tokens.action_mask.sum()))
     what = f"{'PPO' if args.ppo else 'SFT'} update of {args.examples} examples, {sum(lengths(tokens))} tokens"
-    show(what, race(["update", *argv], args.rounds), flops, work.settings.torch_dtype, "loss")
+    show(what, race_each(["update", *argv], args.rounds), flops, work.settings.torch_dtype, "loss")
     return 0
 
 
