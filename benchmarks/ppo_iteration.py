@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from benchmarks._machine import Need, matmul_peak
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
 from benchmarks._turns import OURS, median, race_each, set_allocator, table, take_turns
-from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
+from benchmarks._workload import MAX_TOKENS, Workload, lengths, parser_of, policy_settings
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson
@@ -44,26 +45,34 @@ def main(argv: list[str]) -> int:
         set_allocator()
         return take_turns((ours if args.side == "ours" else straight)(args))
     reports = race_each(["ppo_iteration", *argv], args.rounds)
-    base = median(reports[OURS.label])
-    rows = []
+    peak, base, rows = matmul_peak(getattr(torch, args.dtype)), median(reports[OURS.label]), []
     for label, r in reports.items():
         memory = (r[-1]["peak_bytes"] - r[-1]["resident_bytes"]) / 2**30
         each = " / ".join(f"{median(r, phase):.1f}" for phase in PHASES)
-        tokens = median(r, "tokens")
-        rows.append((label, f"{median(r):.1f} s", each, f"{median(r) / base:.2f}x", f"{tokens:.0f}", f"{memory:.1f} GiB"))
+        rate, tokens = median([{"rate": x["flops"] / x["seconds"]} for x in r], "rate"), median(r, "tokens")
+        over, of_peak = f"{median(r) / base:.2f}x", f"{rate / peak:.0%}"
+        rows.append((label, f"{median(r):.1f} s", each, over, of_peak, f"{tokens:.0f}", f"{memory:.1f} GiB"))
     print(f"PPO iteration, {args.questions} questions, {EPOCHS} passes, mini-batches of {MINI},")
-    print(f"{args.threads} threads, {args.dtype}; median of {args.rounds} rounds in turn\n")
+    print(f"{args.threads} threads, {args.dtype}; matrix product peak {peak / 1e9:.0f} GFLOP/s, at which ours would need")
+    print(f"{median(reports[OURS.label], 'flops') / peak:.1f} s; median of {args.rounds} rounds in turn\n")
     head = (
         "",
         "iteration",
         "rollout / execute / score / update (s)",
         "over ours",
+        "of peak",
         "tokens",
         "peak beyond weights and optimizer",
     )
     print(table(rows, head))
     print(json.dumps(reports))
     return 0
+
+
+def flops(config: Any, lengths: list[int], actions: int) -> float:
+    """Of an iteration: sampling, scores under policy and reference, updates; without padding, the head at actions alone."""
+    need = Need.of(config)
+    return 3 * need.forward(lengths, actions) + EPOCHS * need.update(lengths, actions)
 
 
 def resident(policy: torch.nn.Module, size: int) -> int:
@@ -82,8 +91,8 @@ class Watch(RolloutCallback):
         self.started = time.perf_counter()
 
     def on_rollout_end(self, trainer: Trainer, module: Any, rollout: Any) -> None:
-        self.report["tokens"] = int(rollout.tokens.attention_mask.sum())
-        self.report["actions"] = int(rollout.tokens.action_mask.sum())
+        rows, actions = lengths(rollout.tokens), int(rollout.tokens.action_mask.sum())
+        self.report |= {"tokens": sum(rows), "actions": actions, "flops": flops(module.policy.lm.config, rows, actions)}
 
     def on_update_end(self, trainer: Trainer, module: Any, statistics: Any) -> None:
         self.report |= {phase: statistics[f"seconds/{phase}"] for phase in PHASES}
@@ -168,6 +177,7 @@ def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         figures = {
             "tokens": sum(map(len, sequences)),
             "actions": sum(map(len, responses)),
+            "flops": flops(policy.lm.config, lengths(tokens), sum(map(len, responses))),
             "resident_bytes": resident(policy, work.settings.torch_dtype.itemsize),
         }
         return {"seconds": marks[-1] - marks[0], **phases, **figures}
