@@ -133,12 +133,16 @@ class ReftCLI(LightningCLI):
         settings.ckpt_path = str(checkpoint) if checkpoint else None
 
     def _choose_number_format(self, run_dir: Path) -> None:
-        """Put in the place of ``auto`` what a run to resume began with, else what is fast here; the run's config keeps it."""
+        """Put in the place of ``auto`` what the run has, so that its weights stay what they are, else what is fast here.
+
+        Weights that are bfloat16 are the same ones where they are tested in float32.
+        """
         policy = self.settings.model.init_args.policy
         if policy.dtype == "auto":
-            resumed = number_format_of(run_dir) if self.subcommand == "fit" else None
-            policy.dtype = resumed or fast_format()
-            say(f"policy.dtype auto: {policy.dtype}, {'as this run began' if resumed else 'which is fastest here'}")
+            own = number_format_of(run_dir) if self.settings.ckpt_path in (None, "best", "last") else None
+            kept = own is not None and (self.subcommand == "fit" or own == "float32")
+            policy.dtype = own if kept else fast_format()
+            say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if kept else 'which is fastest here'}")
         if policy.dtype == "bfloat16" and fast_format() == "float32":
             say("policy.dtype is bfloat16, for which this machine has no instructions: float32 is many times as fast here")
 

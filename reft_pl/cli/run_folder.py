@@ -49,20 +49,11 @@ def require_folder(run_dir: Path) -> None:
         raise UserError(f"{there} may not be written to: name another folder with --run_dir")
 
 
-def config_to_go_on_with(run_dir: Path) -> dict[str, Any] | None:
-    """The whole config of the run that stands in a folder, or None where there is nothing to resume."""
-    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
-    bring_back(last)
-    if not (last.exists() and saved.exists()):
-        return None
-    config: dict[str, Any] = yaml.safe_load(saved.read_text(encoding="utf-8"))
-    return config
-
-
 def number_format_of(run_dir: Path) -> str | None:
-    """``policy.dtype`` of the run to resume, which another machine would choose otherwise; None where there is none."""
-    settings = ((config_to_go_on_with(run_dir) or {}).get("model") or {}).get("init_args") or {}
-    dtype: str | None = (settings.get("policy") or {}).get("dtype")
+    """``policy.dtype`` of the run that a folder holds, which may be of another machine; None where there is none."""
+    saved = run_dir / "config.yaml"
+    config = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    dtype: str | None = ((config.get("model") or {}).get("init_args") or {}).get("policy", {}).get("dtype")
     return dtype
 
 
@@ -78,8 +69,10 @@ def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: st
         UserError: there is no such checkpoint, or the folder holds a run with other settings, whose weights must not be
             mixed with these.
     """
-    last, before = run_dir / "checkpoints" / "last.ckpt", config_to_go_on_with(run_dir)
-    if before is not None:
+    last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
+    bring_back(last)
+    if last.exists() and saved.exists():
+        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
         for key, old, new in differences(binding(before), binding(config)):
             if not key.startswith(FREE):
                 raise UserError(

@@ -61,11 +61,11 @@ def test_memory_settings_may_change(run_dir: Path) -> None:
     assert checkpoint_to_resume(run_dir, config(64, {"class_path": "X"}), None)
 
 
-def test_the_number_format_of_what_can_be_gone_on_from(run_dir: Path) -> None:
+def test_the_number_format_of_a_run(run_dir: Path) -> None:
     assert number_format_of(run_dir) is None, "a run that does not say"
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"policy": {"dtype": "bfloat16"}}}}))
     assert number_format_of(run_dir) == "bfloat16"
-    (run_dir / "checkpoints" / "last.ckpt").unlink()
+    (run_dir / "config.yaml").unlink()
     assert number_format_of(run_dir) is None
 
 
@@ -81,9 +81,11 @@ def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywher
         return capsys.readouterr().out
 
     assert "policy.dtype auto: float32, which is fastest here" in fit("float32", 1)
-    assert "policy.dtype auto: float32, as this run began" in fit("bfloat16", 2)
+    assert "policy.dtype auto: float32, as this run has it" in fit("bfloat16", 2)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
     assert {weight.dtype for weight in last["state_dict"].values()} == {torch.float32}
+    assert main(["test", "--config", "configs/sft.yaml", "--config", str(tmp_path / "run.yaml")]) == 0
+    assert "policy.dtype auto: float32, as this run has it" in capsys.readouterr().out
 
 
 def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
