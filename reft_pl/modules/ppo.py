@@ -49,6 +49,9 @@ class PPOModule(PolicyModule):
         kl: How the policy is kept near its reference.
         advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
         policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
+        rescore: Score the samples under the policy before they are learned from. False takes what the sampler said of them when
+            it drew them, which saves a forward pass: old log-probabilities are then off by rounding, or by all that an engine
+            computes otherwise, and the entropy is estimated from the samples. Not with values, nor with ``importance_clip``.
         importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
             (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
         aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
@@ -83,6 +86,7 @@ class PPOModule(PolicyModule):
         kl: KLPenalty = KLPenalty(),
         advantages: AdvantageEstimator | None = None,
         policy_loss: PolicyLoss | None = None,
+        rescore: bool = True,
         importance_clip: float | None = None,
         aggregation: Literal["sequence", "token"] = "sequence",
         value_clip_range: float = 0.2,
@@ -124,6 +128,12 @@ class PPOModule(PolicyModule):
         if separate_value_model and not self.advantages.uses_values:
             name = type(self.advantages).__name__
             raise UserError(f"{name} learns no values: leave model.separate_value_model out, or choose GAE as model.advantages")
+        if not rescore and (self.advantages.uses_values or importance_clip is not None):
+            needs = (
+                "model.importance_clip" if importance_clip is not None else f"{type(self.advantages).__name__}, for its values,"
+            )
+            raise UserError(f"{needs} needs the scores that model.rescore: false leaves out: choose one of the two")
+        self.rescore = rescore
         self.aggregation = aggregation
         self.value_clip_range = value_clip_range
         self.value_coef = value_coef
@@ -162,8 +172,9 @@ class PPOModule(PolicyModule):
             if self.mask_truncated:
                 rollout = without_truncated(rollout)
             return self.collector.score(
-                self.policy, self.reference, rollout, temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens
-            )
+                self.policy if self.rescore else None, self.reference, rollout,
+                temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens,
+            )  # fmt: skip
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
         """A group of samples a problem, other ones at each attempt."""

@@ -17,7 +17,7 @@ from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.execution import execute_responses
 from reft_pl.rollout.phases import PhaseTimer
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.types import Problem, Rollout, Sample, SampleRequest, SamplingParams, ScoredRollout, TokenBatch
+from reft_pl.types import Problem, Rollout, Sample, SampleRequest, SamplingParams, ScoredRollout, Scores, TokenBatch
 
 SeedOf = Callable[[Problem, int], int]
 """The seed of a problem's i-th sample."""
@@ -72,12 +72,13 @@ class Collector:
         return Rollout(tuple(samples), self.tokens(samples).to(policy.device), outcome)
 
     def score(
-        self, policy: Policy, reference: Policy, rollout: Rollout, *, temperature: float, micro_batch_tokens: int
+        self, policy: Policy | None, reference: Policy, rollout: Rollout, *, temperature: float, micro_batch_tokens: int
     ) -> ScoredRollout:
         """Score a rollout under the policy and the frozen reference, without gradient.
 
         Args:
-            policy: The policy that wrote the samples, with its weights unchanged since.
+            policy: The policy that wrote the samples, with its weights unchanged since; None takes what the sampler said, of
+                which the negative log-probabilities estimate the entropy.
             reference: The policy that the KL penalty refers to.
             rollout: What was written.
             temperature: At which it was written; log-probabilities are those of that distribution.
@@ -87,15 +88,18 @@ class Collector:
             UserError: sampler and policy are further apart than the sampler allows.
         """
         samples, tokens = rollout.samples, rollout.tokens
-        with self.phases.phase("score", 2 * len(samples)) as progress:
-            current = score_in_batches(policy, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
-            progress.advance(len(samples), int(tokens.attention_mask.sum()))
-            ref = score_in_batches(reference, tokens, max_tokens=micro_batch_tokens, temperature=temperature)
-            progress.advance(len(samples), int(tokens.attention_mask.sum()))
+        said = self._sampler_logprobs(rollout)
+        scorers = [reference] if policy is None else [policy, reference]
+        with self.phases.phase("score", len(scorers) * len(samples)) as progress:
+            scores = []
+            for scorer in scorers:
+                scores.append(score_in_batches(scorer, tokens, max_tokens=micro_batch_tokens, temperature=temperature))
+                progress.advance(len(samples), int(tokens.attention_mask.sum()))
+        current, ref = scores if policy is not None else (Scores(said, -said, None), *scores)
         values = torch.zeros_like(current.logprobs) if current.values is None else current.values
         scored = ScoredRollout(
             samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy,
-            self._sampler_logprobs(rollout), left_out=rollout.left_out,
+            said, left_out=rollout.left_out,
         )  # fmt: skip
         self.sampler.check_rollout(scored)
         return scored

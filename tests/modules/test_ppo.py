@@ -294,6 +294,27 @@ def test_estimators_without_values_train_no_value_head(tmp_path: Path, micro_mod
     assert recorder.statistics[0]["update/policy_loss"] == pytest.approx(recorder.statistics[0]["update/loss"])
 
 
+def test_without_scoring_again_the_update_is_the_same_but_for_rounding(tmp_path: Path, micro_model: Path) -> None:
+    settings: dict[str, Any] = {"advantages": RLOO(), "samples_per_problem": 2, "ppo_epochs": 2, "minibatch_size": 4}
+    settings |= {"kl": KLPenalty(0.1, "k3", "loss"), "temperature": 1.3}
+
+    def learned(rescore: bool) -> tuple[list[torch.Tensor], Recorder]:
+        gradients: list[torch.Tensor] = []
+        optimizer = partial(Recording, seen=gradients)
+        _, recorder = iterate(tmp_path / str(rescore), micro_model, optimizer=optimizer, rescore=rescore, batches=2, **settings)
+        return gradients, recorder
+
+    (scored, with_scores), (said, without) = learned(True), learned(False)
+    assert len(scored) == len(said) == 16
+    for step, (a, b) in enumerate(zip(scored, said, strict=True)):
+        assert (a - b).norm() < 1e-4 * a.norm(), f"step {step}"
+    for rollout, other in zip(with_scores.rollouts, without.rollouts, strict=True):
+        assert torch.equal(other.logprobs, other.sampler_logprobs)
+        assert not torch.equal(rollout.logprobs, rollout.sampler_logprobs), "the scorer rounds otherwise: it was at work"
+    figures = [recorder.statistics[0]["rollout/entropy"] for recorder in (with_scores, without)]
+    assert figures[1] == pytest.approx(figures[0], rel=0.1), "estimated from the samples"
+
+
 class RightFor(RewardFunction):
     """1 or 0 by the parity of what was written, always 0 for some problems."""
 
@@ -363,6 +384,11 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"filter_groups": True}, "filter_groups compares a question's samples"),
         ({"max_resamples": -1}, "max_resamples at least 0"),
         ({"advantages": RLOO(), "samples_per_problem": 2, "separate_value_model": True}, "RLOO learns no values"),
+        ({"rescore": False}, "GAE, for its values, needs the scores that model.rescore: false leaves out"),
+        (
+            {"rescore": False, "importance_clip": 2.0, "advantages": RLOO(), "samples_per_problem": 2},
+            "model.importance_clip needs the scores",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:
