@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 CURVES = {
-    "questions": [Point(questions=n) for n in (4, 8, 16, 32)],
+    "questions": [Point(questions=n) for n in (2, 4, 8, 16)],
     "max_tokens": [Point(max_tokens=n) for n in (144, 192, 288, 480)],
     "width": [Point(width=n) for n in (192, 384, 576)],
 }
