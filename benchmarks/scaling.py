@@ -30,14 +30,14 @@ _Tokenizer: Any = AutoTokenizer  # its class methods carry no types
 class Point(NamedTuple):
     """An iteration's setting."""
 
-    questions: int = 8
+    questions: int = 4
     max_tokens: int = 192
     width: int = 576
 
 
 CURVES = {
-    "questions": [Point(questions=n) for n in (2, 4, 8, 16)],
-    "max_tokens": [Point(max_tokens=n) for n in (144, 192, 288, 480)],
+    "questions": [Point(questions=n) for n in (1, 2, 4, 8)],
+    "max_tokens": [Point(max_tokens=n) for n in (192, 288, 384)],
     "width": [Point(width=n) for n in (192, 384, 576)],
 }
 LABELS = {
