@@ -75,11 +75,13 @@ def test_tied_embeddings_are_stored_once_and_tied_again(llama, tokenizer, tmp_pa
 def test_from_scratch_in_bfloat16_with_checkpointing(llama, tokenizer, batches, tmp_path):
     llama.config.save_pretrained(tmp_path / "tiny")
     policy = load_policy(
-        PolicySettings(init_from=str(tmp_path / "tiny"), from_scratch=True, gradient_checkpointing=True), "shared", seed=3
+        PolicySettings(str(tmp_path / "tiny"), from_scratch=True, dtype="bfloat16", gradient_checkpointing=True),
+        "shared",
+        seed=3,
     )
     export_folder(policy, tokenizer, tmp_path / "hf", DESCRIPTION)
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["dtype"] == "bfloat16"
-    again = load_policy(PolicySettings(init_from=str(tmp_path / "hf")), "shared")
+    again = load_policy(PolicySettings(init_from=str(tmp_path / "hf"), dtype="bfloat16"), "shared")
     assert torch.equal(score(again, batches("right")).logprobs, score(policy, batches("right")).logprobs)
 
 

@@ -63,7 +63,9 @@ def test_activations_grow_with_the_micro_batch_and_shrink_by_recomputation() -> 
     assert less < whole / 2
 
 
-CODELLAMA = Run(PolicySettings("codellama", gradient_checkpointing=True), 700, 4096, 4, cache_rows=16, reference=True)
+CODELLAMA = Run(
+    PolicySettings("codellama", dtype="bfloat16", gradient_checkpointing=True), 700, 4096, 4, cache_rows=16, reference=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_zero_shares_out_what_its_stage_says(codellama: object) -> None:
 
 
 def test_adapters_take_next_to_nothing_but_the_weights(codellama: object) -> None:
-    lora = replace(CODELLAMA, policy=PolicySettings("codellama", lora=LoRASettings(r=8)), reference=False)
+    lora = replace(CODELLAMA, policy=PolicySettings("codellama", dtype="bfloat16", lora=LoRASettings(r=8)), reference=False)
     made = estimate(codellama, lora)
     rank_eight = 32 * 8 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
     assert made.trained == rank_eight
@@ -114,7 +116,7 @@ def test_what_is_offloaded_is_on_the_host(codellama: object) -> None:
 
 @pytest.mark.parametrize(("folder", "billions"), [("galactica_6_7b", 6.66), ("galactica_125m", 0.125)])
 def test_the_other_shapes_of_the_paper(folder: str, billions: float) -> None:
-    made = estimate(load_config(str(SHAPES / folder), {}), replace(CODELLAMA, policy=PolicySettings(folder)))
+    made = estimate(load_config(str(SHAPES / folder), {}), replace(CODELLAMA, policy=PolicySettings(folder, dtype="bfloat16")))
     assert made.parameters / 1e9 == pytest.approx(billions, rel=0.01)
 
 
