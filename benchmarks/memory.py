@@ -20,6 +20,7 @@ from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.pretrained import load_config
 from reft_pl.models.scoring import score
+from reft_pl.models.number_format import fast_format
 from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.types import TokenBatch
 
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", default="models/smollm2-135m")
     parser.add_argument("--rows", type=int, default=4, help="sequences of a micro-batch")
     parser.add_argument("--length", type=int, default=256, help="tokens of each")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format())
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--lora", type=int, metavar="R", help="rank of adapters (default: all weights)")
     options = parser.parse_args(argv)
