@@ -133,16 +133,13 @@ class ReftCLI(LightningCLI):
         settings.ckpt_path = str(checkpoint) if checkpoint else None
 
     def _choose_number_format(self, run_dir: Path) -> None:
-        """Put in the place of ``auto`` what the run has, so that its weights stay what they are, else what is fast here.
-
-        Weights that are bfloat16 are the same ones where they are tested in float32.
-        """
+        """Put in the place of ``auto`` what the run has, so that its weights stay what they are, else what is fast here."""
         policy = self.settings.model.init_args.policy
         if policy.dtype == "auto":
-            own = number_format_of(run_dir) if self.settings.ckpt_path in (None, "best", "last") else None
-            kept = own is not None and (self.subcommand == "fit" or own == "float32")
-            policy.dtype = own if kept else fast_format()
-            say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if kept else 'which is fastest here'}")
+            begun = self.subcommand != "fit" or (run_dir / "checkpoints" / "last.ckpt").exists()
+            own = number_format_of(run_dir) if begun and self.settings.ckpt_path in (None, "best", "last") else None
+            policy.dtype = own or fast_format()
+            say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if own else 'which is fastest here'}")
         if policy.dtype == "bfloat16" and fast_format() == "float32":
             say("policy.dtype is bfloat16, for which this machine has no instructions: float32 is many times as fast here")
 

@@ -52,9 +52,10 @@ def require_folder(run_dir: Path) -> None:
 def number_format_of(run_dir: Path) -> str | None:
     """``policy.dtype`` of the run that a folder holds, which may be of another machine; None where there is none."""
     saved = run_dir / "config.yaml"
-    config = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    dtype: str | None = ((config.get("model") or {}).get("init_args") or {}).get("policy", {}).get("dtype")
-    return dtype
+    found: Any = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.exists() else None
+    for key in ("model", "init_args", "policy", "dtype"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if found in ("bfloat16", "float32") else None
 
 
 def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:

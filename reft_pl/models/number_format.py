@@ -16,8 +16,8 @@ FAST = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 def fast_format() -> NumberFormat:
     """bfloat16 where this machine has instructions that multiply it, else float32.
 
-    Without them bfloat16 is multiplied in software: on a processor with AVX2 alone one product took 12 to 100 times as long as
-    in float32 (``benchmarks/README.md``).
+    Without them bfloat16 is multiplied in software: on a processor with AVX2 alone square products took a hundred times as
+    long as in float32 (``benchmarks/README.md``).
     """
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
@@ -25,6 +25,6 @@ def fast_format() -> NumberFormat:
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """Of the processor; of those that an older torch does not tell, none, since float32 is slow nowhere."""
+    """Of the processor; an older torch tells none, and float32 is the safe choice then."""
     told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return told

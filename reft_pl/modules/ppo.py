@@ -133,6 +133,8 @@ class PPOModule(PolicyModule):
                 "model.importance_clip" if importance_clip is not None else f"{type(self.advantages).__name__}, for its values,"
             )
             raise UserError(f"{needs} needs the scores that model.rescore: false leaves out: choose one of the two")
+        if not rescore and self.sampler.max_mismatch is not None:
+            raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")
         self.rescore = rescore
         self.aggregation = aggregation
         self.value_clip_range = value_clip_range
