@@ -72,6 +72,6 @@ class Need:
             rows = [p + written for p, r in zip(prompts, responses, strict=True) if r > written]
             weights = self.layer_weights + self.head_weights
             flops = 2.0 * weights * len(rows) + 4.0 * self.width * self.layers * sum(rows)
-            read = float(size) * (weights + 2 * self.kv_width * self.layers * sum(rows))
+            read = size * (weights + 2 * self.kv_width * self.layers * sum(rows))
             total += max(flops / peak, read / rate)
         return total

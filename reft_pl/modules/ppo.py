@@ -51,7 +51,8 @@ class PPOModule(PolicyModule):
         policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
         rescore: Score the samples under the policy before they are learned from. False takes what the sampler said of them when
             it drew them, which saves a forward pass: old log-probabilities are then off by rounding, or by all that an engine
-            computes otherwise, and the entropy is estimated from the samples. Not with values, nor with ``importance_clip``.
+            computes otherwise, and the entropy is estimated from the samples. Not with values, ``importance_clip`` or a
+            sampler's ``max_mismatch``; the mismatch that is logged is 0 then.
         importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
             (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
         aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
