@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -55,8 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(command: str, args: list[str]) -> int:
     if command in VERBS:
-        from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
+        gc.disable()  # importing Lightning takes seconds, and makes nothing but what stays
+        from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
 
+        gc.enable()
         return run_verb(command, args)
     if command == "memory":
         from reft_pl.cli.memory import main as estimate_memory  # noqa: PLC0415

@@ -151,17 +151,30 @@ class Codec:
         assert isinstance(text, str)
         return text
 
-    def prompts(self, problems: Sequence[Problem], cache: TokenCache | None = None) -> list[Example]:
+    def prompts(self, problems: Sequence[Problem]) -> list[Example]:
         """Sampling prompts of any length; ``prompt_length`` says where the input ends and the given lines begin."""
         new = [p for p in dict.fromkeys(problems) if p not in self._prompts]
         if new:
             inputs = [self._input_text(p) for p in new]
             given = [self.format.given_text(p) for p in new]
             targets = [self._annotated(p) if text else None for p, text in zip(new, given, strict=True)]
-            make = partial(self._make_prompts, inputs, given, targets)
-            key = self._key("prompts", inputs, given, targets, list(_CONTINUATIONS))
-            self._prompts.update(zip(new, cache.get(key, make) if cache else make(), strict=True))
+            self._prompts.update(zip(new, self._make_prompts(inputs, given, targets), strict=True))
         return [self._prompts[p] for p in problems]
+
+    def longest_prompts(self, problems: Sequence[Problem], cache: TokenCache | None = None) -> list[int]:
+        """Lengths that the sampling prompts do not exceed: with all tokens of the given lines, stable or not.
+
+        To know which tokens are stable takes many times as long, and few prompts are so near to a limit that it matters.
+        """
+        inputs = [self._input_text(p) for p in problems]
+        given = [self.format.given_text(p) for p in problems]
+
+        def make() -> list[Example]:
+            pairs = zip(self._encode_inputs(inputs), self._encode(given), strict=True)
+            return [Example((*ids, *lines), len(ids)) for ids, lines in pairs]
+
+        key = self._key("longest-prompts", inputs, given)
+        return [len(whole.ids) for whole in (cache.get(key, make) if cache else make())]
 
     def examples(self, problems: Sequence[Problem], cache: TokenCache | None = None) -> list[Example]:
         """Training sequences of any length."""

@@ -273,11 +273,12 @@ class ReasoningDataModule(LightningDataModule):
 
     def _fitting(self, name: str, problems: list[Problem]) -> list[Problem]:
         """Check the length of every prompt now rather than in the middle of a run."""
-        prompts = self.codec.prompts(problems, self.cache)
+        bounds = self.codec.longest_prompts(problems, self.cache)
+        near = dict.fromkeys(p for p, bound in zip(problems, bounds, strict=True) if bound > self.max_prompt_tokens)
         if self.on_too_long == "error":
-            for problem in problems:
+            for problem in near:
                 self.codec.prompt_ids(problem)
-        short = [p for p, prompt in zip(problems, prompts, strict=True) if len(prompt.ids) <= self.max_prompt_tokens]
+        short = [p for p in problems if p not in near or len(self.codec.prompts([p])[0].ids) <= self.max_prompt_tokens]
         return self._said(name, f"longer than {self.max_prompt_tokens} tokens", problems, short)
 
     @staticmethod

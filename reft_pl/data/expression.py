@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeAlias
 
 OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -46,6 +47,7 @@ class Step:
     expression: Expression
 
 
+@lru_cache(maxsize=4096)  # the pieces of a story are parsed again for each story
 def parse(text: str) -> Expression:
     """Read an expression of names, whole numbers, the four operators and parentheses.
 

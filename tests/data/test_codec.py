@@ -50,6 +50,7 @@ def test_sampling_prompt_is_a_prefix_of_the_training_tokens(tokenizer, question,
     assert example.ids[-1] == codec.eos_id
     # The same question without its solution, as in a test set, has the same prompt: the continuations alone found it.
     assert codec.prompt_ids(replace(problem, solution=None)) == prompt
+    assert codec.longest_prompts([problem])[0] >= len(prompt)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -104,7 +104,7 @@ def test_examples_are_prepared_and_cached(make, tmp_path):
     data.setup("fit")
     data.prepare_examples()
     files = sorted(p.name for p in (tmp_path / "cache").iterdir())
-    assert [name.split("-")[0] for name in files] == ["examples", "prompts"]
+    assert [name.split("-")[0] for name in files] == ["examples", "longest"]
     again = make()
     again.setup("fit")
     again.codec._encode = None  # nothing is tokenised a second time
@@ -128,6 +128,17 @@ def test_long_questions_stop_or_are_counted(make, tmp_path, caplog):
     data.setup("fit")
     assert [p.id for p in data.train_problems] == ["train_0"]
     assert "train: left out 1 of 2 questions longer than 300 tokens" in caplog.text
+
+
+def test_a_prompt_that_just_fits_is_kept(make, tmp_path):
+    train = [source(tmp_path, "train", ["How many are there?"])]
+    codec = make(train=train).codec
+    problems = train[0].load()
+    length = len(codec.prompt_ids(problems[0]))
+    assert codec.longest_prompts(problems)[0] > length  # the newline after the docstring may join what follows
+    data = make(train=train, max_prompt_tokens=length, max_tokens=300)
+    data.setup("fit")
+    assert len(data.train_problems) == 1
 
 
 def test_long_test_questions_do_not_keep_training_from_beginning(make, tmp_path):
