@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     parser = parser_of("ppo_iteration", __doc__)
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of a question and its response")
+    parser.add_argument("--rescore", default=True, action=argparse.BooleanOptionalAction, help="our side's model.rescore")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:
@@ -69,10 +70,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def flops(config: Any, lengths: list[int], actions: int) -> float:
+def flops(config: Any, lengths: list[int], actions: int, *, rescore: bool = True) -> float:
     """Of an iteration: sampling, scores under policy and reference, updates; without padding, the head at actions alone."""
     need = Need.of(config)
-    return 3 * need.forward(lengths, actions) + EPOCHS * need.update(lengths, actions)
+    return (2 + rescore) * need.forward(lengths, actions) + EPOCHS * need.update(lengths, actions)
 
 
 def resident(policy: torch.nn.Module, size: int) -> int:
@@ -83,7 +84,8 @@ def resident(policy: torch.nn.Module, size: int) -> int:
 class Watch(RolloutCallback):
     """Times the iteration as the Trainer runs it, and keeps what the module says of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rescore: bool) -> None:
+        self.rescore = rescore
         self.started = 0.0
         self.report: dict[str, Any] = {}
 
@@ -92,7 +94,8 @@ class Watch(RolloutCallback):
 
     def on_rollout_end(self, trainer: Trainer, module: Any, rollout: Any) -> None:
         rows, actions = lengths(rollout.tokens), int(rollout.tokens.action_mask.sum())
-        self.report |= {"tokens": sum(rows), "actions": actions, "flops": flops(module.policy.lm.config, rows, actions)}
+        needed = flops(module.policy.lm.config, rows, actions, rescore=self.rescore)
+        self.report |= {"tokens": sum(rows), "actions": actions, "flops": needed}
 
     def on_update_end(self, trainer: Trainer, module: Any, statistics: Any) -> None:
         self.report |= {phase: statistics[f"seconds/{phase}"] for phase in PHASES}
@@ -110,6 +113,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         minibatch_size=MINI,
         micro_batch_tokens=args.micro_batch_tokens,
         sampler=InProcessSampler(64),
+        rescore=args.rescore,
     )
     folder = tempfile.TemporaryDirectory()
     data = ReasoningDataModule(
@@ -122,7 +126,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         cache_dir=folder.name,
         holdout=0,
     )
-    watch = Watch()
+    watch = Watch(args.rescore)
     trainer = Trainer(
         default_root_dir=folder.name, max_epochs=0, callbacks=[watch], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,

@@ -110,7 +110,8 @@ class Completion:
     """What the policy wrote for one seed of a request.
 
     ``token_ids`` ends with EOS exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under the
-    policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding).
+    policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding). ``values[i]``
+    is that of the state in which ``token_ids[i]`` was chosen, from a sampler that records values and a policy that has them.
     """
 
     request_id: str
@@ -118,6 +119,7 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop: StopReason
+    values: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

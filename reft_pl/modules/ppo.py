@@ -50,9 +50,10 @@ class PPOModule(PolicyModule):
         advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
         policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
         rescore: Score the samples under the policy before they are learned from. False takes what the sampler said of them when
-            it drew them, which saves a forward pass: old log-probabilities are then off by rounding, or by all that an engine
-            computes otherwise, and the entropy is estimated from the samples. Not with values, ``importance_clip`` or a
-            sampler's ``max_mismatch``; the mismatch that is logged is 0 then.
+            it drew them, which saves a forward pass: old log-probabilities and values are then off by rounding, or by all that
+            an engine computes otherwise, and the entropy is estimated from the samples. Not with ``importance_clip``, a
+            sampler's ``max_mismatch``, or values that the sampler does not record (a separate value model's, or beside an
+            engine); the mismatch that is logged is 0 then.
         importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
             (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
         aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
@@ -129,10 +130,16 @@ class PPOModule(PolicyModule):
         if separate_value_model and not self.advantages.uses_values:
             name = type(self.advantages).__name__
             raise UserError(f"{name} learns no values: leave model.separate_value_model out, or choose GAE as model.advantages")
-        if not rescore and (self.advantages.uses_values or importance_clip is not None):
-            needs = (
-                "model.importance_clip" if importance_clip is not None else f"{type(self.advantages).__name__}, for its values,"
-            )
+        recorded = self.sampler.records_values and not separate_value_model
+        if not rescore and (importance_clip is not None or (self.advantages.uses_values and not recorded)):
+            needs = "model.importance_clip"
+            if importance_clip is None:
+                who = (
+                    "a separate value model"
+                    if separate_value_model
+                    else f"{type(self.sampler).__name__}, which records no values,"
+                )
+                needs = f"{type(self.advantages).__name__} with {who}"
             raise UserError(f"{needs} needs the scores that model.rescore: false leaves out: choose one of the two")
         if not rescore and self.sampler.max_mismatch is not None:
             raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")

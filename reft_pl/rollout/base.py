@@ -28,6 +28,9 @@ class Sampler(ABC):
     max_mismatch: float | None = None
     """Mean |log p of the sampler - log p of the scorer| (nats a token) above which a rollout is refused; None is no bound."""
 
+    records_values: bool = False
+    """Whether completions hold the values of a head on the policy's own trunk, where it has one."""
+
     @abstractmethod
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
         """Yield every completion of every request as soon as it has ended, in no fixed order."""

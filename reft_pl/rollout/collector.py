@@ -78,7 +78,7 @@ class Collector:
 
         Args:
             policy: The policy that wrote the samples, with its weights unchanged since; None takes what the sampler said, of
-                which the negative log-probabilities estimate the entropy.
+                which the negative log-probabilities estimate the entropy, and the values that it recorded.
             reference: The policy that the KL penalty refers to.
             rollout: What was written.
             temperature: At which it was written; log-probabilities are those of that distribution.
@@ -88,14 +88,17 @@ class Collector:
             UserError: sampler and policy are further apart than the sampler allows.
         """
         samples, tokens = rollout.samples, rollout.tokens
-        said = self._sampler_logprobs(rollout)
+        said = self._placed(rollout, [sample.completion.logprobs for sample in samples])
         scorers = [reference] if policy is None else [policy, reference]
         with self.phases.phase("score", len(scorers) * len(samples)) as progress:
             scores = []
             for scorer in scorers:
                 scores.append(score_in_batches(scorer, tokens, max_tokens=micro_batch_tokens, temperature=temperature))
                 progress.advance(len(samples), int(tokens.attention_mask.sum()))
-        current, ref = scores if policy is not None else (Scores(said, -said, None), *scores)
+        if policy is None:
+            recorded = [s.completion.values for s in samples if s.completion.values is not None]
+            scores.insert(0, Scores(said, -said, self._placed(rollout, recorded) if recorded else None))
+        current, ref = scores
         values = torch.zeros_like(current.logprobs) if current.values is None else current.values
         scored = ScoredRollout(
             samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy,
@@ -110,12 +113,12 @@ class Collector:
         sequences = [(*prompt, *s.completion.token_ids) for prompt, s in zip(prompts, samples, strict=True)]
         return collate(sequences, [len(prompt) for prompt in prompts], self.codec.pad_id)
 
-    def _sampler_logprobs(self, rollout: Rollout) -> Tensor:
-        """What the sampler said of its tokens, each at its action, [B, T]; 0 elsewhere."""
+    def _placed(self, rollout: Rollout, said: Sequence[Sequence[float]]) -> Tensor:
+        """What the sampler said of each sample's tokens, each at its action, [B, T]; 0 elsewhere."""
         placed = torch.zeros(rollout.tokens.input_ids.shape, dtype=torch.float32)
-        for row, sample in enumerate(rollout.samples):
-            first, said = len(self.codec.prompt_ids(sample.problem)) - 1, sample.completion.logprobs
-            placed[row, first : first + len(said)] = torch.tensor(said)
+        for row, (sample, numbers) in enumerate(zip(rollout.samples, said, strict=True)):
+            first = len(self.codec.prompt_ids(sample.problem)) - 1
+            placed[row, first : first + len(numbers)] = torch.tensor(numbers)
         return placed.to(rollout.tokens.input_ids.device)
 
     def _request(self, i: int, problem: Problem, params: SamplingParams, seed_of: SeedOf, n: int) -> SampleRequest:

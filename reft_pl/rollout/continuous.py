@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from reft_pl.rollout.attention import Packing
@@ -25,6 +26,7 @@ class Prompt:
     cache: DynamicCache | None = None
     start: int = 0
     logits: Tensor | None = None
+    value: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -40,6 +42,7 @@ class Row:
     index: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -60,7 +63,8 @@ class Row:
 
     def completion(self, stop: StopReason) -> Completion:
         """What the caller gets to see."""
-        return Completion(self.prompt.request.id, self.index, tuple(self.token_ids), tuple(self.logprobs), stop)
+        values = tuple(self.values) if self.values else None
+        return Completion(self.prompt.request.id, self.index, tuple(self.token_ids), tuple(self.logprobs), stop, values)
 
 
 class ContinuousBatch:
@@ -71,10 +75,19 @@ class ContinuousBatch:
         requests: What is to be written.
         max_rows: Number of slots.
         prefill_tokens: Prompt tokens that are read in one forward pass.
+        value_head: Makes a value, [..., 1], of what the LM head sees, [..., D]: of each state in which a token is chosen.
     """
 
-    def __init__(self, lm: PreTrainedModel, requests: Sequence[SampleRequest], max_rows: int, prefill_tokens: int) -> None:
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        requests: Sequence[SampleRequest],
+        max_rows: int,
+        prefill_tokens: int,
+        value_head: nn.Module | None = None,
+    ) -> None:
         self.lm = lm
+        self.value_head = value_head
         self.device = next(lm.parameters()).device
         self.prefill_tokens = prefill_tokens
         prompts = [Prompt(r) for r in sorted(requests, key=lambda request: len(request.prompt_ids), reverse=True)]
@@ -110,7 +123,9 @@ class ContinuousBatch:
         admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         self._prefill([row.prompt for row in admitted])
         logits = torch.stack([row.prompt.logits for row in admitted if row.prompt.logits is not None])
-        self._append_tokens(admitted, logits, DrawParams.of([row.prompt.request.params for row in admitted], self.device))
+        values = [row.prompt.value for row in admitted if row.prompt.value is not None]
+        params = DrawParams.of([row.prompt.request.params for row in admitted], self.device)
+        self._append_tokens(admitted, logits, torch.stack(values) if values else None, params)
         ended = []
         for row in admitted:
             if row.stop is not None:
@@ -126,7 +141,7 @@ class ContinuousBatch:
         still_needed = self.waiting[0].prompt if self.waiting else None
         for row in admitted:
             if row.prompt is not still_needed:
-                row.prompt.cache = row.prompt.logits = None
+                row.prompt.cache = row.prompt.logits = row.prompt.value = None
         self.params = None
         return ended
 
@@ -148,17 +163,17 @@ class ContinuousBatch:
         packing = Packing.of([prompt.length for prompt in prompts], self.device)
         tokens = torch.tensor([token for prompt in prompts for token in prompt.request.prompt_ids], device=self.device)
         cache = DynamicCache()
-        logits = self.lm(
+        logits, values = self._forward(
             input_ids=tokens[None],
             position_ids=packing.positions[None],
             past_key_values=cache,
-            use_cache=True,
             logits_to_keep=packing.last,
             packing=packing,
-        ).logits[0]
+        )
         start = 0
-        for prompt, row_logits in zip(prompts, logits, strict=True):
-            prompt.cache, prompt.start, prompt.logits = cache, start, row_logits
+        for index, prompt in enumerate(prompts):
+            prompt.cache, prompt.start, prompt.logits = cache, start, logits[0, index]
+            prompt.value = None if values is None else values[0, index]
             start += prompt.length
 
     def _decode(self) -> list[Completion]:
@@ -167,19 +182,34 @@ class ContinuousBatch:
         self.cache.fit(max(row.cached for row in self.rows) + 1, len(self.rows))
         positions = torch.tensor([row.cached for row in self.rows], device=self.device)
         tokens = torch.tensor([row.token_ids[-1] for row in self.rows], device=self.device)
-        logits = self.lm(
+        logits, values = self._forward(
             input_ids=tokens[:, None],
             position_ids=positions[:, None],
             attention_mask=self.cache.advance(positions),
             past_key_values=self.cache,
-            use_cache=True,
-        ).logits[:, -1]
+        )
         if self.params is None:
             self.params = DrawParams.of([row.prompt.request.params for row in self.rows], self.device)
-        self._append_tokens(self.rows, logits, self.params)
+        self._append_tokens(self.rows, logits[:, -1], None if values is None else values[:, -1], self.params)
         return self._retire()
 
-    def _append_tokens(self, rows: Sequence[Row], logits: Tensor, params: DrawParams) -> None:
+    def _forward(self, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, T, V] and, with a value head, values [B, T], where logits are asked for.
+
+        Models do not return what their LM head sees, which is what the value head reads too: a hook looks at it.
+        """
+        if self.value_head is None:
+            return self.lm(**inputs, use_cache=True).logits, None
+        seen: list[Tensor] = []
+        head: nn.Module = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
+        hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            logits: Tensor = self.lm(**inputs, use_cache=True).logits
+        finally:
+            hook.remove()
+        return logits, self.value_head(seen[-1]).squeeze(-1)
+
+    def _append_tokens(self, rows: Sequence[Row], logits: Tensor, values: Tensor | None, params: DrawParams) -> None:
         u = torch.from_numpy(uniforms_at([row.seed for row in rows], [len(row.token_ids) for row in rows]))
         tokens, logprobs = draw(logits, params, u.to(self.device))
         if not bool(logprobs.isfinite().all()):
@@ -187,6 +217,9 @@ class ContinuousBatch:
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
+        if values is not None:
+            for row, value in zip(rows, values.tolist(), strict=True):
+                row.values.append(value)
 
     def _retire(self) -> list[Completion]:
         """Take out the rows that have ended; the last rows move into the gaps."""

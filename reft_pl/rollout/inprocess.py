@@ -18,7 +18,7 @@ from reft_pl.rollout.continuous import ContinuousBatch
 from reft_pl.types import Completion, SampleRequest
 
 if TYPE_CHECKING:
-    from reft_pl.models.policy import Policy
+    from reft_pl.models.policy import Policy, ValueHead
 
 
 class InProcessSampler(Sampler):
@@ -33,12 +33,15 @@ class InProcessSampler(Sampler):
         prefill_tokens: Prompt tokens that are read in one forward pass (a longer prompt has a pass to itself).
     """
 
+    records_values = True
+
     def __init__(self, max_rows: int = 64, prefill_tokens: int = 1024) -> None:
         if max_rows < 1 or prefill_tokens < 1:
             raise UserError(f"max_rows and prefill_tokens must be positive, got {max_rows} and {prefill_tokens}")
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self._lm: PreTrainedModel | None = None
+        self._value_head: ValueHead | None = None
 
     def check(self, policy: Policy) -> None:
         """Write two tokens with the policy.
@@ -60,6 +63,7 @@ class InProcessSampler(Sampler):
     def sync(self, policy: Policy) -> None:
         """Refer to the policy; its weights are read in place."""
         self._lm = policy.lm
+        self._value_head = policy.value_head if policy.value_kind == "shared" else None
 
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
         """Yield every completion as soon as it has ended; the longest prompts are begun first.
@@ -73,7 +77,7 @@ class InProcessSampler(Sampler):
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
             _check_length(self._lm, request)
-        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens)
+        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, self._value_head)
         while not batch.done:
             # The model is in sampling mode only inside, never while the caller works on what was yielded.
             with _sampling_mode(self._lm):

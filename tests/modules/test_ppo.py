@@ -19,10 +19,11 @@ from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rl.estimators import GRPO, RLOO, Reinforce
+from reft_pl.rl.estimators import GAE, GRPO, RLOO, Reinforce
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
 from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.types import Completion, Problem, Sample, SampleRequest, ScoredRollout, StopReason
 
 
@@ -294,8 +295,11 @@ def test_estimators_without_values_train_no_value_head(tmp_path: Path, micro_mod
     assert recorder.statistics[0]["update/policy_loss"] == pytest.approx(recorder.statistics[0]["update/loss"])
 
 
-def test_without_scoring_again_the_update_is_the_same_but_for_rounding(tmp_path: Path, micro_model: Path) -> None:
-    settings: dict[str, Any] = {"advantages": RLOO(), "samples_per_problem": 2, "ppo_epochs": 2, "minibatch_size": 4}
+@pytest.mark.parametrize("advantages", [RLOO(), GAE()])
+def test_without_scoring_again_the_update_is_the_same_but_for_rounding(
+    advantages: RLOO | GAE, tmp_path: Path, micro_model: Path
+) -> None:
+    settings: dict[str, Any] = {"advantages": advantages, "samples_per_problem": 2, "ppo_epochs": 2, "minibatch_size": 4}
     settings |= {"kl": KLPenalty(0.1, "k3", "loss"), "temperature": 1.3}
 
     def learned(rescore: bool) -> tuple[list[torch.Tensor], Recorder]:
@@ -311,6 +315,8 @@ def test_without_scoring_again_the_update_is_the_same_but_for_rounding(tmp_path:
     for rollout, other in zip(with_scores.rollouts, without.rollouts, strict=True):
         assert torch.equal(other.logprobs, other.sampler_logprobs)
         assert not torch.equal(rollout.logprobs, rollout.sampler_logprobs), "the scorer rounds otherwise: it was at work"
+        assert torch.allclose(other.values, rollout.values, atol=1e-5)
+    assert bool(without.rollouts[-1].values.any()) is advantages.uses_values, "the value head has learned to say something"
     figures = [recorder.statistics[0]["rollout/entropy"] for recorder in (with_scores, without)]
     assert figures[1] == pytest.approx(figures[0], rel=0.1), "estimated from the samples"
 
@@ -384,7 +390,11 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"filter_groups": True}, "filter_groups compares a question's samples"),
         ({"max_resamples": -1}, "max_resamples at least 0"),
         ({"advantages": RLOO(), "samples_per_problem": 2, "separate_value_model": True}, "RLOO learns no values"),
-        ({"rescore": False}, "GAE, for its values, needs the scores that model.rescore: false leaves out"),
+        (
+            {"rescore": False, "separate_value_model": True},
+            "GAE with a separate value model needs the scores that model.rescore",
+        ),
+        ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE with VLLMSampler, which records no values, needs the scores"),
         (
             {"rescore": False, "importance_clip": 2.0, "advantages": RLOO(), "samples_per_problem": 2},
             "model.importance_clip needs the scores",

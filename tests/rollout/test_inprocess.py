@@ -84,9 +84,9 @@ def requests(
     ]
 
 
-def sample(lm: PreTrainedModel, asked: Sequence[SampleRequest], **settings: int) -> dict[tuple[str, int], Completion]:
+def sample(lm: PreTrainedModel | Policy, asked: Sequence[SampleRequest], **settings: int) -> dict[tuple[str, int], Completion]:
     sampler = InProcessSampler(**settings)
-    sampler.sync(Policy(lm))
+    sampler.sync(lm if isinstance(lm, Policy) else Policy(lm))
     found = {}
     for completion in sampler.stream(asked):
         assert (completion.request_id, completion.index) not in found
@@ -141,9 +141,12 @@ def test_logprobs_are_those_of_a_full_forward_pass(lm: PreTrainedModel, temperat
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_sampler_logprobs_are_the_scorers(lm: PreTrainedModel, temperature: float) -> None:
+def test_sampler_logprobs_and_values_are_the_scorers(lm: PreTrainedModel, temperature: float) -> None:
+    policy = Policy(lm, "shared")
+    assert policy.value_head is not None
+    torch.nn.init.normal_(policy.value_head.weight)
     asked = requests(6, SamplingParams(max_new_tokens=8, temperature=temperature))
-    found = sample(lm, asked)
+    found = sample(policy, asked, max_rows=4)
     sequences = [r.prompt_ids + found[r.id, 0].token_ids for r in asked]
     width = max(map(len, sequences))
     ids = torch.tensor([s + (EOS,) * (width - len(s)) for s in sequences])
@@ -152,9 +155,19 @@ def test_sampler_logprobs_are_the_scorers(lm: PreTrainedModel, temperature: floa
     first_action = torch.tensor([len(r.prompt_ids) - 1 for r in asked])[:, None]
     actions = (columns >= first_action) & (columns < lengths - 1)
     with torch.no_grad():
-        scores = score(Policy(lm), TokenBatch(ids, columns < lengths, actions), temperature=temperature)
+        scores = score(policy, TokenBatch(ids, columns < lengths, actions), temperature=temperature)
     sampled = torch.tensor([logprob for r in asked for logprob in found[r.id, 0].logprobs])
     torch.testing.assert_close(scores.logprobs[actions], sampled, atol=1e-4, rtol=0)
+    assert scores.values is not None
+    recorded = torch.tensor([value for r in asked for value in found[r.id, 0].values or ()])
+    torch.testing.assert_close(scores.values[actions], recorded, atol=1e-4, rtol=0)
+
+
+def test_values_are_recorded_where_the_policy_has_a_head_on_its_own_trunk(llama: PreTrainedModel) -> None:
+    asked = requests(2, SamplingParams(max_new_tokens=3))
+    assert all(completion.values is None for completion in sample(llama, asked).values())
+    assert all(completion.values is None for completion in sample(Policy(llama, "separate"), asked).values())
+    assert all(len(c.values or ()) == len(c.token_ids) for c in sample(Policy(llama, "shared"), asked).values())
 
 
 def test_samples_do_not_depend_on_the_batch(lm: PreTrainedModel) -> None:
