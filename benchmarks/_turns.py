@@ -70,10 +70,18 @@ def race(argv: list[str], rounds: int, contenders: Sequence[Contender]) -> dict[
     return reports
 
 
-def race_each(argv: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def chosen(contenders: Sequence[Contender], against: str) -> list[Contender]:
+    """Ours, and those of the others in whose label ``against`` stands."""
+    others = [c for c in contenders if c != OURS and against in c.label]
+    if not others:
+        raise SystemExit(f"--against {against!r} is in no name of {[c.label for c in contenders if c != OURS]}")
+    return [OURS, *others]
+
+
+def race_each(argv: list[str], rounds: int, against: str = "") -> dict[str, list[dict[str, Any]]]:
     """``race`` of ours against each of the others by itself: straight steps side by side need more memory than laptops have."""
     reports: dict[str, list[dict[str, Any]]] = {}
-    for contender in CONTENDERS[1:]:
+    for contender in chosen(CONTENDERS, against)[1:]:
         for label, found in race(argv, rounds, [OURS, contender]).items():
             reports.setdefault(label, []).extend(found)
     return reports

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if args.side:
         set_allocator()
         return take_turns((ours if args.side == "ours" else straight)(args))
-    reports = race_each(["ppo_iteration", *argv], args.rounds)
+    reports = race_each(["ppo_iteration", *argv], args.rounds, args.against)
     peak, base, rows = matmul_peak(getattr(torch, args.dtype)), median(reports[OURS.label]), []
     for label, r in reports.items():
         memory = (r[-1]["peak_bytes"] - r[-1]["resident_bytes"]) / 2**30

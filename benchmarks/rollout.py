@@ -17,7 +17,7 @@ import torch
 
 from benchmarks._machine import Need, matmul_peak, memory_rate, seconds
 from benchmarks._straight import generate
-from benchmarks._turns import OURS, Contender, median, race, set_allocator, table, take_turns
+from benchmarks._turns import OURS, Contender, chosen, median, race, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.base import Sampler
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     peak, rate = matmul_peak(work.settings.torch_dtype), memory_rate()
     bound = Need.of(policy.lm.config).rollout_seconds(prompts, responses, peak, rate, work.settings.torch_dtype.itemsize)
     contenders = [*CONTENDERS, VLLM] if importlib.util.find_spec("vllm") else CONTENDERS
-    reports = race(["rollout", *argv], args.rounds, contenders)
+    reports = race(["rollout", *argv], args.rounds, chosen(contenders, args.against))
     ours, rows = median(reports[OURS.label]), []
     for label, report in reports.items():
         t = median(report)

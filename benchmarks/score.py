@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).forward(lengths(tokens), int(tokens.action_mask.sum()))
     what = f"Scoring {args.examples} responses, {sum(lengths(tokens))} tokens"
-    show(what, race_each(["score", *argv], args.rounds), flops, work.settings.torch_dtype, "logprobs")
+    show(what, race_each(["score", *argv], args.rounds, args.against), flops, work.settings.torch_dtype, "logprobs")
     return 0
 
 

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     tokens = work.tokens(policy)
     flops = Need.of(policy.lm.config).update(lengths(tokens), int(tokens.action_mask.sum()))
     what = f"{'PPO' if args.ppo else 'SFT'} update of {args.examples} examples, {sum(lengths(tokens))} tokens"
-    show(what, race_each(["update", *argv], args.rounds), flops, work.settings.torch_dtype, "loss")
+    show(what, race_each(["update", *argv], args.rounds, args.against), flops, work.settings.torch_dtype, "loss")
     return 0
 
 
