@@ -8,7 +8,7 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds ablations svamp test test-vllm test-all vllm lint types layers format smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,6 +51,9 @@ test: install  ## the default tests
 
 test-vllm: vllm  ## the tests that need vLLM (VENV=.venv-vllm keeps it in an environment of its own)
 	$(PYTEST) -m vllm tests/rollout/vllm tests/cli/test_vllm_runs.py
+
+test-slow: install  ## the tests that the default leaves out and this machine can run
+	$(PYTEST) -n 2 -m '(slow or real_model) and not gpu' tests
 
 test-all: install  ## all tests that this machine can run, with coverage
 	$(PYTEST) -n 2 -m 'not gpu' --cov --cov-report=term:skip-covered tests

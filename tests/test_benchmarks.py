@@ -12,6 +12,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks._machine import Need
+from benchmarks._turns import CONTENDERS, OURS, chosen
 
 ROOT = Path(__file__).parents[1]
 CONFIG = LlamaConfig(
@@ -37,6 +38,13 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
     assert need.rollout_seconds(prompts, responses, peak=1e30, rate=1.0, size=2) == pytest.approx(read)
 
 
+def test_a_race_may_be_against_one_side() -> None:
+    assert chosen(CONTENDERS, "") == CONTENDERS
+    assert chosen(CONTENDERS, "default") == [OURS, CONTENDERS[1]]
+    with pytest.raises(SystemExit, match=r"--against 'vLLM' is in no name of \['straight, default allocator'"):
+        chosen(CONTENDERS, "vLLM")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
@@ -45,6 +53,7 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
         ["update", "--examples", "4"],
         ["update", "--examples", "4", "--ppo"],
         ["ppo_iteration", "--questions", "4"],
+        ["ppo_iteration", "--questions", "4", "--no-rescore", "--against", "default allocator"],
         ["rollout", "--prompts", "4"],
     ],
     ids=" ".join,
