@@ -78,7 +78,7 @@ def chosen(contenders: Sequence[Contender], against: str) -> list[Contender]:
     return [OURS, *others]
 
 
-def race_each(argv: list[str], rounds: int, against: str = "") -> dict[str, list[dict[str, Any]]]:
+def race_each(argv: list[str], rounds: int, against: str) -> dict[str, list[dict[str, Any]]]:
     """``race`` of ours against each of the others by itself: straight steps side by side need more memory than laptops have."""
     reports: dict[str, list[dict[str, Any]]] = {}
     for contender in chosen(CONTENDERS, against)[1:]:

@@ -76,12 +76,16 @@ class StopReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch truncation off."""
+    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch truncation off.
+
+    ``record_values`` asks a sampler that can (``Sampler.records_values``) for the values of the states they are drawn in.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    record_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Completion:
 
     ``token_ids`` ends with EOS exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under the
     policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding). ``values[i]``
-    is that of the state in which ``token_ids[i]`` was chosen, from a sampler that records values and a policy that has them.
+    is that of the state in which ``token_ids[i]`` was chosen, where it was asked for and the policy has a head that knows it.
     """
 
     request_id: str

@@ -130,17 +130,15 @@ class PPOModule(PolicyModule):
         if separate_value_model and not self.advantages.uses_values:
             name = type(self.advantages).__name__
             raise UserError(f"{name} learns no values: leave model.separate_value_model out, or choose GAE as model.advantages")
-        recorded = self.sampler.records_values and not separate_value_model
-        if not rescore and (importance_clip is not None or (self.advantages.uses_values and not recorded)):
-            needs = "model.importance_clip"
-            if importance_clip is None:
-                who = (
-                    "a separate value model"
-                    if separate_value_model
-                    else f"{type(self.sampler).__name__}, which records no values,"
-                )
-                needs = f"{type(self.advantages).__name__} with {who}"
-            raise UserError(f"{needs} needs the scores that model.rescore: false leaves out: choose one of the two")
+        unrecorded = self.advantages.uses_values and not self.sampler.records_values
+        beside = f"{type(self.advantages).__name__} beside {type(self.sampler).__name__}, which records no values,"
+        for setting, is_set in (
+            ("model.importance_clip", importance_clip is not None),
+            ("a separate value model", separate_value_model),
+            (beside, unrecorded),
+        ):
+            if not rescore and is_set:
+                raise UserError(f"{setting} needs the scores that model.rescore: false leaves out: choose one of the two")
         if not rescore and self.sampler.max_mismatch is not None:
             raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")
         self.rescore = rescore
@@ -188,7 +186,7 @@ class PPOModule(PolicyModule):
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
         """A group of samples a problem, other ones at each attempt."""
-        params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
+        params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
         return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=attempt * n))
 

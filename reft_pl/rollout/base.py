@@ -29,7 +29,7 @@ class Sampler(ABC):
     """Mean |log p of the sampler - log p of the scorer| (nats a token) above which a rollout is refused; None is no bound."""
 
     records_values: bool = False
-    """Whether completions hold the values of a head on the policy's own trunk, where it has one."""
+    """Whether completions can hold the values of a head on the policy's own trunk (``SamplingParams.record_values``)."""
 
     @abstractmethod
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -124,6 +125,6 @@ class Collector:
     def _request(self, i: int, problem: Problem, params: SamplingParams, seed_of: SeedOf, n: int) -> SampleRequest:
         prompt = self.codec.prompt_ids(problem)
         room = min(params.max_new_tokens, self.codec.max_tokens - len(prompt))
-        bounded = SamplingParams(room, params.temperature, params.top_k, params.top_p)
+        bounded = replace(params, max_new_tokens=room)
         seeds = tuple(seed_of(problem, index) for index in range(n))
         return SampleRequest(f"{i}:{problem.id}", prompt, bounded, seeds, eos_ids=(self.codec.eos_id,))

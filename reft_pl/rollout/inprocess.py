@@ -77,7 +77,8 @@ class InProcessSampler(Sampler):
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
             _check_length(self._lm, request)
-        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, self._value_head)
+        value_head = self._value_head if any(request.params.record_values for request in requests) else None
+        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, value_head)
         while not batch.done:
             # The model is in sampling mode only inside, never while the caller works on what was yielded.
             with _sampling_mode(self._lm):

@@ -296,9 +296,7 @@ def test_estimators_without_values_train_no_value_head(tmp_path: Path, micro_mod
 
 
 @pytest.mark.parametrize("advantages", [RLOO(), GAE()])
-def test_without_scoring_again_the_update_is_the_same_but_for_rounding(
-    advantages: RLOO | GAE, tmp_path: Path, micro_model: Path
-) -> None:
+def test_without_scoring_again_the_update_is_the_same(advantages: RLOO | GAE, tmp_path: Path, micro_model: Path) -> None:
     settings: dict[str, Any] = {"advantages": advantages, "samples_per_problem": 2, "ppo_epochs": 2, "minibatch_size": 4}
     settings |= {"kl": KLPenalty(0.1, "k3", "loss"), "temperature": 1.3}
 
@@ -390,15 +388,9 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"filter_groups": True}, "filter_groups compares a question's samples"),
         ({"max_resamples": -1}, "max_resamples at least 0"),
         ({"advantages": RLOO(), "samples_per_problem": 2, "separate_value_model": True}, "RLOO learns no values"),
-        (
-            {"rescore": False, "separate_value_model": True},
-            "GAE with a separate value model needs the scores that model.rescore",
-        ),
-        ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE with VLLMSampler, which records no values, needs the scores"),
-        (
-            {"rescore": False, "importance_clip": 2.0, "advantages": RLOO(), "samples_per_problem": 2},
-            "model.importance_clip needs the scores",
-        ),
+        ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scores that model.rescore"),
+        ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE beside VLLMSampler, which records no values, needs the scores"),
+        ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scores"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:

@@ -145,7 +145,7 @@ def test_sampler_logprobs_and_values_are_the_scorers(lm: PreTrainedModel, temper
     policy = Policy(lm, "shared")
     assert policy.value_head is not None
     torch.nn.init.normal_(policy.value_head.weight)
-    asked = requests(6, SamplingParams(max_new_tokens=8, temperature=temperature))
+    asked = requests(6, SamplingParams(max_new_tokens=8, temperature=temperature, record_values=True))
     found = sample(policy, asked, max_rows=4)
     sequences = [r.prompt_ids + found[r.id, 0].token_ids for r in asked]
     width = max(map(len, sequences))
@@ -164,7 +164,9 @@ def test_sampler_logprobs_and_values_are_the_scorers(lm: PreTrainedModel, temper
 
 
 def test_values_are_recorded_where_the_policy_has_a_head_on_its_own_trunk(llama: PreTrainedModel) -> None:
-    asked = requests(2, SamplingParams(max_new_tokens=3))
+    asked = requests(2, SamplingParams(max_new_tokens=3, record_values=True))
+    unasked = requests(2, SamplingParams(max_new_tokens=3))
+    assert all(completion.values is None for completion in sample(Policy(llama, "shared"), unasked).values())
     assert all(completion.values is None for completion in sample(llama, asked).values())
     assert all(completion.values is None for completion in sample(Policy(llama, "separate"), asked).values())
     assert all(len(c.values or ()) == len(c.token_ids) for c in sample(Policy(llama, "shared"), asked).values())
