@@ -15,6 +15,7 @@ from reft_pl.rollout.attention import sampling_attention
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.compiled_decode import compiled_decoding
 from reft_pl.rollout.continuous import ContinuousBatch
+from reft_pl.rollout.packed_weights import PackedWeights
 from reft_pl.types import Completion, SampleRequest
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ class InProcessSampler(Sampler):
             _check_length(self._lm, request)
         value_head = self._value_head if any(request.params.record_values for request in requests) else None
         batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, value_head)
+        packed = PackedWeights(self._lm, batch.max_rows)
         while not batch.done:
             # The model is in sampling mode only inside, never while the caller works on what was yielded.
-            with _sampling_mode(self._lm):
+            with _sampling_mode(self._lm), packed.used():
                 ended = batch.run_until_one_ends()
             yield from ended
 
