@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from reft_pl.errors import UserError
+from reft_pl.rollout.native_attention import has_native_attention, native_attention
 from reft_pl.rollout.own_attention import has_own_attention, replaced
 
 ATTENTION_NAME = "reft_pl_rollout"
+NATIVE_ATTENTION_NAME = "reft_pl_rollout_native"
 
 # What a model may ask of its attention and this one does not do: to leave it out in silence would change the samples.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
@@ -110,9 +113,13 @@ def rollout_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     packing: Packing | None = None,
+    native: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function under ``ATTENTION_NAME``: prefill when there is a ``packing``, else one decoding step."""
+    """The attention function under ``ATTENTION_NAME``: prefill when there is a ``packing``, else one decoding step.
+
+    Under ``NATIVE_ATTENTION_NAME`` a decoding step takes the code of ``native_attention``, where there is some.
+    """
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise UserError(f"the in-process sampler cannot run this model: its attention needs `{name}`")
@@ -122,27 +129,36 @@ def rollout_attention(
         return packed_attention(query, key, value, scaling, packing), None
     if attention_mask is None or query.shape[2] != 1:
         raise UserError("the in-process sampler cannot run this model: it does not hand keyword arguments to its attention")
+    if native and has_native_attention(query, key):
+        return native_attention(query, key, value, scaling, attention_mask), None
     return decode_attention(query, key, value, scaling, attention_mask), None
 
 
+_native_rollout_attention = partial(rollout_attention, native=True)
+
 AttentionInterface.register(ATTENTION_NAME, rollout_attention)
+AttentionInterface.register(NATIVE_ATTENTION_NAME, _native_rollout_attention)
 
 
 @contextmanager
-def sampling_attention(lm: PreTrainedModel) -> Iterator[None]:
+def sampling_attention(lm: PreTrainedModel, native: bool = False) -> Iterator[None]:
     """Let ``lm`` use the attention of this module, and give it back its own at the end.
+
+    Args:
+        lm: The model.
+        native: Decode with code that is compiled for it.
 
     Raises:
         UserError: the model's code does not let its attention be replaced.
     """
     if has_own_attention(lm):
-        with replaced(lm, rollout_attention):
+        with replaced(lm, _native_rollout_attention if native else rollout_attention):
             yield
         return
-    own = lm.config._attn_implementation
-    lm.set_attn_implementation(ATTENTION_NAME)
+    own, name = lm.config._attn_implementation, NATIVE_ATTENTION_NAME if native else ATTENTION_NAME
+    lm.set_attn_implementation(name)
     try:
-        if lm.config._attn_implementation != ATTENTION_NAME:
+        if lm.config._attn_implementation != name:
             raise UserError(f"the in-process sampler cannot run {type(lm).__name__}: its attention cannot be replaced")
         yield
     finally:
