@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig
 
 from reft_pl.models.compilation import compile_layers, compiled_layers
+from reft_pl.rollout import packed_weights
 from reft_pl.rollout.compiled_decode import compiled_decoding
 from reft_pl.types import SamplingParams
 
@@ -24,7 +25,8 @@ def from_nothing():
 
 @pytest.mark.slow  # a C++ compiler takes some ten seconds a graph
 @pytest.mark.parametrize("name", ["llama_gqa", "qwen2", "gpt2", "opt", "codegen"])
-def test_compiled_layers_sample_the_same(name):
+def test_compiled_layers_sample_the_same(name, monkeypatch):
+    monkeypatch.setattr(packed_weights, "SMALLEST", 0)
     asked = plain.requests(24, SamplingParams(60, temperature=0.8, top_k=20), samples=2)
     lm = plain.build(name)
     written = plain.sample(lm, asked, max_rows=9)
