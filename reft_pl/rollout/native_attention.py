@@ -7,6 +7,7 @@ sooner than they are set up. Reading what has been written, once, is all that is
 from __future__ import annotations
 
 import ctypes
+import platform
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,7 +23,8 @@ _NUMBERS = {torch.float32: "float", torch.bfloat16: "uint16_t"}
 # Beyond what a processor's registers hold nothing is gained.
 _MOST_GROUPS, _WIDEST = 16, 256
 
-_FLAGS = ("-O3", "-ffp-contract=fast", "-mprefer-vector-width=512")
+_WIDE_VECTORS = ("-mprefer-vector-width=512",) if platform.machine().lower() in {"x86_64", "amd64"} else ()
+_FLAGS = ("-O3", "-ffp-contract=fast", *_WIDE_VECTORS)
 
 
 def has_native_attention(query: Tensor, key: Tensor) -> bool:

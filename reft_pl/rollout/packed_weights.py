@@ -1,7 +1,7 @@
-"""Linear layers whose weights oneDNN has laid out beforehand, for the few rows of a decoding step.
+"""Linear layers whose weights oneDNN has laid out beforehand.
 
-Multiplying 64 rows is over sooner than bringing the weights into the order that the processor multiplies in, which happens
-anew in every call. While a rollout lasts the weights do not change: they are ordered once.
+Multiplying the few rows of a decoding step is over sooner than bringing the weights into the order that the processor
+multiplies in, which happens anew in every call. While a rollout lasts the weights do not change: they are ordered once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 SMALLEST = 2**16
 """Weights of fewer numbers stay as they are: calling the operator takes longer than it saves."""
 
-_packed: dict[int, tuple[Tensor, int]] = {}
-"""Packed weights and the rows that they are for, by the address of the weight: compiled code hands on plain tensors alone."""
+_packed: dict[int, Tensor] = {}
+"""Packed weights by the address of the weight, since compiled code hands on plain tensors alone."""
 
 _operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _operators.define("packed_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
@@ -25,10 +24,7 @@ _operators.define("packed_linear(Tensor x, Tensor weight, Tensor? bias) -> Tenso
 
 @torch.library.impl(_operators, "packed_linear", "CPU")
 def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    packed, rows = _packed.get(weight.data_ptr(), (None, 0))
-    if packed is None or x.numel() > rows * weight.shape[1]:  # prompts, whose many rows make up for the order
-        return linear(x, weight, bias)
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, _packed[weight.data_ptr()], bias, "none", [], "")
     return output
 
 
@@ -51,15 +47,15 @@ class PackedWeights:
 
     Args:
         model: Whose weights do not change while these are used.
-        rows: At most so many rows take the packed weights.
+        rows: For which the order is chosen; it serves any number.
     """
 
     def __init__(self, model: nn.Module, rows: int) -> None:
         self._layers: list[nn.Module] = [m for m in model.modules() if type(m) is nn.Linear and _can_be_packed(m.weight)]
-        self._packed: dict[int, tuple[Tensor, int]] = {}
+        self._packed: dict[int, Tensor] = {}
         for layer in self._layers:
             weight: Tensor = layer.weight.detach()  # type: ignore[operator]
-            self._packed[weight.data_ptr()] = torch.ops.mkldnn._reorder_linear_weight(weight, rows), rows
+            self._packed[weight.data_ptr()] = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
     @contextmanager
     def used(self) -> Iterator[None]:
