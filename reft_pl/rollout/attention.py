@@ -129,7 +129,7 @@ def rollout_attention(
         return packed_attention(query, key, value, scaling, packing), None
     if attention_mask is None or query.shape[2] != 1:
         raise UserError("the in-process sampler cannot run this model: it does not hand keyword arguments to its attention")
-    if native and has_native_attention(query, key):
+    if native and has_native_attention(query, key, value):
         return native_attention(query, key, value, scaling, attention_mask), None
     return decode_attention(query, key, value, scaling, attention_mask), None
 

@@ -27,17 +27,20 @@ _WIDE_VECTORS = ("-mprefer-vector-width=512",) if platform.machine().lower() in 
 _FLAGS = ("-O3", "-ffp-contract=fast", *_WIDE_VECTORS)
 
 
-def has_native_attention(query: Tensor, key: Tensor) -> bool:
+def has_native_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether there is code for these: on the CPU, in float32 or bfloat16, with heads of a common width.
 
     Args:
         query: [B, H, 1, D].
         key: [B, K, L, D].
+        value: As ``key``, or there is none.
     """
     heads, _, width = query.shape[1:]
     return (
         query.device.type == "cpu"
-        and query.dtype == key.dtype
+        and query.dtype == key.dtype == value.dtype
+        and key.shape == value.shape
+        and width == key.shape[3]
         and query.dtype in _NUMBERS
         and width % LANES == 0
         and width <= _WIDEST

@@ -68,8 +68,10 @@ def test_what_is_no_number_stays_none(dtype):
 
 
 def test_odd_heads_and_formats_have_none():
-    query, key, *_ = step(2, 4, 4, 16, 8, torch.float32)
-    assert has_native_attention(query, key)
-    assert not has_native_attention(query[..., :10], key[..., :10])
-    assert not has_native_attention(query.half(), key.half())
-    assert not has_native_attention(query.to("meta"), key.to("meta"))
+    states = step(2, 4, 4, 32, 8, torch.float32)[:3]
+    query, key, value = states
+    assert has_native_attention(query, key, value)
+    assert not has_native_attention(query, key, value[..., :16])
+    assert not has_native_attention(*(tensor[..., :10] for tensor in states))
+    assert not has_native_attention(*(tensor.half() for tensor in states))
+    assert not has_native_attention(*(tensor.to("meta") for tensor in states))
