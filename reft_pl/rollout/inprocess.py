@@ -37,7 +37,7 @@ class InProcessSampler(Sampler):
 
     records_values = True
 
-    def __init__(self, max_rows: int = 64, prefill_tokens: int = 1024) -> None:
+    def __init__(self, max_rows: int = 64, prefill_tokens: int = 2048) -> None:
         if max_rows < 1 or prefill_tokens < 1:
             raise UserError(f"max_rows and prefill_tokens must be positive, got {max_rows} and {prefill_tokens}")
         self.max_rows = max_rows
