@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST = 2**16
-"""Weights of fewer numbers stay as they are: calling the operator takes longer than it saves."""
+"""Weights of fewer numbers, such as a tiny model's, stay as they are: there is little to order (chosen, not measured)."""
 
 _packed: dict[int, Tensor] = {}
 """Packed weights by the address of the weight, since compiled code hands on plain tensors alone."""
