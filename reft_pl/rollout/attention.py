@@ -1,13 +1,13 @@
-"""Attention for sampling: packed prompts without padding, and one query a row over a static cache.
+"""Attention for sampling: packed prompts without padding, and the newest tokens of each row over a cache of slots.
 
-Registered with transformers' ``AttentionInterface``, so that any model which looks its attention up there can use it.
+Registered with transformers' ``AttentionInterface``, so that any model which looks its attention up there can use it. To the
+compiler it is one operator, whatever the tokens' layout, so that compiled layers serve prompts and decoding alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,44 +19,13 @@ from transformers import AttentionInterface, PreTrainedModel
 from reft_pl.errors import UserError
 from reft_pl.rollout.native_attention import has_native_attention, native_attention
 from reft_pl.rollout.own_attention import has_own_attention, replaced
+from reft_pl.rollout.packing import Packing, current_packing
 
 ATTENTION_NAME = "reft_pl_rollout"
 NATIVE_ATTENTION_NAME = "reft_pl_rollout_native"
 
 # What a model may ask of its attention and this one does not do: to leave it out in silence would change the samples.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where B sequences of ``lengths`` lie in one packed row of N tokens.
-
-    ``padded`` [B, T] holds the packed index of each token (0 in the padding on the right), ``packed`` [N] the flat index
-    b * T + t of each packed token.
-    """
-
-    lengths: tuple[int, ...]
-    padded: Tensor
-    packed: Tensor
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Packing:
-        """Lay the sequences out one after the other."""
-        sizes = torch.tensor(lengths)
-        columns = torch.arange(max(lengths))[None, :]
-        real = columns < sizes[:, None]
-        padded = torch.where(real, columns + (sizes.cumsum(0) - sizes)[:, None], 0)
-        return cls(tuple(lengths), padded.to(device), real.flatten().nonzero().squeeze(-1).to(device))
-
-    @property
-    def positions(self) -> Tensor:
-        """Each packed token's position in its own sequence, [N]."""
-        return self.packed % self.padded.shape[1]
-
-    @property
-    def last(self) -> Tensor:
-        """The packed index of each sequence's last token, [B]."""
-        return (torch.tensor(self.lengths).cumsum(0) - 1).to(self.padded.device)
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing) -> Tensor:
@@ -81,28 +50,28 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
     return output.transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
 
-def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor) -> Tensor:
-    """Attention of one new token a row over its cached keys, as two batched matrix products.
+def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing) -> Tensor:
+    """Attention of each row's newest tokens over its cached keys, as two batched matrix products.
 
     The queries that share a key head become the rows of one matrix, so that keys and values are neither repeated nor copied.
 
     Args:
-        query: [B, H, 1, D].
-        key: [B, K, L, D], best a view of memory that is contiguous along L.
-        value: [B, K, L, D].
+        query: [1, H, N, D].
+        key: [S, K, L, D], those of row i in slot i; best a view of memory that is contiguous along L.
+        value: [S, K, L, D].
         scaling: Factor on the scores.
-        mask: Added to the scores, [B, 1, 1, L].
+        packing: Of the N tokens, whose own keys and values are in the slots already.
 
     Returns:
-        [B, 1, H, D].
+        [1, N, H, D].
     """
-    batch, heads, _, width = query.shape
-    kv_heads, length = key.shape[1:3]
-    q = (query * scaling).view(batch * kv_heads, heads // kv_heads, width)
-    scores = torch.bmm(q, key.transpose(2, 3).flatten(0, 1)).view(batch, kv_heads, -1, length)
-    weights = (scores + mask).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    output = torch.bmm(weights.flatten(0, 1), value.flatten(0, 1))
-    return output.view(batch, 1, heads, width)
+    batch, steps = packing.padded.shape
+    kv_heads, length, width = key.shape[1:]
+    q = (query[0] * scaling)[:, packing.padded].transpose(0, 1).reshape(batch * kv_heads, -1, width)
+    scores = torch.bmm(q, key[:batch].transpose(2, 3).flatten(0, 1)).view(batch, -1, steps, length)
+    weights = (scores + packing.mask(length, scores.dtype)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    output = torch.bmm(weights.view(batch * kv_heads, -1, length), value[:batch].flatten(0, 1))
+    return output.view(batch, -1, steps, width).transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
 
 def rollout_attention(
@@ -112,26 +81,39 @@ def rollout_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    packing: Packing | None = None,
     native: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function under ``ATTENTION_NAME``: prefill when there is a ``packing``, else one decoding step.
+    """The attention function under ``ATTENTION_NAME``, of the tokens that the innermost ``packing.packed`` block tells of.
 
-    Under ``NATIVE_ATTENTION_NAME`` a decoding step takes the code of ``native_attention``, where there is some.
+    Under ``NATIVE_ATTENTION_NAME`` decoding takes the code of ``native_attention``, where there is some.
     """
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise UserError(f"the in-process sampler cannot run this model: its attention needs `{name}`")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query = query.to(key.dtype)
-    if packing is not None:
-        return packed_attention(query, key, value, scaling, packing), None
-    if attention_mask is None or query.shape[2] != 1:
-        raise UserError("the in-process sampler cannot run this model: it does not hand keyword arguments to its attention")
+    return torch.ops.reft_pl.rollout_attention(query.to(key.dtype), key, value, scaling, native), None
+
+
+_operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
+_operators.define(  # type: ignore[no-untyped-call]
+    "rollout_attention(Tensor query, Tensor key, Tensor value, float scaling, bool native) -> Tensor"
+)
+
+
+@torch.library.impl(_operators, "rollout_attention", "CompositeExplicitAutograd")
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, native: bool) -> Tensor:
+    packing = current_packing()
+    if not packing.decoding:
+        return packed_attention(query, key, value, scaling, packing)
     if native and has_native_attention(query, key, value):
-        return native_attention(query, key, value, scaling, attention_mask), None
-    return decode_attention(query, key, value, scaling, attention_mask), None
+        return native_attention(query, key, value, scaling, packing.rows, packing.positions)
+    return decode_attention(query, key, value, scaling, packing)
+
+
+@torch.library.impl(_operators, "rollout_attention", "Meta")
+def _shape(query: Tensor, key: Tensor, value: Tensor, scaling: float, native: bool) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
 _native_rollout_attention = partial(rollout_attention, native=True)

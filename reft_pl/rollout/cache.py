@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from reft_pl.rollout.packing import Packing
+
 _GRANULE = 64
 """Lengths are allocated in multiples of this many tokens."""
 
@@ -34,21 +36,20 @@ class SlotLayer(CacheLayerMixin):
         """Nothing is left to do: the constructor knows the shapes."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Store the new token of each active row at the row's position.
+        """Store each of N new tokens in its row, at its position.
 
         Args:
-            key_states: [B, K, 1, D].
-            value_states: [B, K, 1, D].
+            key_states: [1, K, N, D].
+            value_states: [1, K, N, D].
             *args: Ignored.
             **kwargs: Ignored.
 
         Returns:
-            Keys and values of the active rows, [B, K, L, D].
+            Keys and values of all slots, [S, K, L, D].
         """
-        self.keys[self.rows, :, self.positions] = key_states.squeeze(2)
-        self.values[self.rows, :, self.positions] = value_states.squeeze(2)
-        n = len(self.rows)
-        return self.keys[:n], self.values[:n]
+        self.keys[self.rows, :, self.positions] = key_states[0].transpose(0, 1)
+        self.values[self.rows, :, self.positions] = value_states[0].transpose(0, 1)
+        return self.keys, self.values
 
     @property
     def room(self) -> int:
@@ -56,7 +57,7 @@ class SlotLayer(CacheLayerMixin):
         return self.keys.shape[2]
 
     def get_seq_length(self) -> int:
-        """An upper bound on the tokens before the one being decoded; rows tell their own by ``position_ids``."""
+        """An upper bound on the tokens before those being decoded; they tell their own by ``position_ids``."""
         return self.room - 1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -109,18 +110,10 @@ class SlotCache(Cache):
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
-    def advance(self, positions: Tensor) -> Tensor:
-        """Prepare a decoding step of the first B slots, whose new tokens stand at ``positions`` [B].
-
-        Returns:
-            What to add to the attention scores, [B, 1, 1, L]: 0 up to a row's position, -inf after it.
-        """
-        rows = torch.arange(len(positions), device=positions.device)
+    def place(self, packing: Packing) -> None:
+        """Prepare a decoding step: where its new tokens go."""
         for layer in self.slot_layers:
-            layer.rows, layer.positions = rows, positions
-        keys = self.slot_layers[0].keys
-        later = torch.arange(keys.shape[2], device=keys.device)[None, :] > positions[:, None]
-        return torch.zeros(later.shape, dtype=keys.dtype, device=keys.device).masked_fill_(later, float("-inf"))[:, None, None]
+            layer.rows, layer.positions = packing.rows, packing.positions
 
 
 def _states(prefill: DynamicCache) -> list[tuple[Tensor, Tensor]]:

@@ -29,7 +29,7 @@ class OwnCache:
         self.slots = slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Keys and values of the active rows, the new ones among them."""
+        """Keys and values of all slots, the new ones among them."""
         return self.slots.update(key_states, value_states)
 
     def get_seq_length(self, *args: object) -> int:

@@ -1,4 +1,4 @@
-"""Continuous batching: rows leave the moment they end, and waiting rows take their places."""
+"""Continuous batching: rows leave the moment they end, waiting rows take their places, and some steps write several tokens."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
-from reft_pl.rollout.attention import Packing
 from reft_pl.rollout.cache import SlotCache
+from reft_pl.rollout.drafts import NgramDrafts
 from reft_pl.rollout.draw import DrawParams, draw
+from reft_pl.rollout.packing import Packing, packed
 from reft_pl.rollout.seeds import uniforms_at
 from reft_pl.types import Completion, SampleRequest, StopReason
 
@@ -40,9 +41,12 @@ class Row:
 
     prompt: Prompt
     index: int
-    token_ids: list[int] = field(default_factory=list)
+    sequence: list[int] = field(init=False)
     logprobs: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sequence = list(self.prompt.request.prompt_ids)
 
     @property
     def seed(self) -> int:
@@ -50,21 +54,31 @@ class Row:
         return self.prompt.request.seeds[self.index]
 
     @property
+    def written(self) -> int:
+        """Tokens after the prompt."""
+        return len(self.sequence) - self.prompt.length
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be written."""
+        return self.prompt.request.params.max_new_tokens - self.written
+
+    @property
     def cached(self) -> int:
         """Tokens whose keys are in the slot: all but the newest."""
-        return self.prompt.length + len(self.token_ids) - 1
+        return len(self.sequence) - 1
 
     @property
     def stop(self) -> StopReason | None:
         """Why it has ended, if it has."""
-        if self.token_ids[-1] in self.prompt.request.eos_ids:
+        if self.sequence[-1] in self.prompt.request.eos_ids:
             return StopReason.EOS
-        return StopReason.LENGTH if len(self.token_ids) == self.prompt.request.params.max_new_tokens else None
+        return None if self.left else StopReason.LENGTH
 
     def completion(self, stop: StopReason) -> Completion:
         """What the caller gets to see."""
-        values = tuple(self.values) if self.values else None
-        return Completion(self.prompt.request.id, self.index, tuple(self.token_ids), tuple(self.logprobs), stop, values)
+        token_ids, values = tuple(self.sequence[self.prompt.length :]), tuple(self.values) or None
+        return Completion(self.prompt.request.id, self.index, token_ids, tuple(self.logprobs), stop, values)
 
 
 class ContinuousBatch:
@@ -75,6 +89,7 @@ class ContinuousBatch:
         requests: What is to be written.
         max_rows: Number of slots.
         prefill_tokens: Prompt tokens that are read in one forward pass.
+        draft_tokens: Tokens that are guessed ahead of a row, at most.
         value_head: Makes a value, [..., 1], of what the LM head sees, [..., D]: of each state in which a token is chosen.
     """
 
@@ -84,12 +99,15 @@ class ContinuousBatch:
         requests: Sequence[SampleRequest],
         max_rows: int,
         prefill_tokens: int,
+        draft_tokens: int,
         value_head: nn.Module | None = None,
     ) -> None:
         self.lm = lm
         self.value_head = value_head
         self.device = next(lm.parameters()).device
         self.prefill_tokens = prefill_tokens
+        self.draft_tokens = draft_tokens
+        self.drafts = NgramDrafts()
         prompts = [Prompt(r) for r in sorted(requests, key=lambda request: len(request.prompt_ids), reverse=True)]
         self.waiting = deque(Row(prompt, index) for prompt in prompts for index in range(len(prompt.request.seeds)))
         self.max_rows = min(max_rows, len(self.waiting))
@@ -125,7 +143,8 @@ class ContinuousBatch:
         logits = torch.stack([row.prompt.logits for row in admitted if row.prompt.logits is not None])
         values = [row.prompt.value for row in admitted if row.prompt.value is not None]
         params = DrawParams.of([row.prompt.request.params for row in admitted], self.device)
-        self._append_tokens(admitted, logits, torch.stack(values) if values else None, params)
+        guesses: list[list[int]] = [[] for _ in admitted]
+        self._append_tokens(admitted, guesses, logits, torch.stack(values) if values else None, params)
         ended = []
         for row in admitted:
             if row.stop is not None:
@@ -161,65 +180,101 @@ class ContinuousBatch:
     def _read(self, prompts: Sequence[Prompt]) -> None:
         """One forward pass over the packed prompts."""
         packing = Packing.of([prompt.length for prompt in prompts], self.device)
-        tokens = torch.tensor([token for prompt in prompts for token in prompt.request.prompt_ids], device=self.device)
         cache = DynamicCache()
-        logits, values = self._forward(
-            input_ids=tokens[None],
-            position_ids=packing.positions[None],
-            past_key_values=cache,
-            logits_to_keep=packing.last,
-            packing=packing,
-        )
+        tokens = [token for prompt in prompts for token in prompt.request.prompt_ids]
+        logits, values = self._forward(tokens, packing, cache, logits_to_keep=packing.last)
         start = 0
         for index, prompt in enumerate(prompts):
-            prompt.cache, prompt.start, prompt.logits = cache, start, logits[0, index]
-            prompt.value = None if values is None else values[0, index]
+            prompt.cache, prompt.start, prompt.logits = cache, start, logits[index]
+            prompt.value = None if values is None else values[index]
             start += prompt.length
+            if self.draft_tokens:
+                self.drafts.learn(prompt.request.prompt_ids)
 
     def _decode(self) -> list[Completion]:
-        """One step of all rows in slots."""
+        """One step of all rows in slots, of one token or, where a row's next ones can be guessed, of several."""
         assert self.cache is not None
-        self.cache.fit(max(row.cached for row in self.rows) + 1, len(self.rows))
-        positions = torch.tensor([row.cached for row in self.rows], device=self.device)
-        tokens = torch.tensor([row.token_ids[-1] for row in self.rows], device=self.device)
-        logits, values = self._forward(
-            input_ids=tokens[:, None],
-            position_ids=positions[:, None],
-            attention_mask=self.cache.advance(positions),
-            past_key_values=self.cache,
-        )
+        guesses = self._guesses()
+        lengths = [1 + len(guess) for guess in guesses]
+        self.cache.fit(max(row.cached + n for row, n in zip(self.rows, lengths, strict=True)), len(self.rows))
+        packing = Packing.of(lengths, self.device, starts=[row.cached for row in self.rows])
+        self.cache.place(packing)
+        tokens = [token for row, guess in zip(self.rows, guesses, strict=True) for token in (row.sequence[-1], *guess)]
+        logits, values = self._forward(tokens, packing, self.cache)
         if self.params is None:
             self.params = DrawParams.of([row.prompt.request.params for row in self.rows], self.device)
-        self._append_tokens(self.rows, logits[:, -1], None if values is None else values[:, -1], self.params)
+        self._append_tokens(self.rows, guesses, logits, values, self.params.rows(packing.rows))
         return self._retire()
 
-    def _forward(self, **inputs: Any) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, T, V] and, with a value head, values [B, T], where logits are asked for.
+    def _guesses(self) -> list[list[int]]:
+        """What may come next in each row, no more in all than there are slots: a step is to stay a small one."""
+        guesses, room = [], self.max_rows
+        for row in self.rows:
+            most = min(self.draft_tokens, row.left - 1, room)
+            guess = self.drafts.guess(row.sequence, most, row.prompt.request.eos_ids)
+            room -= len(guess)
+            guesses.append(guess)
+        return guesses
+
+    def _forward(self, tokens: Sequence[int], packing: Packing, cache: Cache, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """Logits [N, V] and, with a value head, values [N], where logits are asked for.
 
         Models do not return what their LM head sees, which is what the value head reads too: a hook looks at it.
         """
-        if self.value_head is None:
-            return self.lm(**inputs, use_cache=True).logits, None
         seen: list[Tensor] = []
         head: nn.Module = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
-        hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0])) if self.value_head is not None else None
         try:
-            logits: Tensor = self.lm(**inputs, use_cache=True).logits
+            with packed(packing):
+                logits: Tensor = self.lm(
+                    input_ids=torch.tensor(tokens, device=self.device)[None],
+                    position_ids=packing.positions[None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    **inputs,
+                ).logits
         finally:
-            hook.remove()
-        return logits, self.value_head(seen[-1]).squeeze(-1)
+            if hook is not None:
+                hook.remove()
+        return logits[0], None if self.value_head is None else self.value_head(seen[-1])[0].squeeze(-1)
 
-    def _append_tokens(self, rows: Sequence[Row], logits: Tensor, values: Tensor | None, params: DrawParams) -> None:
-        u = torch.from_numpy(uniforms_at([row.seed for row in rows], [len(row.token_ids) for row in rows]))
-        tokens, logprobs = draw(logits, params, u.to(self.device))
+    def _append_tokens(
+        self,
+        rows: Sequence[Row],
+        guesses: Sequence[Sequence[int]],
+        logits: Tensor,
+        values: Tensor | None,
+        params: DrawParams,
+    ) -> None:
+        """Draw what comes after each token that was read: a row keeps what it has drawn up to the first wrong guess.
+
+        Args:
+            rows: B of them.
+            guesses: What each of them read after its newest token.
+            logits: [N, V], side by side those of a row's newest token and of its guesses.
+            values: [N].
+            params: Of the N.
+        """
+        places = [(row, row.written + step) for row, guess in zip(rows, guesses, strict=True) for step in range(1 + len(guess))]
+        u = torch.from_numpy(uniforms_at([row.seed for row, _ in places], [index for _, index in places]))
+        drawn, logprobs = draw(logits, params, u.to(self.device))
         if not bool(logprobs.isfinite().all()):
             raise FloatingPointError("the policy's logits are not finite: its weights are broken")
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            row.token_ids.append(token)
-            row.logprobs.append(logprob)
-        if values is not None:
-            for row, value in zip(rows, values.tolist(), strict=True):
-                row.values.append(value)
+        tokens, chances = drawn.tolist(), logprobs.tolist()
+        worths = None if values is None else values.tolist()
+        first = 0
+        for row, guess in zip(rows, guesses, strict=True):
+            before = len(row.sequence)
+            for at, guessed in enumerate((*guess, None), start=first):
+                row.sequence.append(tokens[at])
+                row.logprobs.append(chances[at])
+                if worths is not None:
+                    row.values.append(worths[at])
+                if tokens[at] != guessed or row.stop is not None:
+                    break
+            if self.draft_tokens:
+                self.drafts.learn(row.sequence, before)
+            first += 1 + len(guess)
 
     def _retire(self) -> list[Completion]:
         """Take out the rows that have ended; the last rows move into the gaps."""

@@ -67,10 +67,10 @@ static inline Floats exponential(Floats x) {
   return e * reinterpret_cast<Floats>(power);
 }
 
-// One row and key head: query [GROUP, WIDTH], keys and values [length, WIDTH]; mask [stride], where stride is length rounded up
-// to LANES and what is beyond length is -inf; scores is room for GROUP * stride.
-static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values, const float* mask, int64_t length,
-                   int64_t stride, float scaling, float* scores, NUMBER* output) {
+// One token and key head: query [GROUP, WIDTH], keys and values [length, WIDTH]; scores is room for GROUP * stride, where stride is
+// length rounded up to LANES.
+static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values, int64_t length, int64_t stride, float scaling,
+                   float* scores, NUMBER* output) {
   Floats q[GROUP][PARTS];
   for (int g = 0; g < GROUP; ++g)
     for (int p = 0; p < PARTS; ++p) q[g][p] = load(query + g * WIDTH + p * LANES) * scaling;
@@ -85,12 +85,11 @@ static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values
   float totals[GROUP];
   for (int g = 0; g < GROUP; ++g) {
     float* row = scores + g * stride;
-    std::memset(row + length, 0, (stride - length) * sizeof(float));
+    for (int64_t t = length; t < stride; ++t) row[t] = -INFINITY;
     Floats highest = Floats{} - INFINITY, total = {};
     for (int64_t t = 0; t < stride; t += LANES) {
-      Floats masked = load(row + t) + load(mask + t);
-      store(row + t, masked);
-      highest = highest > masked ? highest : masked;
+      Floats score = load(row + t);
+      highest = highest > score ? highest : score;
     }
     for (int i = 1; i < LANES; ++i) highest[0] = highest[0] > highest[i] ? highest[0] : highest[i];
     for (int64_t t = 0; t < stride; t += LANES) {
@@ -110,22 +109,27 @@ static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values
     for (int p = 0; p < PARTS; ++p) store(output + g * WIDTH + p * LANES, sums[g][p] / totals[g]);
 }
 
-// query and output [rows, heads * GROUP, WIDTH], keys and values [rows, heads, room, WIDTH], mask [rows, room]: what is added to
-// the scores, -inf from where a row has not been written.
-extern "C" void decode_attention(const NUMBER* query, const NUMBER* keys, const NUMBER* values, const NUMBER* mask,
-                                 NUMBER* output, int64_t rows, int64_t heads, int64_t room, float scaling) {
+// query and output [tokens, heads * GROUP, WIDTH], keys and values [slots, heads, room, WIDTH]; rows [tokens] is each token's slot,
+// those of a slot side by side, and positions [tokens] how many tokens of its slot stand before it.
+extern "C" void decode_attention(const NUMBER* query, const NUMBER* keys, const NUMBER* values, const int64_t* rows,
+                                 const int64_t* positions, NUMBER* output, int64_t tokens, int64_t heads, int64_t room,
+                                 float scaling) {
+  std::vector<int64_t> firsts;  // of each slot's tokens, which one thread works on while keys and values are near
+  for (int64_t n = 0; n < tokens; ++n)
+    if (n == 0 || rows[n] != rows[n - 1]) firsts.push_back(n);
+  const int64_t slots = firsts.size();
+  firsts.push_back(tokens);
 #pragma omp parallel
   {
-    std::vector<float> scores(GROUP * (room + LANES)), added(room + LANES);
+    std::vector<float> scores(GROUP * (room + LANES));
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t item = 0; item < rows * heads; ++item) {
-      const NUMBER* row_mask = mask + item / heads * room;
-      int64_t length = room;
-      while (length > 1 && widen(row_mask[length - 1]) == -INFINITY) --length;
-      int64_t stride = (length + LANES - 1) / LANES * LANES;
-      for (int64_t t = 0; t < stride; ++t) added[t] = t < length ? widen(row_mask[t]) : -INFINITY;
-      attend(query + item * GROUP * WIDTH, keys + item * room * WIDTH, values + item * room * WIDTH, added.data(), length,
-             stride, scaling, scores.data(), output + item * GROUP * WIDTH);
+    for (int64_t item = 0; item < slots * heads; ++item) {
+      const int64_t head = item % heads;
+      for (int64_t n = firsts[item / heads]; n < firsts[item / heads + 1]; ++n) {
+        const int64_t length = positions[n] + 1, stride = (length + LANES - 1) / LANES * LANES;
+        const int64_t of_query = (n * heads + head) * GROUP * WIDTH, of_keys = (rows[n] * heads + head) * room * WIDTH;
+        attend(query + of_query, keys + of_keys, values + of_keys, length, stride, scaling, scores.data(), output + of_query);
+      }
     }
   }
 }

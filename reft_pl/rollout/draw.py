@@ -40,8 +40,8 @@ class DrawParams:
             torch.tensor(top_p, device=device) if any(p < 1 for p in top_p) else None,
         )
 
-    def rows(self, rows: slice) -> DrawParams:
-        """The parameters of some of the rows."""
+    def rows(self, rows: slice | Tensor) -> DrawParams:
+        """The parameters of some of the rows: a slice, or [N] int64, where a row may stand more than once."""
         return DrawParams(*(None if t is None else t[rows] for t in (self.temperature, self.greedy, self.top_k, self.top_p)))
 
 

@@ -33,15 +33,20 @@ class InProcessSampler(Sampler):
     Args:
         max_rows: Sequences that are decoded side by side. More is faster, up to a point, and takes more memory.
         prefill_tokens: Prompt tokens that are read in one forward pass (a longer prompt has a pass to itself).
+        draft_tokens: Tokens that may be guessed ahead of a row from what has been written so far, 0 for none. What is sampled
+            does not depend on it, but for rounding.
     """
 
     records_values = True
 
-    def __init__(self, max_rows: int = 64, prefill_tokens: int = 2048) -> None:
+    def __init__(self, max_rows: int = 64, prefill_tokens: int = 2048, draft_tokens: int = 8) -> None:
         if max_rows < 1 or prefill_tokens < 1:
             raise UserError(f"max_rows and prefill_tokens must be positive, got {max_rows} and {prefill_tokens}")
+        if draft_tokens < 0:
+            raise UserError(f"draft_tokens must not be negative, got {draft_tokens}")
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
+        self.draft_tokens = draft_tokens
         self._lm: PreTrainedModel | None = None
         self._value_head: ValueHead | None = None
 
@@ -80,7 +85,7 @@ class InProcessSampler(Sampler):
         for request in requests:
             _check_length(self._lm, request)
         value_head = self._value_head if any(request.params.record_values for request in requests) else None
-        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, value_head)
+        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, self.draft_tokens, value_head)
         packed = PackedWeights(self._lm, batch.max_rows)
         while not batch.done:
             # The model is in sampling mode only inside, never while the caller works on what was yielded.

@@ -31,11 +31,11 @@ def has_native_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether there is code for these: on the CPU, in float32 or bfloat16, with heads of a common width.
 
     Args:
-        query: [B, H, 1, D].
-        key: [B, K, L, D].
+        query: [1, H, N, D].
+        key: [S, K, L, D].
         value: As ``key``, or there is none.
     """
-    heads, _, width = query.shape[1:]
+    heads, width = query.shape[1], query.shape[3]
     return (
         query.device.type == "cpu"
         and query.dtype == key.dtype == value.dtype
@@ -48,44 +48,27 @@ def has_native_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
     )
 
 
-def native_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor) -> Tensor:
+def native_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, rows: Tensor, positions: Tensor) -> Tensor:
     """As ``attention.decode_attention``, of what ``has_native_attention``; no gradient.
 
     Args:
-        query: [B, H, 1, D].
-        key: [B, K, L, D].
+        query: [1, H, N, D].
+        key: [S, K, L, D].
         value: As ``key``.
         scaling: Factor on the scores.
-        mask: Added to the scores, [B, 1, 1, L]; what is -inf up to the end of a row is not read.
+        rows: The slot of each token, those of a slot side by side, [N] int64.
+        positions: How many tokens of its slot stand before each token, [N] int64.
 
     Returns:
-        [B, 1, H, D].
+        [1, N, H, D].
     """
-    output: Tensor = torch.ops.reft_pl.decode_attention(query, key, value, scaling, mask)
-    return output
-
-
-_operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
-_operators.define(  # type: ignore[no-untyped-call]
-    "decode_attention(Tensor query, Tensor key, Tensor value, float scaling, Tensor mask) -> Tensor"
-)
-
-
-@torch.library.impl(_operators, "decode_attention", "CPU")
-def _run(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor) -> Tensor:
-    batch, heads, _, width = query.shape
+    heads, tokens, width = query.shape[1:]
     kv_heads, room = key.shape[1:3]
-    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-    mask = mask.to(query.dtype).expand(batch, 1, 1, room).contiguous()
-    output = query.new_empty(batch, 1, heads, width)
+    query, key, value = query.transpose(1, 2).contiguous(), key.contiguous(), value.contiguous()
+    output = query.new_empty(1, tokens, heads, width)
     code = _code(query.dtype, heads // kv_heads, width)
-    code(*(t.data_ptr() for t in (query, key, value, mask, output)), batch, kv_heads, room, scaling)
+    code(*(t.data_ptr() for t in (query, key, value, rows, positions, output)), tokens, kv_heads, room, scaling)
     return output
-
-
-@torch.library.impl(_operators, "decode_attention", "Meta")
-def _shape(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor) -> Tensor:
-    return query.new_empty(query.shape[0], 1, query.shape[1], query.shape[3])
 
 
 @cache
@@ -96,6 +79,6 @@ def _code(dtype: torch.dtype, group: int, width: int) -> Any:
     source = files("reft_pl.rollout").joinpath("decode_attention.cpp").read_text(encoding="utf-8")
     named = f"#define NUMBER {_NUMBERS[dtype]}\n#define GROUP {group}\n#define WIDTH {width}\n"
     function = CppCodeCache.load("#include <cstdint>\n" + named + source, extra_flags=_FLAGS).decode_attention
-    function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_float]
+    function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 3 + [ctypes.c_float]
     function.restype = None
     return function

@@ -21,6 +21,7 @@ from reft_pl.errors import UserError
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.packing import current_packing
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
 
@@ -204,7 +205,7 @@ def test_rows_with_different_parameters_share_a_batch(llama: PreTrainedModel) ->
 
 
 class ForwardLog:
-    """Counts what is fed to a model: rows and tokens of every forward pass."""
+    """Counts what is fed to a model: the prompts' tokens, and those of every decoding step."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
         self.prefill_tokens = 0
@@ -212,11 +213,11 @@ class ForwardLog:
         self._handle = lm.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
-        rows, tokens = kwargs["input_ids"].shape
-        if "packing" in kwargs:
-            self.prefill_tokens += tokens
+        tokens = kwargs["input_ids"].shape[1]
+        if current_packing().decoding:
+            self.decoded.append(tokens)
         else:
-            self.decoded.append(rows)
+            self.prefill_tokens += tokens
 
     def close(self) -> None:
         self._handle.remove()
@@ -232,14 +233,14 @@ def log(llama: PreTrainedModel) -> Iterator[ForwardLog]:
 @pytest.mark.parametrize("max_rows", [1, 4, 64])
 def test_no_step_is_spent_on_a_finished_row(llama: PreTrainedModel, log: ForwardLog, max_rows: int) -> None:
     asked = requests(10, SamplingParams(max_new_tokens=30), samples=2)
-    found = sample(llama, asked, max_rows=max_rows)
+    found = sample(llama, asked, max_rows=max_rows, draft_tokens=0)
     assert len({len(c.token_ids) for c in found.values()}) > 5  # they end at different times
     assert sum(log.decoded) == sum(len(c.token_ids) - 1 for c in found.values())
     assert max(log.decoded) <= max_rows
 
 
 def test_slots_are_refilled_while_others_decode(llama: PreTrainedModel, log: ForwardLog) -> None:
-    found = sample(llama, requests(40, SamplingParams(max_new_tokens=30)), max_rows=8)
+    found = sample(llama, requests(40, SamplingParams(max_new_tokens=30)), max_rows=8, draft_tokens=0)
     busy = sum(len(c.token_ids) - 1 for c in found.values())
     assert len(log.decoded) < 1.3 * busy / 8 + 30
 
