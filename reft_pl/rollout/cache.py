@@ -1,15 +1,66 @@
-"""A key-value cache of slots: one sequence a slot, each at its own length, the active ones always in front."""
+"""Keys and values: of prompts as they are read, and of slots, one sequence each at its own length, the active ones in front."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from reft_pl.rollout.packing import Packing
 
 _GRANULE = 64
 """Lengths are allocated in multiples of this many tokens."""
+
+
+class PromptLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer's keys and values of packed prompts that are read in one pass, [1, K, N, D] each; None before."""
+
+    is_sliding = False
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing is prepared."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Keep them, and give them back."""
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """Nothing stands before prompts."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that ``update`` returns."""
+        return query_length, 0
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+
+class PromptCache(Cache):
+    """Keys and values of packed prompts.
+
+    Args:
+        lm: Which is going to read them.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        config = lm.config.get_text_config()
+        layers = config.num_hidden_layers - getattr(config, "num_kv_shared_layers", 0)
+        self.prompt_layers = [PromptLayer() for _ in range(layers)]  # type: ignore[no-untyped-call]
+        super().__init__(layers=list(self.prompt_layers))
+
+    @property
+    def states(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, [1, K, N, D]."""
+        states = []
+        for layer in self.prompt_layers:
+            if layer.keys is None or layer.values is None:
+                raise TypeError("a layer of the model keeps no keys and values")
+            states.append((layer.keys, layer.values))
+        return states
 
 
 class SlotLayer(CacheLayerMixin):
@@ -86,8 +137,8 @@ class SlotCache(Cache):
         like: A prefill's cache, whose layers tell shapes and types.
     """
 
-    def __init__(self, slots: int, like: DynamicCache) -> None:
-        self.slot_layers = [SlotLayer(slots, keys, values) for keys, values in _states(like)]
+    def __init__(self, slots: int, like: PromptCache) -> None:
+        self.slot_layers = [SlotLayer(slots, keys, values) for keys, values in like.states]
         super().__init__(layers=list(self.slot_layers))
 
     def fit(self, length: int, active: int) -> None:
@@ -98,9 +149,9 @@ class SlotCache(Cache):
             for layer in self.slot_layers:
                 layer.resize(wanted, active)
 
-    def fill(self, slot: int, prefill: DynamicCache, start: int, length: int) -> None:
+    def fill(self, slot: int, prefill: PromptCache, start: int, length: int) -> None:
         """Copy the tokens ``start`` to ``start + length`` of a packed prefill ([1, K, N, D] a layer) into a slot."""
-        for layer, (keys, values) in zip(self.slot_layers, _states(prefill), strict=True):
+        for layer, (keys, values) in zip(self.slot_layers, prefill.states, strict=True):
             layer.keys[slot, :, :length] = keys[0, :, start : start + length]
             layer.values[slot, :, :length] = values[0, :, start : start + length]
 
@@ -114,13 +165,3 @@ class SlotCache(Cache):
         """Prepare a decoding step: where its new tokens go."""
         for layer in self.slot_layers:
             layer.rows, layer.positions = packing.rows, packing.positions
-
-
-def _states(prefill: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, [1, K, N, D]."""
-    states = []
-    for layer in prefill.layers:
-        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-            raise TypeError(f"a layer of the model keeps no keys and values: {layer}")
-        states.append((layer.keys, layer.values))
-    return states

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
-from reft_pl.rollout.cache import SlotCache
+from reft_pl.rollout.cache import PromptCache, SlotCache
 from reft_pl.rollout.drafts import NgramDrafts
 from reft_pl.rollout.draw import DrawParams, draw
 from reft_pl.rollout.packing import Packing, packed
@@ -24,7 +24,7 @@ class Prompt:
     """A request, and after its prefill where its keys lie and what comes first after it."""
 
     request: SampleRequest
-    cache: DynamicCache | None = None
+    cache: PromptCache | None = None
     start: int = 0
     logits: Tensor | None = None
     value: Tensor | None = None
@@ -180,7 +180,7 @@ class ContinuousBatch:
     def _read(self, prompts: Sequence[Prompt]) -> None:
         """One forward pass over the packed prompts."""
         packing = Packing.of([prompt.length for prompt in prompts], self.device)
-        cache = DynamicCache()
+        cache = PromptCache(self.lm)
         tokens = [token for prompt in prompts for token in prompt.request.prompt_ids]
         logits, values = self._forward(tokens, packing, cache, logits_to_keep=packing.last)
         start = 0

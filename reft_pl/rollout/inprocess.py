@@ -14,7 +14,7 @@ from reft_pl.errors import UserError, told
 from reft_pl.models.compilation import compiled_layers
 from reft_pl.rollout.attention import sampling_attention
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
-from reft_pl.rollout.compiled_decode import compiled_decoding
+from reft_pl.rollout.compiled_sampling import compiled_sampling
 from reft_pl.rollout.continuous import ContinuousBatch
 from reft_pl.rollout.packed_weights import PackedWeights
 from reft_pl.types import Completion, SampleRequest
@@ -122,7 +122,7 @@ def _sampling_mode(lm: PreTrainedModel) -> Iterator[None]:
     lm.eval()  # type: ignore[no-untyped-call]
     try:
         # Not inference_mode: what a model computes once and keeps (rotary tables) must remain usable in training.
-        with torch.no_grad(), sampling_attention(lm, native=bool(compiled_layers(lm))), compiled_decoding(lm):
+        with torch.no_grad(), sampling_attention(lm, native=bool(compiled_layers(lm))), compiled_sampling(lm):
             yield
     finally:
         for module in training:

@@ -15,22 +15,23 @@ from torch import Tensor, nn
 SMALLEST = 2**16
 """Weights of fewer numbers, such as a tiny model's, stay as they are: there is little to order (chosen, not measured)."""
 
-_packed: dict[int, Tensor] = {}
-"""Packed weights by the address of the weight, since compiled code hands on plain tensors alone."""
+_in_use: list[PackedWeights] = []
+"""Where compiled code, which hands on plain tensors alone, finds the packed ones."""
 
 _operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
-_operators.define("packed_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
+_operators.define("packed_linear(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor")  # type: ignore[no-untyped-call]
 
 
 @torch.library.impl(_operators, "packed_linear", "CPU")
-def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, _packed[weight.data_ptr()], bias, "none", [], "")
+def _packed_linear(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    weight, bias = _in_use[-1].packed(weights, biases)
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return output
 
 
 @torch.library.impl(_operators, "packed_linear", "Meta")
-def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+def _shape(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    return x.new_empty((*x.shape[:-1], sum(weight.shape[0] for weight in weights)))
 
 
 class PackedLinear(nn.Linear):
@@ -38,12 +39,14 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name it has in torch)
         """As ``nn.Linear``, without gradient."""
-        output: Tensor = torch.ops.reft_pl.packed_linear(input, self.weight, self.bias)
+        output: Tensor = torch.ops.reft_pl.packed_linear(input, [self.weight], [] if self.bias is None else [self.bias])
         return output
 
 
 class PackedWeights:
     """The packed weights of a model's linear layers; none where oneDNN has nothing to pack, as on a GPU.
+
+    Weights are packed when they are first needed: by themselves, or side by side with those that multiply the same numbers.
 
     Args:
         model: Whose weights do not change while these are used.
@@ -51,16 +54,24 @@ class PackedWeights:
     """
 
     def __init__(self, model: nn.Module, rows: int) -> None:
+        self._rows = rows
         self._layers: list[nn.Module] = [m for m in model.modules() if type(m) is nn.Linear and _can_be_packed(m.weight)]
-        self._packed: dict[int, Tensor] = {}
-        for layer in self._layers:
-            weight: Tensor = layer.weight.detach()  # type: ignore[operator]
-            self._packed[weight.data_ptr()] = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self._packed: dict[tuple[int, ...], tuple[Tensor, Tensor | None]] = {}
+
+    def packed(self, weights: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """One weight, packed, and one bias, if there are any, that do what all of these do."""
+        key = tuple(weight.data_ptr() for weight in weights)
+        found = self._packed.get(key)
+        if found is None:
+            whole = weights[0] if len(weights) == 1 else torch.cat(weights)
+            ordered = torch.ops.mkldnn._reorder_linear_weight(whole.detach(), self._rows)
+            found = self._packed[key] = ordered, torch.cat(biases) if biases else None
+        return found
 
     @contextmanager
     def used(self) -> Iterator[None]:
         """A block in which the layers multiply with their packed weights."""
-        _packed.update(self._packed)
+        _in_use.append(self)
         for layer in self._layers:
             layer.__class__ = PackedLinear
         try:
@@ -68,8 +79,7 @@ class PackedWeights:
         finally:
             for layer in self._layers:
                 layer.__class__ = nn.Linear
-            for address in self._packed:
-                del _packed[address]
+            _in_use.pop()
 
 
 def _can_be_packed(weight: Tensor) -> bool:

@@ -35,6 +35,8 @@ def test_packed_layers_compute_the_same(rows):
 def test_layers_do_take_the_packed_weights():
     net = network()
     packed = PackedWeights(net, 8)
+    with packed.used():
+        net(torch.randn(8, 384))
     net[0].weight.zero_()  # behind their back
     with packed.used():
         assert net[0](torch.randn(8, 384)).std(0).min() > 0.1
@@ -52,7 +54,33 @@ def test_what_is_packed_is_let_go_whatever_happens():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [type(layer) for layer in net] == [nn.Linear] * 3
-    assert not packed_weights._packed
+    assert not packed_weights._in_use
+
+
+@torch.no_grad()
+def test_bfloat16_is_rounded_once():
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bfloat16 here")
+    net = network(torch.bfloat16)
+    x = torch.randn(9, 384).bfloat16()
+    exact = nn.functional.linear(x.float(), net[0].weight.float(), net[0].bias.float())
+    with PackedWeights(net, 8).used():
+        found = net[0](x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, atol=1e-3, rtol=2**-7)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_several_weights_multiply_as_one(bias):
+    layers = [nn.Linear(64, width, bias) for width in (48, 16, 32)]
+    x = torch.randn(5, 1, 64)
+    packed = PackedWeights(nn.ModuleList(layers), 8)
+    biases = [layer.bias for layer in layers] if bias else []
+    with packed.used():
+        found = torch.ops.reft_pl.packed_linear(x, [layer.weight for layer in layers], biases)
+    expected = torch.cat([layer(x) for layer in layers], dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_onednn_does_not_multiply_stays():

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 
 from reft_pl.models.compilation import compile_layers, compiled_layers
 from reft_pl.rollout import packed_weights
-from reft_pl.rollout.compiled_decode import compiled_decoding
+from reft_pl.rollout.compiled_sampling import compiled_sampling
 from reft_pl.types import SamplingParams
 
 from . import test_inprocess as plain
@@ -53,7 +53,7 @@ def test_layers_have_their_own_code_back_whatever_happens():
     for_training = [layer._compiled_call_impl for layer in compiled_layers(lm)]
 
     def interrupted():
-        with compiled_decoding(lm):
+        with compiled_sampling(lm):
             assert [layer._compiled_call_impl for layer in compiled_layers(lm)] != for_training
             raise KeyboardInterrupt
 

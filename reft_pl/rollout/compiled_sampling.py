@@ -1,4 +1,4 @@
-"""Decoding with compiled layers: a step's many small operations become a few, for any number of rows and any room.
+"""Sampling with compiled layers: their many small operations become a few, for any number of tokens and any room.
 
 A compiled layer must not see which layer it is, or each of them would be compiled by itself: it gets its own part of the cache.
 """
@@ -12,41 +12,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from reft_pl.models.compilation import compiled_layers
-from reft_pl.rollout.cache import SlotCache, SlotLayer
 
 
 class OwnCache:
     """What a layer sees of the cache: its own part, whatever number it calls itself.
 
     Args:
-        slots: That part.
+        layer: That part, a ``SlotLayer`` or a ``PromptLayer``.
     """
 
-    def __init__(self, slots: SlotLayer) -> None:
-        self.slots = slots
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Keys and values of all slots, the new ones among them."""
-        return self.slots.update(key_states, value_states)
+        """As that part does."""
+        states: tuple[Tensor, Tensor] = self.layer.update(key_states, value_states)
+        return states
 
     def get_seq_length(self, *args: object) -> int:
         """As the whole cache says."""
-        return self.slots.get_seq_length()
+        length: int = self.layer.get_seq_length()
+        return length
 
 
 @contextmanager
-def compiled_decoding(lm: PreTrainedModel) -> Iterator[None]:
-    """A block in which ``lm``'s layers, if they are compiled for training, have other code: compiled for decoding over slots.
-
-    Everything else that goes through them, such as packed prompts, is run as it is written.
-    """
+def compiled_sampling(lm: PreTrainedModel) -> Iterator[None]:
+    """A block in which ``lm``'s layers, if they are compiled for training, have other code: compiled for sampling."""
     layers = compiled_layers(lm)
     for_training = [layer._compiled_call_impl for layer in layers]
     for index, layer in enumerate(layers):
-        layer._compiled_call_impl = _decoding(layer, index, len(layers))
+        layer._compiled_call_impl = _sampling(layer, index, len(layers))
     try:
         yield
     finally:
@@ -54,15 +52,15 @@ def compiled_decoding(lm: PreTrainedModel) -> Iterator[None]:
             layer._compiled_call_impl = call
 
 
-def _decoding(layer: nn.Module, index: int, layers: int) -> Callable[..., Any]:
+def _sampling(layer: nn.Module, index: int, layers: int) -> Callable[..., Any]:
     as_written: Any = layer._call_impl
 
     def own(value: Any) -> Any:
-        return OwnCache(value.slot_layers[index]) if isinstance(value, SlotCache) else value
+        return OwnCache(value.layers[index]) if isinstance(value, Cache) else value
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        whole = next((value for value in (*args, *kwargs.values()) if isinstance(value, SlotCache)), None)
-        if whole is None or len(whole.slot_layers) != layers:  # where layers share a cache, order does not tell whose it is
+        whole = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
+        if whole is None or len(whole.layers) != layers:  # where layers share a cache, order does not tell whose it is
             return as_written(*args, **kwargs)
         return _compiled()(layer, tuple(map(own, args)), {name: own(value) for name, value in kwargs.items()})
 
@@ -71,7 +69,9 @@ def _decoding(layer: nn.Module, index: int, layers: int) -> Callable[..., Any]:
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    return torch.compile(_call, dynamic=True)
+    from reft_pl.rollout.joined_linears import JoinedLinears  # noqa: PLC0415 (a second, which only compiled models take)
+
+    return torch.compile(_call, dynamic=True, options={"post_grad_custom_pre_pass": JoinedLinears()})
 
 
 def _call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
