@@ -58,7 +58,7 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
     Args:
         query: [1, H, N, D].
         key: [S, K, L, D], those of row i in slot i; best a view of memory that is contiguous along L.
-        value: [S, K, L, D].
+        value: As ``key``, of any width.
         scaling: Factor on the scores.
         packing: Of the N tokens, whose own keys and values are in the slots already.
 
@@ -66,12 +66,12 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
         [1, N, H, D].
     """
     batch, steps = packing.padded.shape
-    kv_heads, length, width = key.shape[1:]
-    q = (query[0] * scaling)[:, packing.padded].transpose(0, 1).reshape(batch * kv_heads, -1, width)
+    kv_heads, length = key.shape[1:3]
+    q = (query[0] * scaling)[:, packing.padded].transpose(0, 1).reshape(batch * kv_heads, -1, key.shape[3])
     scores = torch.bmm(q, key[:batch].transpose(2, 3).flatten(0, 1)).view(batch, -1, steps, length)
     weights = (scores + packing.mask(length, scores.dtype)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     output = torch.bmm(weights.view(batch * kv_heads, -1, length), value[:batch].flatten(0, 1))
-    return output.view(batch, -1, steps, width).transpose(1, 2).flatten(0, 1)[packing.packed][None]
+    return output.view(batch, query.shape[1], steps, value.shape[3]).transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
 
 def rollout_attention(

@@ -66,7 +66,7 @@ class PromptCache(Cache):
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values of S slots, [S, K, L, D] each, L tokens of room.
 
-    Attention reads all of the room: a view that is shorter than its memory would be copied by the matrix product at every
+    Batched products read all of the room: a view that is shorter than its memory would be copied by the matrix product at every
     step. Memory starts as zeros and only ever holds finite numbers, since a masked weight of 0 does not silence a NaN.
     """
 

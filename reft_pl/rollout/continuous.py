@@ -41,12 +41,9 @@ class Row:
 
     prompt: Prompt
     index: int
-    sequence: list[int] = field(init=False)
+    sequence: list[int] = field(default_factory=list)  # with the prompt, from its admission on
     logprobs: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.sequence = list(self.prompt.request.prompt_ids)
 
     @property
     def seed(self) -> int:
@@ -139,6 +136,8 @@ class ContinuousBatch:
         """Give the free slots to waiting rows; those that end with their first token need none."""
         free = self.max_rows - len(self.rows)
         admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        for row in admitted:
+            row.sequence.extend(row.prompt.request.prompt_ids)
         self._prefill([row.prompt for row in admitted])
         logits = torch.stack([row.prompt.logits for row in admitted if row.prompt.logits is not None])
         values = [row.prompt.value for row in admitted if row.prompt.value is not None]

@@ -1,9 +1,10 @@
-// Attention of one new token a row over its cached keys, each row as far as it has been written.
+// Attention of the newest tokens of each row over its cached keys, as far as the row has been written.
 //
 // Compiled for one model by reft_pl/rollout/native_attention.py, which defines
 //   NUMBER  the type of the numbers: float, or uint16_t for the bits of a bfloat16
 //   GROUP   query heads that share a key head
 //   WIDTH   of a head, a multiple of LANES
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -16,20 +17,12 @@ typedef VectorOf<LANES>::type Floats;
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
-// A bfloat16 is the upper half of a float.
-static inline float widen(float x) { return x; }
-static inline float widen(uint16_t bits) {
-  uint32_t word = static_cast<uint32_t>(bits) << 16;
-  float x;
-  std::memcpy(&x, &word, sizeof x);
-  return x;
-}
-
 static inline Floats load(const float* from) {
   Floats x;
   std::memcpy(&x, from, sizeof x);
   return x;
 }
+// A bfloat16 is the upper half of a float.
 static inline Floats load(const uint16_t* from) {
   Halves bits;
   std::memcpy(&bits, from, sizeof bits);
@@ -80,7 +73,7 @@ static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values
   for (int g = 0; g < GROUP; ++g)
     for (int p = 0; p < PARTS; ++p) q[g][p] = load(query + g * WIDTH + p * LANES) * scaling;
   for (int64_t t = 0; t < length; ++t) {
-    prefetch(keys + (t + LANES) * WIDTH);
+    prefetch(keys + std::min(t + LANES, length - 1) * WIDTH);
     prefetch(values + t * WIDTH);
     Floats products[GROUP] = {};
     for (int p = 0; p < PARTS; ++p) {

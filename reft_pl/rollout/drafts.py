@@ -2,8 +2,8 @@
 
 Solutions to like questions are much alike, and a step over a few more tokens takes hardly longer. A guessed token is read
 together with the newest one; the next token is drawn with its own random number as ever, and only if it is the guessed one the
-guess has saved a step. So guesses change no sample: they are speculative decoding with an n-gram model that the rollout
-itself trains (arXiv 2211.17192 has the idea with a second network, and 2304.04487 with text to copy from).
+guess has saved a step. So guesses change no sample, but for rounding: they are speculative decoding with an n-gram model that
+the rollout itself trains (arXiv 2211.17192 has the idea with a second network, and 2304.04487 with text to copy from).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ORDER = 3
 CONFIDENCE = 0.5
 """A guess is made while it is right as often as this, all guesses before it included."""
 
-MOST_CONTEXTS = 2**18
-"""Contexts that are remembered, some 100 MB of them; later ones are not."""
+MOST_COUNTS = 2**19
+"""Tokens that are remembered after a context, some 100 MB of them with their contexts; later ones are not."""
 
 _TOKEN_BITS = 32
 
@@ -40,14 +40,15 @@ class NgramDrafts:
                 self._add(context, sequence[end])
 
     def _add(self, context: int, token: int) -> None:
-        followers = self._followers.get(context, 0)
-        if not followers and len(self._followers) >= MOST_CONTEXTS:
-            return
-        self._followers[context] = followers + 1
-        both = _longer(context, token)
-        count = self._counts[both] = self._counts.get(both, 0) + 1
-        if not followers or count > self._count(context, self._most_frequent[context]):
-            self._most_frequent[context] = token
+        both, followers = _longer(context, token), self._followers.get(context, 0)
+        count = self._counts.get(both, 0) + 1
+        remembered = count > 1 or len(self._counts) < MOST_COUNTS
+        if remembered or followers:  # what is not remembered makes the others less probable all the same
+            self._followers[context] = followers + 1
+        if remembered:
+            self._counts[both] = count
+            if not followers or count > self._count(context, self._most_frequent[context]):
+                self._most_frequent[context] = token
 
     def _count(self, context: int, token: int) -> int:
         return self._counts[_longer(context, token)]

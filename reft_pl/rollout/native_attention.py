@@ -1,7 +1,7 @@
 """Attention of a decoding step in one pass over keys and values, compiled for the model at hand (``decode_attention.cpp``).
 
-Batched matrix products read a row's whole room, keys and values in calls of their own; with one query a row they are over
-sooner than they are set up. Reading what has been written, once, is all that is left here.
+Batched matrix products read a row's whole room, keys and values in calls of their own; with a query or two a row they are
+over sooner than they are set up. Reading what has been written, once, is all that is left here.
 """
 
 from __future__ import annotations

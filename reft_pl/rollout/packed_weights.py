@@ -60,7 +60,7 @@ class PackedWeights:
 
     def packed(self, weights: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """One weight, packed, and one bias, if there are any, that do what all of these do."""
-        key = tuple(weight.data_ptr() for weight in weights)
+        key = tuple(tensor.data_ptr() for tensor in (*weights, *biases))
         found = self._packed.get(key)
         if found is None:
             whole = weights[0] if len(weights) == 1 else torch.cat(weights)

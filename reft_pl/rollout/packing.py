@@ -66,6 +66,7 @@ def packed(packing: Packing) -> Iterator[None]:
     """A block in which the sampler's attention finds its tokens laid out in this way.
 
     It is not handed through the model: not every model would hand it on, and compiled layers would be compiled for its shapes.
+    Samplers of one process share a thread.
     """
     _current.append(packing)
     try:

@@ -49,12 +49,17 @@ def test_only_what_is_new_is_learned():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(drafts, "MOST_CONTEXTS", 5)
+    monkeypatch.setattr(drafts, "MOST_COUNTS", 5)
     model = NgramDrafts()
     model.learn(range(100))
-    assert len(model._followers) == 5
-    model.learn([0, 1] * 50)
+    assert len(model._counts) == len(model._followers) == 5
+    for _ in range(9):
+        model.learn([0, 1])
     assert model.guess([0], 1, ()) == [1]  # what is remembered goes on learning
+    for _ in range(20):
+        model.learn([0, 7])
+    assert model.guess([0], 1, ()) == []  # and is no longer probable
+    assert len(model._counts) == 5
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 9))
@@ -115,6 +120,40 @@ def test_wrong_guesses_do_no_harm(wrong, monkeypatch):
     monkeypatch.setattr(NgramDrafts, "guess", lambda self, sequence, most, eos_ids: [wrong] * most)
     found = plain.sample(lm, asked, max_rows=5)
     assert {key: c.token_ids for key, c in found.items()} == {key: c.token_ids for key, c in expected.items()}
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "opt"])
+def test_guesses_reach_neither_past_the_end_nor_past_the_room(name, monkeypatch):
+    lm = plain.build(name)
+    asked = [plain.SampleRequest(str(n), (5,) * n, SamplingParams(129 - n), (n,), eos_ids=()) for n in (2, 60, 10)]
+    expected = plain.sample(lm, asked, draft_tokens=0)
+    monkeypatch.setattr(NgramDrafts, "guess", lambda self, sequence, most, eos_ids: [3] * most)
+    found = plain.sample(lm, asked)  # the last position of the model is the last that is read
+    assert {key: c.token_ids for key, c in found.items()} == {key: c.token_ids for key, c in expected.items()}
+
+
+@pytest.mark.parametrize("max_rows", [3, 64])
+def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
+    lm = plain.build("llama_gqa")
+    policy = plain.Policy(lm, "shared")
+    torch.nn.init.normal_(policy.value_head.weight)
+    asked = plain.requests(9, SamplingParams(30, temperature=0.8, record_values=True), samples=2)
+    expected = plain.sample(policy, asked, draft_tokens=0)
+    texts = [(*r.prompt_ids, *expected[r.id, i].token_ids) for r in asked for i in range(2)]
+
+    def known(self, sequence, most, eos_ids):  # EOS included, and what another sample of the prompt goes on with
+        ahead = [text for text in texts if text[: len(sequence)] == tuple(sequence)]
+        return list(ahead[0][len(sequence) :][:most]) if ahead else []
+
+    monkeypatch.setattr(NgramDrafts, "guess", known)
+    counted = Steps(lm)
+    found = plain.sample(policy, asked, max_rows=max_rows)
+    written = sum(len(c.token_ids) for c in found.values())
+    assert len(counted.tokens) < (written / 3 if max_rows == 64 else written / 2)
+    for key, completion in found.items():
+        assert (completion.token_ids, completion.stop) == (expected[key].token_ids, expected[key].stop)
+        for ours, theirs in ((completion.logprobs, expected[key].logprobs), (completion.values, expected[key].values)):
+            torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-4, rtol=1e-4)
 
 
 def test_there_may_be_no_guesses_but_no_fewer():

@@ -53,6 +53,12 @@ def test_matrix_products_are_what_each_token_sees(most):
             torch.testing.assert_close(found[0, token, head], expected)
 
 
+def test_values_may_be_narrower_than_keys():
+    query, key, value, packing = step(6, 6, 3, 24, 30, torch.float64, 5)
+    narrow = decode_attention(query, key, value[..., :16], 0.3, packing)
+    torch.testing.assert_close(narrow, decode_attention(query, key, value, 0.3, packing)[..., :16])
+
+
 def test_bfloat16_is_rounded_once():
     query, key, value, packing = step(7, 9, 3, 64, 100, torch.bfloat16, 3)
     exact = decode_attention(query.float(), key.float(), value.float(), 0.125, packing)
