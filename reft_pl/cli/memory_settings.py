@@ -61,11 +61,13 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     if step < gpus:
         raise UserError(f"an optimizer step of {step} sequences cannot be shared by {gpus} GPUs: raise data.batch_size")
     sampler = settings.get("sampler") or {"class_path": "InProcessSampler"}
-    rows = 0
+    rows = drafts = 0
     if sampler["class_path"].endswith("InProcessSampler"):
         # Validation samples too, and SFT in it alone.
         at_once = max(data["eval_batch_size"], 0 if stage == "SFTModule" else sampled)
-        rows = min((sampler.get("init_args") or {}).get("max_rows", 64), ceil(at_once / gpus))
+        arguments = sampler.get("init_args") or {}
+        rows = min(arguments.get("max_rows", 64), ceil(at_once / gpus))
+        drafts = arguments.get("draft_tokens", 8)
     estimator = (settings.get("advantages") or {"class_path": "GAE"})["class_path"].rpartition(".")[2]
     return Run(
         PolicySettings(**policy, lora=lora),
@@ -73,6 +75,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         micro_batch_tokens=settings["micro_batch_tokens"],
         sequences=ceil(step / gpus),
         cache_rows=rows if stage != "RerankerModule" else 0,
+        draft_tokens=drafts,
         reference=on_policy and lora is None,
         reference_offloaded=bool(settings.get("offload_reference")),
         value_trunk=bool(on_policy and settings.get("separate_value_model") and estimator == "GAE"),

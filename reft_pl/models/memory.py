@@ -34,6 +34,7 @@ class Run:
         micro_batch_tokens: Bound on rows times longest row of a micro-batch.
         sequences: Sequences of an optimizer step on one GPU, or of a rollout where that decides the cache.
         cache_rows: Sequences that are sampled side by side on one GPU; 0 where the sampler has memory of its own.
+        draft_tokens: Tokens that the sampler may guess ahead of each of them.
         reference: Whether there is a second copy of the model to compare with.
         reference_offloaded: Whether it stays in the computer's memory but for scoring.
         value_trunk: Whether values have a trunk of their own.
@@ -51,6 +52,7 @@ class Run:
     micro_batch_tokens: int
     sequences: int
     cache_rows: int
+    draft_tokens: int = 0
     reference: bool = False
     reference_offloaded: bool = False
     value_trunk: bool = False
@@ -150,7 +152,9 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     parts["scoring work space"] = chunk * (size + (8 if run.gpu else 0)) + acts.largest_layer
     parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, BUCKET_ELEMENTS)
     parts["KV cache"] = run.cache_rows * run.max_tokens * _cache_bytes_a_token(config, size)
-    parts["sampling work space"] = run.cache_rows * text.vocab_size * (size + 12)
+    drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many guesses as rows, at most, but all of them in one row
+    scores = run.cache_rows * (1 + run.draft_tokens) * text.num_attention_heads * run.max_tokens * (2 * size + 4)
+    parts["sampling work space"] = drawn * text.vocab_size * (size + 12) + scores
     standing: tuple[str, ...] = ("overhead", "weights", "master weights", "optimizer moments", "communication buckets")
     if not run.reference_offloaded:
         standing = (*standing, "reference")

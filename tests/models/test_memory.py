@@ -85,6 +85,14 @@ def test_seven_billion_weights_by_hand(codellama: object) -> None:
     assert made.peak == "update"
 
 
+def test_guesses_take_logits_and_scores_of_more_tokens(codellama: object) -> None:
+    """16 tokens a step, or 32 at most and scores for 9 tokens of each row, should one of them have 8 guesses."""
+    alone = estimate(codellama, CODELLAMA).parts["sampling work space"]
+    guessing = estimate(codellama, replace(CODELLAMA, draft_tokens=8)).parts["sampling work space"]
+    assert alone == 16 * 32016 * 14 + 16 * 32 * 700 * 8
+    assert guessing == 32 * 32016 * 14 + 16 * 9 * 32 * 700 * 8
+
+
 def test_zero_shares_out_what_its_stage_says(codellama: object) -> None:
     whole = estimate(codellama, CODELLAMA).parts
     names = ("master weights", "optimizer moments", "gradients", "weights")
