@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,3 +221,12 @@ def write_tokenizer(family: Family, folder: Path) -> None:
     settings |= special_map | {"added_tokens_decoder": {str(i): {"content": token} | plain for i, token in enumerate(specials)}}
     settings |= {"clean_up_tokenization_spaces": False, "model_max_length": 1000000000000000019884624838656}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture
+def compiler_from_nothing() -> Iterator[None]:
+    """No compiled code of other tests, and no silent way back to uncompiled layers."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield

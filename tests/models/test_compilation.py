@@ -14,14 +14,7 @@ from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.scoring import score
 from reft_pl.types import TokenBatch
 
-
-@pytest.fixture(autouse=True)
-def from_nothing():
-    """No code of other tests, and no silent way back to uncompiled layers."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        yield
+pytestmark = pytest.mark.usefixtures("compiler_from_nothing")
 
 
 def of_size(rows: int, length: int) -> TokenBatch:

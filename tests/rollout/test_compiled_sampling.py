@@ -15,14 +15,7 @@ from reft_pl.types import SamplingParams
 
 from . import test_inprocess as plain
 
-
-@pytest.fixture(autouse=True)
-def from_nothing():
-    """No code of other tests, and no silent way back to uncompiled layers."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        yield
+pytestmark = pytest.mark.usefixtures("compiler_from_nothing")
 
 
 @pytest.mark.slow  # a C++ compiler takes some ten seconds a graph
