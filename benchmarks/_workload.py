@@ -90,7 +90,7 @@ def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", default="", help="race those alone in whose name this stands: default allocator, vLLM")
-    parser.add_argument("--micro-batch-tokens", type=int, default=1024)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format(), help="of all sides")
     parser.add_argument("--attention", default="eager", help="of transformers, on all sides (eager is fastest on CPUs)")
     parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="our side's layers")

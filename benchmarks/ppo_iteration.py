@@ -21,6 +21,7 @@ from benchmarks._machine import Need, matmul_peak
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
 from benchmarks._turns import OURS, median, race_each, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, lengths, parser_of, policy_settings
+from reft_pl.cli.allocator import GivesFreedMemoryBack
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson
@@ -128,7 +129,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     )
     watch = Watch(args.rescore)
     trainer = Trainer(
-        default_root_dir=folder.name, max_epochs=0, callbacks=[watch], accelerator="cpu", logger=False,
+        default_root_dir=folder.name, max_epochs=0, callbacks=[watch, GivesFreedMemoryBack()], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
 

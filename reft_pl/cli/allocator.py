@@ -1,10 +1,17 @@
-"""Memory that a training step gave back is kept for the next one, instead of being asked of the system again page by page."""
+"""Memory that a training step gave back is kept for the next one, instead of being asked of the system again page by page.
+
+What a rollout leaves behind lies otherwise than what an update needs: between phases free pages go back to the system.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+
+from lightning.pytorch import LightningModule, Trainer
+
+from reft_pl.modules.hooks import Phase, RolloutCallback
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP = 2**31 - 1
@@ -24,3 +31,19 @@ def keep_freed_memory() -> bool:
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _TOP_PAD))
     told = [bool(libc.mallopt(name, value)) for name, value in settings]
     return all(told)
+
+
+class GivesFreedMemoryBack(RolloutCallback):
+    """Where another phase begins than the one before, gives pages in which nothing stands back to the system."""
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None) if os.name == "posix" else None
+        self._trim = getattr(libc, "malloc_trim", None)
+        self._phase: Phase | None = None
+
+    def on_phase_start(self, trainer: Trainer, module: LightningModule, phase: Phase, total: int) -> None:
+        """Programs are executed while others are written: ``execute`` is part of the rollout."""
+        if phase not in (self._phase, "execute"):
+            self._phase = phase
+            if self._trim is not None:
+                self._trim(0)

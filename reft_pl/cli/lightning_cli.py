@@ -20,7 +20,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch._dynamo.exc import TorchDynamoException
 
-from reft_pl.cli.allocator import keep_freed_memory
+from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
 from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (
@@ -167,6 +167,7 @@ class ReftCLI(LightningCLI):
                 f"to bfloat16 or float32"
             )
         refuse_strategy(made)
+        made.callbacks.insert(0, GivesFreedMemoryBack())  # type: ignore[attr-defined]
         return made
 
     def _event_files(self, folder: str) -> TensorBoardLogger:

@@ -15,6 +15,10 @@ from reft_pl.models.transformer_layers import transformer_layers
 CASES = 64
 """Pieces of code that the compiled layers of a process may have together: with gradient or without, for one row or more, ..."""
 
+ACTIVATIONS = 0.4
+"""Part of what layers would keep for the backward pass that compiled ones keep. The rest they compute again, from what is at hand
+and within kernels that are fused anyway, so that it costs no time that could be measured (benchmarks/README.md)."""
+
 
 def compile_layers(network: nn.Module) -> None:
     """Let every transformer layer be compiled the first time that it is used, for any number of rows and tokens.
@@ -35,6 +39,7 @@ def compile_layers(network: nn.Module) -> None:
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, CASES)  # beyond it torch goes on uncompiled, almost in silence
     config.optimize_ddp = False  # it would cut each layer's code to pieces, and a piece a layer leaves room enough for overlap
+    torch._functorch.config.activation_memory_budget = ACTIVATIONS
     for layer in layers:
         layer.compile(dynamic=True)
 

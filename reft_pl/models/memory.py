@@ -13,7 +13,7 @@ from math import ceil
 from transformers import PreTrainedConfig
 
 from reft_pl.models.activations import activations, empty_model
-from reft_pl.models.optim import BUCKET_ELEMENTS
+from reft_pl.models.optim import bucket_elements
 from reft_pl.models.scoring import CHUNK_LOGITS
 from reft_pl.models.settings import PolicySettings
 
@@ -150,7 +150,8 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     logits = chunk * (2 * size + (16 if run.gpu else 0))
     parts["backward work space"] = max(logits, acts.largest_layer) + largest * size
     parts["scoring work space"] = chunk * (size + (8 if run.gpu else 0)) + acts.largest_layer
-    parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, BUCKET_ELEMENTS)
+    bucket = max(largest, bucket_elements("cuda" if run.gpu else "cpu"))
+    parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, bucket)
     parts["KV cache"] = run.cache_rows * run.max_tokens * _cache_bytes_a_token(config, size)
     drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many guesses as rows, at most, but all of them in one row
     scores = run.cache_rows * (1 + run.draft_tokens) * text.num_attention_heads * run.max_tokens * (2 * size + 4)

@@ -14,9 +14,6 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer, ParamsT
 
-BUCKET_ELEMENTS = 2**26
-"""Weights that one call of torch's AdamW updates: bounds the float32 copies of gradients to 256 MB."""
-
 FUSED_DEVICES = ("cpu", "cuda")
 
 
@@ -123,13 +120,22 @@ class MasterAdamW(Optimizer):
                 self.state[param][name] = value.to(self._state_device(param), copy=True)
 
 
+def bucket_elements(device: str) -> int:
+    """Weights that one call of torch's AdamW updates at most, if they are of more than one parameter.
+
+    On a processor that is what its caches still hold when the next operation reads it. Elsewhere few calls are better: the float32
+    copies of a bucket's gradients take 256 MB.
+    """
+    return 2**20 if device == "cpu" else 2**26
+
+
 def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
     """Consecutive parameters of one dtype and device, of bounded size together."""
     bucket: list[Tensor] = []
     elements = 0
     for p in params:
         alike = not bucket or (p.dtype, p.device) == (bucket[0].dtype, bucket[0].device)
-        if bucket and (not alike or elements + p.numel() > BUCKET_ELEMENTS):
+        if bucket and (not alike or elements + p.numel() > bucket_elements(p.device.type)):
             yield bucket
             bucket, elements = [], 0
         bucket.append(p)
