@@ -17,6 +17,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP = 2**31 - 1
 _TOP_PAD = 2**26
 
+_PRODUCTS = 64
+"""Shapes of products whose code oneDNN keeps, of 1,024 by default. A micro-batch has some twenty, and what is kept of them, all
+over the memory that tensors of other sizes come and go in, leaves ever more gaps there."""
+
 
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed; whether it was told.
@@ -27,6 +31,7 @@ def keep_freed_memory() -> bool:
     own = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in own):
         return False
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRODUCTS))  # read at the first product
     libc = ctypes.CDLL(None)
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _TOP_PAD))
     told = [bool(libc.mallopt(name, value)) for name, value in settings]
