@@ -69,6 +69,31 @@ def test_bfloat16_scores_with_and_without_gradient_are_the_same(llama, batches):
     assert all(torch.equal(before, during) for before, during, _ in found)
 
 
+def kept_bytes(policy: Policy, batch: TokenBatch) -> int:
+    """What stands between a forward pass and its backward pass, weights apart."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*policy.parameters(), *policy.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = policy.hidden_states(batch.input_ids, batch.attention_mask)
+    assert hidden.requires_grad  # until here the graph holds what was kept
+    return sum(kept.values())
+
+
+@pytest.mark.slow
+def test_compiled_layers_keep_less_than_half(llama):
+    plain, compiled = (with_value(llama) for _ in range(2))
+    compile_layers(compiled)
+    batch = of_size(6, 64)
+    assert kept_bytes(compiled, batch) < 0.5 * kept_bytes(plain, batch)
+
+
 @pytest.mark.slow
 def test_a_separate_value_model_is_compiled_too(llama, batches):
     plain, compiled = (with_value(llama, "separate") for _ in range(2))
