@@ -16,8 +16,8 @@ CASES = 64
 """Pieces of code that the compiled layers of a process may have together: with gradient or without, for one row or more, ..."""
 
 ACTIVATIONS = 0.4
-"""Part of what layers would keep for the backward pass that compiled ones keep. The rest they compute again, from what is at hand
-and within kernels that are fused anyway, so that it costs no time that could be measured (benchmarks/README.md)."""
+"""Part of what layers would keep for the backward pass that compiled ones keep. The rest they compute again, within kernels
+that run anyway, so that it costs no time that could be measured (benchmarks/README.md)."""
 
 
 def compile_layers(network: nn.Module) -> None:

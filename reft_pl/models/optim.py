@@ -123,8 +123,8 @@ class MasterAdamW(Optimizer):
 def bucket_elements(device: str) -> int:
     """Weights that one call of torch's AdamW updates at most, if they are of more than one parameter.
 
-    On a processor that is what its caches still hold when the next operation reads it. Elsewhere few calls are better: the float32
-    copies of a bucket's gradients take 256 MB.
+    On a processor that is what its caches still hold when the next operation reads it. Elsewhere few calls are better: the
+    float32 copies of a bucket's gradients take 256 MB.
     """
     return 2**20 if device == "cpu" else 2**26
 

@@ -73,6 +73,13 @@ def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str
     assert "32 sequences = 16 GPUs x 2" in told(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
 
 
+def test_compiled_layers_are_said_to_take_less(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*REFT, "--model.policy.compile", "true")
+    assert "upper bound" in told(capsys, *arguments)[1]
+    assert "upper bound" not in told(capsys, *REFT)[1]
+    assert "upper bound" not in told(capsys, *arguments, "--model.policy.gradient_checkpointing", "true")[1]
+
+
 def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory"]) == 2
     assert "name the run with --config" in capsys.readouterr().err
