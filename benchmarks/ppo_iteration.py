@@ -21,7 +21,7 @@ from benchmarks._machine import Need, matmul_peak
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
 from benchmarks._turns import OURS, median, race_each, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, lengths, parser_of, policy_settings
-from reft_pl.cli.allocator import GivesFreedMemoryBack
+from reft_pl.cli.freed_memory import GivesFreedMemoryBack
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson

@@ -20,7 +20,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch._dynamo.exc import TorchDynamoException
 
-from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
+from reft_pl.cli.allocator import keep_freed_memory
+from reft_pl.cli.freed_memory import GivesFreedMemoryBack
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
 from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (

@@ -81,7 +81,7 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
         f"({run.micro_rows} of {run.max_tokens:,} tokens)."
     )
     if run.policy.compile and not run.policy.gradient_checkpointing and run.zero < 3:
-        print("Compiled layers keep less than the activations that are counted here: this is an upper bound.")
+        print("Compiled layers keep less than is counted here: the activations above are an upper bound.")
     peak = made.total(made.peak) / GIB
     verdict = "fits" if peak <= options.gpu_memory else "does NOT fit"
     print(f"{peak:.1f} of {options.gpu_memory:g} GiB on each GPU: {verdict}.")

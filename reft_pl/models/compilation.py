@@ -16,8 +16,11 @@ CASES = 64
 """Pieces of code that the compiled layers of a process may have together: with gradient or without, for one row or more, ..."""
 
 ACTIVATIONS = 0.4
-"""Part of what layers would keep for the backward pass that compiled ones keep. The rest they compute again, within kernels
-that run anyway, so that it costs no time that could be measured (benchmarks/README.md)."""
+"""Part of what layers would keep for the backward pass that compiled ones keep, at the sizes that are compiled first.
+
+Torch chooses what costs least to compute again. On two cores no time was measured to be lost by it (benchmarks/README.md); on a
+GPU nothing was measured.
+"""
 
 
 def compile_layers(network: nn.Module) -> None:
@@ -39,7 +42,8 @@ def compile_layers(network: nn.Module) -> None:
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, CASES)  # beyond it torch goes on uncompiled, almost in silence
     config.optimize_ddp = False  # it would cut each layer's code to pieces, and a piece a layer leaves room enough for overlap
-    torch._functorch.config.activation_memory_budget = ACTIVATIONS
+    kept = torch._functorch.config
+    kept.activation_memory_budget = min(kept.activation_memory_budget, ACTIVATIONS)
     for layer in layers:
         layer.compile(dynamic=True)
 

@@ -57,7 +57,8 @@ class MasterAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for bucket in _buckets([p for p in group["params"] if p.grad is not None]):
+            params = [p for p in group["params"] if p.grad is not None]
+            for bucket in _buckets(params, lambda p: bucket_elements(self._state_device(p).type)):
                 self._step_bucket(group, bucket)
         return loss
 
@@ -129,13 +130,13 @@ def bucket_elements(device: str) -> int:
     return 2**20 if device == "cpu" else 2**26
 
 
-def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
+def _buckets(params: list[Tensor], most: Callable[[Tensor], int]) -> Iterator[list[Tensor]]:
     """Consecutive parameters of one dtype and device, of bounded size together."""
     bucket: list[Tensor] = []
     elements = 0
     for p in params:
         alike = not bucket or (p.dtype, p.device) == (bucket[0].dtype, bucket[0].device)
-        if bucket and (not alike or elements + p.numel() > bucket_elements(p.device.type)):
+        if bucket and (not alike or elements + p.numel() > most(p)):
             yield bucket
             bucket, elements = [], 0
         bucket.append(p)

@@ -49,7 +49,8 @@ BETWEEN_PHASES = """
 import json
 from pathlib import Path
 import torch
-from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
+from reft_pl.cli.allocator import keep_freed_memory
+from reft_pl.cli.freed_memory import GivesFreedMemoryBack
 
 def resident():
     return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS")).split()[1]) / 1024
