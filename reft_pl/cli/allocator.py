@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP = 2**31 - 1
@@ -15,6 +16,7 @@ _PRODUCTS = 64
 over the memory that tensors of other sizes come and go in, leaves ever more gaps there."""
 
 
+@cache  # asked where each phase begins, and read from the interpreter's file
 def is_glibc_as_it_comes() -> bool:
     """Whether the allocator is ours to tell: no other one (tcmalloc or jemalloc preloaded), no settings of the user's own."""
     own = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
