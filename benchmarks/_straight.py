@@ -14,7 +14,7 @@ from torch import Tensor
 from reft_pl.formats import PythonProgram
 from reft_pl.formats.answers import answers_equal, is_answer_to
 from reft_pl.rollout.execution import execute_responses
-from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import Answer, Problem, TokenBatch
 
 
@@ -108,7 +108,7 @@ def generate(
 
 def run_programs(problems: list[Problem], texts: list[str]) -> list[Answer | None]:
     """A pool of processes for this batch alone. They are our confined ones: programs of a model never run elsewhere."""
-    sandbox = TieredSandbox()
+    sandbox = CPythonSandbox()
     try:
         return [result.value for result in execute_responses(PythonProgram(), sandbox, problems, texts)]
     finally:

@@ -111,7 +111,7 @@ def _classes() -> Iterator[str]:
         "data.datamodule",
         "formats",
         "rollout.inprocess",
-        "sandbox.tiered",
+        "sandbox.cpython",
         "sandbox.monty",
         "models.optim",
     ):

@@ -25,7 +25,6 @@ FREE = (
     "model.init_args.offload_reference",
     "model.init_args.sampler",
     "model.init_args.sandbox.init_args.workers",
-    "model.init_args.sandbox.init_args.second_tier",
     "model.init_args.sandbox.init_args.allow_unsafe",
     "data.eval_batch_size",
     "data.cache_dir",

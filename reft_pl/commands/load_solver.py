@@ -23,7 +23,7 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.resources import model_folder
 from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.solver import Solver
-from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import SamplingParams
 
 DEFAULT_FORMAT = "PythonProgram"
@@ -50,7 +50,7 @@ def load_solver(options: Namespace) -> Solver:
         policy.to("cuda" if torch.cuda.is_available() else "cpu"),
         Codec(load_tokenizer(source), form, max_prompt_tokens, max_tokens, add_bos),
         InProcessSampler(),
-        TieredSandbox(),
+        CPythonSandbox(),
         SamplingParams(max_tokens, temperature, options.top_k),
         n=options.samples,
         seed=options.seed,

@@ -45,7 +45,7 @@ class OnlineSelfTrainingModule(PolicyModule):
         micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
             but for rounding, not results (``StageModule.update``).
         sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        sandbox: Runs the programs in them; None is confined CPython.
         seed: Run seed, from which every draw of this stage is derived.
     """
 

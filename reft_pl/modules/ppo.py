@@ -31,7 +31,7 @@ from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.filtering import with_varied_groups, without_truncated
+from reft_pl.rollout.filtering import with_varied_groups, without_truncated, without_unjudged
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.strategies.zero import whole_weights
@@ -73,7 +73,7 @@ class PPOModule(PolicyModule):
         micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
             but for rounding, not results (``StageModule.update``).
         sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        sandbox: Runs the programs in them; None is confined CPython.
         seed: Run seed, from which every draw of this stage is derived.
     """
 
@@ -177,6 +177,7 @@ class PPOModule(PolicyModule):
             rollout = self.sample_and_reward(problems)
             if self.filter_groups:
                 rollout = with_varied_groups(rollout, self.samples_per_problem, self.max_resamples, self.sample_and_reward)
+            rollout = without_unjudged(rollout)
             if self.mask_truncated:
                 rollout = without_truncated(rollout)
             return self.collector.score(

@@ -26,7 +26,6 @@ def sample_statistics(rollout: Rollout) -> dict[str, Part]:
         "rollout/truncated": sum(s.completion.stop is StopReason.LENGTH for s in samples),
         "rollout/left_out": len(samples) - len(rollout.samples),
         **{f"status/{status.value}": statuses[status] for status in Status},
-        "rollout/second_sandbox": sum(sample.result.backend == "cpython" for sample in samples),
     }
     parts = {name: (total, len(samples)) for name, total in sums.items()}
     return parts | shortcut_statistics([sample for sample in samples if is_correct(sample)])

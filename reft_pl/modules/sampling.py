@@ -35,7 +35,7 @@ class SamplingModule(SolverModule):
         top_k: Only so many of the likeliest tokens may be drawn; 0 is all. The authors' samples had the library's default, 50.
         top_p: Only the likeliest tokens up to this probability may be drawn.
         sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        sandbox: Runs the programs in them; None is confined CPython.
         seed: Run seed, from which every draw is derived.
     """
 

@@ -21,7 +21,7 @@ from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler  # noqa: F401 (configs may name them without their path)
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Sample, SamplingParams
 
@@ -32,7 +32,7 @@ class SolverModule(RunModule):
     Args:
         policy: The model, and the precision to run it in.
         sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is Monty with CPython behind it.
+        sandbox: Runs the programs in them; None is confined CPython.
         seed: Run seed, from which every draw of this stage is derived.
     """
 
@@ -44,7 +44,7 @@ class SolverModule(RunModule):
         super().__init__()
         self.policy_settings = policy
         self.sampler = sampler or InProcessSampler()
-        self.sandbox = sandbox or TieredSandbox()
+        self.sandbox = sandbox or CPythonSandbox()
         self.seed = seed
         self.phases = PhaseDispatcher(self)
         self.top1 = Top1()

@@ -15,17 +15,17 @@ from reft_pl.models.scoring import score_in_batches
 from reft_pl.reward.base import RewardFunction
 from reft_pl.reward.outcomes import outcomes
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.execution import execute_responses
+from reft_pl.rollout.execution import ResponseExecution
 from reft_pl.rollout.phases import PhaseTimer
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.types import Problem, Rollout, Sample, SampleRequest, SamplingParams, ScoredRollout, Scores, TokenBatch
+from reft_pl.types import Completion, Problem, Rollout, Sample, SampleRequest, SamplingParams, ScoredRollout, Scores, TokenBatch
 
 SeedOf = Callable[[Problem, int], int]
 """The seed of a problem's i-th sample."""
 
 
 class Collector:
-    """Lets a policy write solutions and finds out what they are worth.
+    """Samples solutions from a policy, executes them while others are still decoded, and scores them.
 
     Args:
         codec: Turns problems into prompts and token ids into responses.
@@ -49,19 +49,26 @@ class Collector:
         further. Returns ``n`` samples a problem, next to each other and in the order of the problems.
         """
         requests = [self._request(i, problem, params, seed_of, n) for i, problem in enumerate(problems)]
-        completions = {}
+        problem_of = {request.id: problem for request, problem in zip(requests, problems, strict=True)}
+        written: list[tuple[Problem, Completion, str]] = []
         self.sampler.sync(policy)
-        with self.phases.phase("rollout", len(problems) * n) as progress:
-            for completion in self.sampler.stream(requests):
-                completions[completion.request_id, completion.index] = completion
-                progress.advance(1, len(completion.token_ids))
-        ordered = [completions[request.id, index] for request in requests for index in range(n)]
-        repeated = [problem for problem in problems for _ in range(n)]
-        texts = [self.codec.response_text(p, c.token_ids) for p, c in zip(repeated, ordered, strict=True)]
-        with self.phases.phase("execute", len(texts)) as progress:
-            results = execute_responses(self.codec.format, self.sandbox, repeated, texts)
-            progress.advance(len(results))
-        return [Sample(*fields) for fields in zip(repeated, ordered, texts, results, strict=True)]
+        with self.sandbox.begin() as execution:
+            running = ResponseExecution(self.codec.format, execution)
+            with self.phases.phase("rollout", len(problems) * n) as progress:
+                for completion in self.sampler.stream(requests):
+                    problem = problem_of[completion.request_id]
+                    text = self.codec.response_text(problem, completion.token_ids)
+                    running.submit(problem, text)  # its program runs while others are still decoded
+                    written.append((problem, completion, text))
+                    progress.advance(1, len(completion.token_ids))
+            with self.phases.phase("execute", len(written)) as progress:
+                results = running.results()
+                progress.advance(len(results))
+        samples = {
+            (completion.request_id, completion.index): Sample(problem, completion, text, result)
+            for (problem, completion, text), result in zip(written, results, strict=True)
+        }
+        return [samples[request.id, index] for request in requests for index in range(n)]
 
     def reward(self, policy: Policy, reward: RewardFunction, samples: Sequence[Sample]) -> Rollout:
         """The samples as tokens on the policy's device, with the outcome that the reward function gives each.

@@ -5,24 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reft_pl.formats.base import CoTFormat
-from reft_pl.sandbox.base import Sandbox
+from reft_pl.sandbox.base import Execution, Sandbox
 from reft_pl.types import ExecutionResult, Problem, Status
+
+_NO_PROGRAM = ExecutionResult(Status.NO_SOLUTION, backend="text", detail="no program in the response")
+
+
+class ResponseExecution:
+    """Responses that are executed as they arrive, in any order.
+
+    Args:
+        cot_format: Says whether responses are programs, and finds the program or the answer in them.
+        execution: Runs the programs. It sees the program alone, never the problem.
+    """
+
+    def __init__(self, cot_format: CoTFormat, execution: Execution) -> None:
+        self._format = cot_format
+        self._execution = execution
+        self._read: list[ExecutionResult | None] = []  # None: a program, whose result the execution has
+
+    def submit(self, problem: Problem, response: str) -> None:
+        """Read a text at once; begin to run a program. ``response`` is whole, given lines included."""
+        if not self._format.runs_programs:
+            self._read.append(self._format.answer(problem, response))
+            return
+        program = self._format.program(problem, response)
+        self._read.append(_NO_PROGRAM if program is None else None)
+        if program is not None:
+            self._execution.submit(program)
+
+    def results(self) -> list[ExecutionResult]:
+        """Wait for all programs and return one result per response, in the order of ``submit``."""
+        ran = iter(self._execution.results())
+        return [next(ran) if result is None else result for result in self._read]
 
 
 def execute_responses(
     cot_format: CoTFormat, sandbox: Sandbox, problems: Sequence[Problem], responses: Sequence[str]
 ) -> list[ExecutionResult]:
-    """The result of each response, in order.
-
-    Args:
-        cot_format: Says whether responses are programs, and finds the program or the answer in them.
-        sandbox: Runs the programs. It sees the program alone, never the problem.
-        problems: What each response is about.
-        responses: Whole responses, given lines included.
-    """
-    if not cot_format.runs_programs:
-        return [cot_format.answer(problem, response) for problem, response in zip(problems, responses, strict=True)]
-    programs = [cot_format.program(problem, response) for problem, response in zip(problems, responses, strict=True)]
-    ran = iter(sandbox.run([program for program in programs if program is not None]))
-    missing = ExecutionResult(Status.NO_SOLUTION, backend="text", detail="no program in the response")
-    return [missing if program is None else next(ran) for program in programs]
+    """Execute responses that are all there, and return the result of each, in order; see ``ResponseExecution``."""
+    with sandbox.begin() as execution:
+        running = ResponseExecution(cot_format, execution)
+        for problem, response in zip(problems, responses, strict=True):
+            running.submit(problem, response)
+        return running.results()

@@ -9,7 +9,9 @@ import torch
 
 from reft_pl.models.micro_batches import take
 from reft_pl.rl.groups import varied_groups
-from reft_pl.types import Problem, Rollout, StopReason, TokenBatch
+from reft_pl.types import Problem, Rollout, Sample, Status, StopReason, TokenBatch
+
+_UNJUDGED = frozenset({Status.UNSUPPORTED, Status.WORKER_DIED})
 
 
 def with_varied_groups(
@@ -43,10 +45,24 @@ def without_truncated(rollout: Rollout) -> Rollout:
 
     Their outcomes still count in the baselines of others.
     """
-    whole = [sample.completion.stop is not StopReason.LENGTH for sample in rollout.samples]
+    return _without_actions(rollout, lambda sample: sample.completion.stop is StopReason.LENGTH)
+
+
+def without_unjudged(rollout: Rollout) -> Rollout:
+    """The rollout with no action in completions whose program no interpreter could judge: their reward says nothing about them.
+
+    Their outcomes still count in the baselines of others.
+    """
+    return _without_actions(rollout, lambda sample: sample.result.status in _UNJUDGED)
+
+
+def _without_actions(rollout: Rollout, leave_out: Callable[[Sample], bool]) -> Rollout:
+    kept = [not leave_out(sample) for sample in rollout.samples]
+    if all(kept):
+        return rollout
     tokens = rollout.tokens
-    kept = torch.tensor(whole, dtype=torch.bool, device=tokens.action_mask.device).unsqueeze(-1)
-    return replace(rollout, tokens=TokenBatch(tokens.input_ids, tokens.attention_mask, tokens.action_mask & kept))
+    rows = torch.tensor(kept, dtype=torch.bool, device=tokens.action_mask.device).unsqueeze(-1)
+    return replace(rollout, tokens=TokenBatch(tokens.input_ids, tokens.attention_mask, tokens.action_mask & rows))
 
 
 def _rows(rollout: Rollout, which: torch.Tensor) -> Rollout:

@@ -1,32 +1,90 @@
-"""The interface behind which untrusted programs run."""
+"""The interface behind which model-written programs run."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from types import TracebackType
 
+from reft_pl.errors import UserError
 from reft_pl.types import ExecutionResult
 
 
 class Sandbox(ABC):
     """Runs programs that a model wrote. Each defines ``solution()``, whose return value is the answer.
 
-    Gold answers never come near it: comparison is the trainer's business.
+    A sandbox never receives reference answers: the trainer compares.
     """
 
     @abstractmethod
     def run(self, programs: Sequence[str]) -> list[ExecutionResult]:
         """Run each program in isolation from the trainer and from the others.
 
-        Returns one result a program, in the order given. Never raises for a fault of a program.
+        Returns one result per program, in order. Never raises for a program's fault.
         """
 
+    def begin(self) -> Execution:
+        """Open an execution that takes programs one by one, for example while a sampler still decodes others."""
+        return DeferredExecution(self)
+
     def check(self) -> None:  # noqa: B027 (a sandbox that runs everywhere has nothing to check)
-        """Find out, before anything is trained, whether programs can be run here.
+        """Fail before training if programs cannot run on this machine.
 
         Raises:
             UserError: they cannot.
         """
 
     def close(self) -> None:  # noqa: B027 (a sandbox without processes has nothing to do)
-        """Stop worker processes. The sandbox may be used again: they are started anew."""
+        """Stop worker processes. The next program starts them again."""
+
+
+class Execution(ABC):
+    """Programs that run while more of them arrive. Leaving the ``with`` block drops programs that have not started."""
+
+    @abstractmethod
+    def submit(self, program: str) -> None:
+        """Take one more program."""
+
+    @abstractmethod
+    def results(self) -> list[ExecutionResult]:
+        """Wait for all programs and return their results, in the order of ``submit``."""
+
+    def cancel(self) -> None:  # noqa: B027 (an execution that has not started anything has nothing to drop)
+        """Drop programs that have not started."""
+
+    def __enter__(self) -> Execution:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.cancel()
+
+
+class DeferredExecution(Execution):
+    """Collects programs and hands them to ``Sandbox.run`` in one batch."""
+
+    def __init__(self, sandbox: Sandbox):
+        self._sandbox = sandbox
+        self._programs: list[str] = []
+
+    def submit(self, program: str) -> None:
+        """Take one more program."""
+        self._programs.append(program)
+
+    def results(self) -> list[ExecutionResult]:
+        """Run all programs and return their results, in the order of ``submit``."""
+        return self._sandbox.run(self._programs)
+
+
+def check_limits(owner: str, timeout_seconds: float, memory_mb: int, workers: int) -> None:
+    """Refuse limits under which every program fails or none ends.
+
+    Raises:
+        UserError: a limit is not positive, or not finite.
+    """
+    if not (timeout_seconds > 0 and math.isfinite(timeout_seconds)):
+        raise UserError(f"{owner}: timeout_seconds is {timeout_seconds}, but it must be a finite number above 0")
+    if memory_mb < 16:
+        raise UserError(f"{owner}: memory_mb is {memory_mb}, but a program needs at least 16")
+    if workers < 1:
+        raise UserError(f"{owner}: workers is {workers}, but at least one must run the programs")

@@ -6,33 +6,40 @@ import fcntl
 import os
 import socket
 
-from reft_pl.sandbox.frames import pack_reply, read_frame
-
-MAX_SOURCE_BYTES = 1 << 28
-"""Longest program that a worker takes in; a frame that announces more is a fault of ours."""
-
 
 class Channel:
-    """Reads programs and writes results. Takes the socket from standard input and leaves /dev/null on all standard streams."""
+    """Receives programs as pairs of descriptors and sends how they ended.
+
+    Takes the socket from standard input and leaves /dev/null on all standard streams.
+    """
 
     def __init__(self) -> None:
-        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64)  # out of the way of the few descriptors that a child keeps
+        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64)  # beyond the few descriptors that a child keeps
         self._socket = socket.socket(fileno=high)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         os.close(null)
 
-    def receive(self) -> bytes | None:
-        """The next program, or None when the trainer has gone."""
+    def receive(self) -> tuple[int, int] | None:
+        """Return the descriptors to read the next program from and to write its result to, or None after the trainer's end."""
         try:
-            return read_frame(self._socket.recv, MAX_SOURCE_BYTES)
+            data, descriptors, _, _ = socket.recv_fds(self._socket, 1, 2)
         except OSError:
             return None
+        return (descriptors[0], descriptors[1]) if data and len(descriptors) == 2 else None
 
-    def reply(self, body: bytes, seconds: float) -> None:
-        """Send the result of the last program. A trainer that has gone is no error: the next ``receive`` says so."""
+    def send(self, message: bytes) -> None:
+        """Send a message. A vanished trainer is not an error: the next ``receive`` reports it."""
         try:
-            self._socket.sendall(pack_reply(body, seconds))
+            self._socket.sendall(message)
         except OSError:
             return
+
+
+def read_all(fd: int) -> bytes:
+    """Read a descriptor to its end."""
+    parts = []
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)

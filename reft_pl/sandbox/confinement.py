@@ -1,4 +1,4 @@
-"""What binds the process of a program besides seccomp: Landlock, resource limits, no capabilities. Standard library only."""
+"""Confinement besides seccomp: Landlock, resource limits, no capabilities, no new privileges. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import ctypes
 import os
 import resource
 import signal
+import stat
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same number on every architecture
-_LANDLOCK_CREATE_RULESET_VERSION = 1
-_FILE_ACCESS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # rights that each Landlock ABI knows; 16 since ABI 5
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
+_LANDLOCK_CREATE_RULESET_VERSION = _LANDLOCK_RULE_PATH_BENEATH = 1
+_FILE_ACCESS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # access rights per Landlock ABI; 16 since ABI 5
 _CAPABILITY_VERSION_3 = 0x20080522
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+
+MAX_FD = 256
+"""No descriptor of a zygote is higher: it starts with three, and its socket is at the first free one from 64 on."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -34,10 +40,14 @@ def drop_capabilities() -> None:
     _libc.capset(header, bytes(24))
 
 
-def deny_file_system() -> bool:
-    """Landlock without a single rule: no path can be opened, made or removed from here on, no TCP, no abstract sockets.
+def restrict_file_system(readable: Sequence[str | os.PathLike[str]] = ()) -> bool:
+    """Bind this process and its children by Landlock: no path but ``readable`` ones, no TCP, no abstract sockets.
 
-    Returns whether the kernel has Landlock. Where it has not, seccomp still refuses the system calls.
+    Args:
+        readable: Files and folders that may still be read and executed; devices may also be written.
+
+    Returns:
+        Whether the kernel has Landlock. If not, seccomp still refuses the system calls.
     """
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     if abi < 1:
@@ -48,9 +58,29 @@ def deny_file_system() -> bool:
     ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         return False
-    bound = _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0
-    os.close(ruleset)
-    return bool(bound)
+    try:
+        for path in readable:
+            _allow_reading(ruleset, path)
+        return bool(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow_reading(ruleset: int, path: str | os.PathLike[str]) -> None:
+    """Add a path to a ruleset. A path that does not exist needs no rule."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        mode = os.fstat(fd).st_mode
+        rights = _READ_FILE | _EXECUTE
+        rights |= _READ_DIR if stat.S_ISDIR(mode) else _WRITE_FILE if stat.S_ISCHR(mode) else 0
+        rule = struct.pack("=Qi", rights, fd)
+        if _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"Landlock refused a rule for {path}")
+    finally:
+        os.close(fd)
 
 
 def die_with_parent(parent: int) -> None:
@@ -66,22 +96,21 @@ def address_space() -> int:
 
 
 def limit_resources(address_space_bytes: int, cpu_seconds: int) -> None:
-    """Set the limits of one program: memory, CPU time, and none at all of files, processes, file sizes and core dumps.
+    """Limit one program's memory and CPU time, and forbid it files, processes and core dumps.
 
     Args:
-        address_space_bytes: Virtual memory, what is mapped already included.
-        cpu_seconds: CPU time after which the kernel kills, should nobody else have.
+        address_space_bytes: Virtual memory, including what is mapped already.
+        cpu_seconds: CPU time after which the kernel kills the process if nothing else has.
     """
-    for which, limit in (
-        (resource.RLIMIT_AS, address_space_bytes),
-        (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, 0),
-    ):
+    nothing = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)
+    limit((resource.RLIMIT_AS, address_space_bytes), (resource.RLIMIT_CPU, cpu_seconds), *((which, 0) for which in nothing))
+
+
+def limit(*limits: tuple[int, int]) -> None:
+    """Lower resource limits, given as pairs of a ``resource.RLIMIT_*`` and its bound, for this process and its children."""
+    for which, wanted in limits:
         hard = resource.getrlimit(which)[1]
-        bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(which, (bound, bound))
 
 

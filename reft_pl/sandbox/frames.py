@@ -1,14 +1,19 @@
-"""What crosses the process boundaries of the sandboxes: length-prefixed frames of a tag and a number or a letter.
+"""The bytes that cross the sandbox's process boundaries, and how the trainer judges them.
 
-No more than the standard library and ``reft_pl.choices``: worker processes import it without the rest of the package. Nothing
-here is pickle, JSON or ``eval``: a body is a tag byte and then eight bytes of a double, one letter, or a short text for people.
-A process that has gone over to the enemy can at worst claim an answer, which the program could have returned anyway.
+Imports the standard library and ``reft_pl.choices`` only: worker processes load it without the rest of the package. Nothing
+here is pickle, JSON or ``eval``. A program's process leaves at most one body in its result pipe: a tag byte, then the eight
+bytes of a double, one letter, or a short text for people. ``COMPILED`` precedes the body once the program has compiled.
+
+A program shares its process with the code that reports its result, so it can write a body itself. ``judge`` therefore accepts
+from a process only what a program can also bring about honestly: an answer that it could return, or a failure that it could
+cause. Every other status (timeout, killed, died, unsupported, ...) comes from outside the process.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
-from collections.abc import Callable
 
 from reft_pl.choices import CHOICES
 
@@ -31,31 +36,54 @@ STATUSES = (
     "worker_died",
     "unsupported",
 )
-"""The values of ``reft_pl.types.Status`` in the order of their tags (a test holds the two together)."""
+"""The values of ``reft_pl.types.Status`` in the order of their tags (a test keeps the two equal)."""
 
 MAX_BODY_BYTES = 256
-"""No honest result is longer; texts for people are cut to fit."""
+"""No honest body is longer; texts for people are cut to fit."""
 
-READY = "ready"
-"""What a worker says (as the detail of a reply) before its first program; anything else is the reason why it will not serve."""
+MAX_RESULT_BYTES = 1 + MAX_BODY_BYTES
+"""``COMPILED`` and a body."""
 
-_LENGTH = struct.Struct("<I")
+COMPILED = b"\xc0"
+"""Precedes the body once the program has compiled: from then on the process runs code of the program's."""
+
+GREETING_BYTES = 256
+"""Length of a worker's first message: why it will not serve, padded with zeros; all zeros if it will."""
+
+NOT_STARTED = -1
+"""Stands for the wait status of a program whose process could not be forked."""
+
+ENDED = struct.Struct("<?id")
+"""How a program's process ended, as its worker reports it: past its deadline, wait status, wall time in seconds."""
+
+Result = tuple[str, "float | str | None", str]
+"""``(status, value, detail)``; ``value`` is set exactly for ``ok``, ``detail`` is one line for people."""
+
 _DOUBLE = struct.Struct("<d")
 _NUMBER_TAG, _CHOICE_TAG = 200, 201
+_BEFORE_COMPILED = frozenset({"syntax_error", "memory", "unsupported"})
+_AFTER_COMPILED = frozenset(
+    {"ok", "wrong_type", "non_numeric", "non_finite", "too_large", "no_solution", "exception", "memory"}
+)
 
 
 class FrameError(Exception):
-    """The bytes are not a frame that this package writes."""
+    """The bytes are not a body that this package writes."""
 
 
 def encode_source(source: str) -> bytes:
-    """Bytes of a program, lone surrogates kept (the compiler shall refuse them, not we)."""
+    """Encode a program. Lone surrogates survive: the compiler refuses them, not the transport."""
     return source.encode("utf-8", "surrogatepass")
 
 
 def decode_source(data: bytes) -> str:
     """Inverse of ``encode_source``."""
     return data.decode("utf-8", "surrogatepass")
+
+
+def greeting(refusal: str = "") -> bytes:
+    """A worker's first message; see ``GREETING_BYTES``."""
+    return refusal.encode("utf-8", "replace")[:GREETING_BYTES].ljust(GREETING_BYTES, b"\0")
 
 
 def encode_number(value: float) -> bytes:
@@ -73,11 +101,11 @@ def encode_failure(status: str, detail: str = "") -> bytes:
     return bytes((STATUSES.index(status),)) + detail.encode("utf-8", "replace")[: MAX_BODY_BYTES - 1]
 
 
-def decode_body(body: bytes) -> tuple[str, float | str | None, str]:
-    """Return ``(status, value, detail)``.
+def decode_body(body: bytes) -> Result:
+    """Read a body.
 
     Raises:
-        FrameError: the bytes are no body, or claim an answer that is not finite or not a choice.
+        FrameError: the bytes are not a body, or they claim an answer that is not finite or not a choice.
     """
     if not body or len(body) > MAX_BODY_BYTES:
         raise FrameError(f"a body has 1 to {MAX_BODY_BYTES} bytes, not {len(body)}")
@@ -93,49 +121,33 @@ def decode_body(body: bytes) -> tuple[str, float | str | None, str]:
     raise FrameError("the body's tag and length do not fit together")
 
 
-def pack(body: bytes) -> bytes:
-    """Put the length before a body."""
-    return _LENGTH.pack(len(body)) + body
+def judge(data: bytes, late: bool, wait_status: int) -> Result:  # noqa: PLR0911
+    """Turn what a program's process left behind into its result.
 
-
-def pack_reply(body: bytes, seconds: float) -> bytes:
-    """Frame of a worker's answer to the trainer: how long the program ran, and the body."""
-    return pack(_DOUBLE.pack(seconds) + body)
-
-
-def unpack_reply(frame: bytes) -> tuple[str, float | str | None, str, float]:
-    """Return ``(status, value, detail, seconds)`` of a ``pack_reply`` frame whose length is already taken off.
-
-    Raises:
-        FrameError: the bytes are no such frame.
+    Args:
+        data: What it wrote into its result pipe, cut after ``MAX_RESULT_BYTES + 1`` bytes.
+        late: Whether it was killed at its deadline.
+        wait_status: How it ended, as ``os.waitpid`` reports it, or ``NOT_STARTED``.
     """
-    if len(frame) < _DOUBLE.size:
-        raise FrameError(f"a reply of {len(frame)} bytes")
-    status, value, detail = decode_body(frame[_DOUBLE.size :])
-    return status, value, detail, _DOUBLE.unpack_from(frame)[0]
-
-
-def read_frame(receive: Callable[[int], bytes], limit: int) -> bytes | None:
-    """Read one frame with ``receive(n)`` (at most n bytes, none at the end); None when the other side has gone.
-
-    Raises:
-        FrameError: the frame announces more than ``limit`` bytes.
-    """
-    head = _read_exactly(receive, _LENGTH.size)
-    if head is None:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    if length > limit:
-        raise FrameError(f"a frame of {length} bytes, at most {limit} were expected")
-    return _read_exactly(receive, length)
-
-
-def _read_exactly(receive: Callable[[int], bytes], count: int) -> bytes | None:
-    parts: list[bytes] = []
-    while count:
-        part = receive(min(count, 1 << 20))
-        if not part:
-            return None
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+    if late:
+        return "timeout", None, ""
+    if wait_status == NOT_STARTED:
+        return "worker_died", None, "no process could be forked"
+    if os.WIFSIGNALED(wait_status):
+        number = os.WTERMSIG(wait_status)
+        return "timeout" if number == signal.SIGXCPU else "killed", None, f"signal {number}"
+    if code := os.WEXITSTATUS(wait_status):
+        return "died", None, f"exit code {code}"
+    if len(data) > MAX_RESULT_BYTES:
+        return "output_too_large", None, ""
+    compiled = data.startswith(COMPILED)
+    body = data[len(COMPILED) :] if compiled else data
+    if not body:
+        return "no_result", None, ""
+    try:
+        result = decode_body(body)
+    except FrameError as error:
+        return "bad_frame", None, str(error)
+    if result[0] not in (_AFTER_COMPILED if compiled else _BEFORE_COMPILED):
+        return "bad_frame", None, f"a program cannot report {result[0]!r} itself"
+    return result

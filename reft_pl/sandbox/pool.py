@@ -1,91 +1,32 @@
-"""Runs a batch of programs over several worker processes and gives every one of them a result, whatever dies."""
+"""Worker processes that run programs as they arrive and give each a result, whatever dies."""
 
 from __future__ import annotations
 
 import os
-import threading
+import queue
+import signal
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from reft_pl.errors import UserError
 from reft_pl.sandbox import frames
-from reft_pl.sandbox.worker import Worker, WorkerGoneError
+from reft_pl.sandbox.base import Execution
+from reft_pl.sandbox.worker import Worker, WorkerGoneError, WorkerStartError
 from reft_pl.types import ExecutionResult, Status
 
-START_SECONDS = 60.0
-"""How long a worker may take to import what it needs (SymPy on a busy machine)."""
-
-START_ATTEMPTS = 10
-"""How often a worker is started that dies before it is ready: somebody may be killing our processes."""
-
 ATTEMPTS = 5
-"""How often a program is tried that had its worker die under it."""
-
-_AHEAD = 4
-"""Programs handed to a worker at a time, so that it never waits for the trainer's threads."""
-
-_AHEAD_BYTES = 32768
-"""Only small programs go ahead: the socket's buffer takes them without the worker reading."""
-
-
-class WorkerStartError(Exception):
-    """A worker did not say that it is ready; the text is what it said instead, if anything."""
-
-
-@dataclass
-class _Job:
-    index: int
-    source: bytes
-    attempts: int = 0
-
-
-class _Batch:
-    """Programs still to run and results so far, shared by the threads that serve the workers."""
-
-    def __init__(self, sources: Sequence[str]):
-        self._waiting = deque(_Job(index, frames.encode_source(source)) for index, source in enumerate(sources))
-        self._results: list[ExecutionResult | None] = [None] * len(sources)
-        self._lock = threading.Lock()
-        self.error: BaseException | None = None
-
-    def take(self, max_bytes: int | None) -> _Job | None:
-        """The next program, unless none is left or it is larger than ``max_bytes``."""
-        with self._lock:
-            if not self._waiting or (max_bytes is not None and len(self._waiting[0].source) > max_bytes):
-                return None
-            return self._waiting.popleft()
-
-    def give_back(self, jobs: Sequence[_Job] | deque[_Job]) -> None:
-        """Programs that a worker held and did not run come first again."""
-        with self._lock:
-            self._waiting.extendleft(reversed(jobs))
-
-    def finish(self, job: _Job, result: ExecutionResult) -> None:
-        """Note a program's result."""
-        self._results[job.index] = result
-
-    def stop(self, error: BaseException) -> None:
-        """Nobody needs the rest any more."""
-        with self._lock:
-            self._waiting.clear()
-            self.error = self.error or error
-
-    def results(self) -> list[ExecutionResult]:
-        """All results, in the programs' order."""
-        if self.error is not None:
-            raise self.error
-        return [result for result in self._results if result is not None]
+"""How often a program runs whose worker dies, or whose process somebody else kills."""
 
 
 class WorkerPool:
-    """Several workers of a kind, started when first needed.
+    """Several workers of a kind, each started when the first program needs it.
 
     Args:
-        make_worker: Makes one, not started.
-        workers: How many at most.
-        request_seconds: How long a program may take in the worker's own judgement plus what it needs to say so; a worker that
-            is silent for longer is killed and its program counts as a timeout.
+        make_worker: Makes a worker, not yet started.
+        workers: How many.
+        request_seconds: How long a worker may take over a program, including its report; a worker that is silent for longer is
+            killed, and its program counts as a timeout.
         backend: Name in the results.
     """
 
@@ -93,129 +34,94 @@ class WorkerPool:
         self._workers = [make_worker() for _ in range(workers)]
         self._request_seconds = request_seconds
         self._backend = backend
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
+        self._open()
         weakref.finalize(self, _kill_all, self._workers)
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that run."""
+        """Process ids of the running workers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
-    def run(self, sources: Sequence[str]) -> list[ExecutionResult]:
-        """One result a program, in order.
-
-        Raises:
-            WorkerStartError: a worker could not be started.
-        """
-        self._forget_if_forked()
-        with self._lock:
-            batch = _Batch(sources)
-            threads = [
-                threading.Thread(
-                    target=self._serve, args=(worker, batch), name=f"sandbox-{self._backend}-{number}", daemon=True
-                )
-                for number, worker in enumerate(self._workers[: len(sources)])
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                for thread in threads:
-                    thread.join()
-            except BaseException as error:  # Ctrl-C: nobody waits for the results any more
-                batch.stop(error)
-                self._kill()
-                raise
-            return batch.results()
-
-    def close(self) -> None:
-        """Stop the workers; ``run`` starts them anew."""
-        self._forget_if_forked()
-        with self._lock:
-            self._kill()
-
-    def _kill(self) -> None:
-        for worker in self._workers:
-            worker.kill()
-
-    def _forget_if_forked(self) -> None:
-        """After a fork (a data loader's, say) the workers are the parent's: leave them to it and have our own."""
-        if self._owner != os.getpid():
-            self._owner = os.getpid()
-            self._lock = threading.Lock()  # a thread of the parent may have held the old one
+    def submit(self, program: str) -> Future[ExecutionResult]:
+        """Queue a program. The future raises WorkerStartError if no worker can be started."""
+        if self._owner != os.getpid():  # after a fork (a data loader's, for example) the workers belong to the parent
             for worker in self._workers:
                 worker.forget()
+            self._open()
+        return self._threads.submit(self._run, frames.encode_source(program))
 
-    def _serve(self, worker: Worker, batch: _Batch) -> None:
-        inside: deque[_Job] = deque()  # handed to the worker, in the order in which it will answer
+    def close(self) -> None:
+        """Stop the workers; the next program starts them again."""
+        if self._owner == os.getpid():
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            _kill_all(self._workers)
+            self._open()
+
+    def _open(self) -> None:
+        self._owner = os.getpid()
+        self._threads = ThreadPoolExecutor(len(self._workers), "sandbox")
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def _run(self, source: bytes) -> ExecutionResult:
+        """Run a program, again if it did not end by itself, but not forever: it may be the cause."""
+        worker = self._idle.get()
         try:
-            while True:
+            for _ in range(ATTEMPTS):
                 try:
-                    self._start(worker)
-                    self._fill(worker, batch, inside)
-                    if not inside:
-                        return
-                    status, value, detail, seconds = worker.receive(self._request_seconds)
-                    batch.finish(inside.popleft(), ExecutionResult(Status(status), value, seconds, self._backend, detail))
-                except TimeoutError:  # noqa: PERF203 (per program, not per item of a hot loop)
-                    worker.kill()
-                    batch.finish(inside.popleft(), ExecutionResult(Status.TIMEOUT, None, self._request_seconds, self._backend))
-                    self._give_back(inside, batch)
+                    (status, value, detail), wait_status, seconds = worker.run(source, self._request_seconds)
                 except WorkerGoneError:
                     worker.kill()
-                    if inside:
-                        self._blame(inside.popleft(), batch)
-                    self._give_back(inside, batch)
-        except BaseException as error:
-            batch.stop(error)
+                    executed = ExecutionResult(Status.WORKER_DIED, backend=self._backend)
+                    continue
+                executed = ExecutionResult(Status(status), value, seconds, self._backend, detail)
+                # No program can send itself SIGKILL: it was an operator, or a kernel short of memory.
+                if executed.status is not Status.KILLED or os.WTERMSIG(wait_status) != signal.SIGKILL:
+                    return executed
+        except TimeoutError:
+            worker.kill()
+            executed = ExecutionResult(Status.TIMEOUT, None, self._request_seconds, self._backend)
+        finally:
+            self._idle.put(worker)
+        return executed
 
-    @staticmethod
-    def _start(worker: Worker) -> None:
-        """Start the worker unless it runs; again if it is killed while it starts.
+
+class PoolExecution(Execution):
+    """Programs that pools run as they arrive. Equal programs run once: nothing that a program can observe tells runs apart.
+
+    Args:
+        pool_of: Returns the pool that runs a program.
+        refusal: What to tell people if no worker starts; ``{}`` stands for the reason.
+    """
+
+    def __init__(self, pool_of: Callable[[str], WorkerPool], refusal: str):
+        self._pool_of = pool_of
+        self._refusal = refusal
+        self._futures: dict[str, Future[ExecutionResult]] = {}
+        self._programs: list[str] = []
+
+    def submit(self, program: str) -> None:
+        """Run the program as soon as a worker is free."""
+        self._programs.append(program)
+        if program not in self._futures:
+            self._futures[program] = self._pool_of(program).submit(program)
+
+    def results(self) -> list[ExecutionResult]:
+        """Wait for all programs and return their results, in the order of ``submit``.
 
         Raises:
-            WorkerStartError: it refuses, or does not come up.
+            UserError: no worker could be started.
         """
-        if worker.pid is not None:
-            return
-        said = ""
-        for _ in range(START_ATTEMPTS):
-            worker.start()
-            try:
-                _, _, said, _ = worker.receive(START_SECONDS)
-            except TimeoutError:
-                worker.kill()
-                raise WorkerStartError(f"no word from the process within {START_SECONDS:.0f} s") from None
-            except WorkerGoneError as error:
-                worker.kill()
-                said = f"the process ends while it starts ({error})"
-            else:
-                if said == frames.READY:
-                    return
-                worker.kill()
-                break
-        raise WorkerStartError(said)
+        try:
+            return [self._futures[program].result() for program in self._programs]
+        except WorkerStartError as error:
+            raise UserError(self._refusal.format(error)) from error
 
-    def _fill(self, worker: Worker, batch: _Batch, inside: deque[_Job]) -> None:
-        """Keep a few small programs in the worker's hands, or one large one."""
-        while len(inside) < _AHEAD and (job := batch.take(None if not inside else _AHEAD_BYTES)) is not None:
-            inside.append(job)
-            worker.send(job.source, self._request_seconds)
-            if len(job.source) > _AHEAD_BYTES:
-                return
-
-    @staticmethod
-    def _give_back(inside: deque[_Job], batch: _Batch) -> None:
-        batch.give_back(inside)
-        inside.clear()
-
-    def _blame(self, job: _Job, batch: _Batch) -> None:
-        """The worker died over this program: by its fault, or by somebody's kill. Try again, but not forever."""
-        job.attempts += 1
-        if job.attempts < ATTEMPTS:
-            batch.give_back([job])
-        else:
-            batch.finish(job, ExecutionResult(Status.WORKER_DIED, None, 0.0, self._backend))
+    def cancel(self) -> None:
+        """Drop programs that have not started."""
+        for future in self._futures.values():
+            future.cancel()
 
 
 def _kill_all(workers: Sequence[Worker]) -> None:

@@ -1,15 +1,19 @@
-"""What programs can import: a zygote loads it all before it gives up the file system. Standard library only."""
+"""What programs can import: a zygote loads it before it gives up the file system. Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import pkgutil
+import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 STANDARD_MODULES = (
     "_strptime", "abc", "array", "ast", "atexit", "base64", "bisect", "calendar", "cmath", "collections", "collections.abc",
-    "contextlib", "copy", "csv", "ctypes", "dataclasses", "datetime", "decimal", "encodings.ascii", "encodings.idna",
+    "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "encodings.ascii", "encodings.idna",
     "encodings.latin_1", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json",
     "locale", "math", "numbers", "operator", "os", "pprint", "queue", "random", "re", "secrets", "signal", "statistics",
     "string", "struct", "sys", "textwrap", "threading", "time", "timeit", "traceback", "types", "typing", "unicodedata",
@@ -23,9 +27,25 @@ _LAZY_PARTS = {
         "sympy.physics.units", "sympy.series", "sympy.sets", "sympy.solvers", "sympy.stats", "sympy.tensor",
     ),
 }  # fmt: skip
-"""Parts that these packages import only when one of their functions is called, by which time it is too late."""
+"""Parts that these packages import only when one of their functions is called, when it is too late."""
 
 _SKIPPED = frozenset({"tests", "benchmarks"})
+
+
+@contextlib.contextmanager
+def preloading() -> Iterator[None]:
+    """Keep imported modules from registering hooks that run after a fork, and make ``ctypes`` unimportable afterwards.
+
+    The hooks serve processes with threads. In a child that runs one program, ``threading``'s touches 140 pages of memory, and
+    ``random``'s reseeds, so that equal programs differ. SymPy needs ``ctypes`` while it is imported.
+    """
+    register = os.register_at_fork
+    os.register_at_fork = lambda **hooks: None
+    try:
+        yield
+    finally:
+        os.register_at_fork = register
+        sys.modules |= dict.fromkeys(("ctypes", "_ctypes"))  # type: ignore[arg-type]  # None: an import raises ModuleNotFoundError
 
 
 def import_standard_modules() -> None:
@@ -43,6 +63,8 @@ def import_package(name: str) -> ModuleType:
             module = importlib.import_module(part)
             if name == "sympy" and hasattr(module, "__path__"):
                 _import_below(module)
+        for public in getattr(package, "__all__", ()):
+            getattr(package, public)  # `from numpy import *` resolves all of them
     return package
 
 

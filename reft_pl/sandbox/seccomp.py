@@ -1,7 +1,8 @@
 """A seccomp filter with an allow-list, built and installed through ctypes.
 
-Everything that CPython does between "the modules are imported" and "the result is written" fits in some forty system calls;
-all others answer EPERM, which a program sees as an ordinary PermissionError. Standard library only.
+Everything that CPython does between "the modules are imported" and "the result is written" fits in some forty system calls.
+All others return EPERM, which a program sees as an ordinary PermissionError. So do write(2) to descriptors that are not named,
+and mmap(2) and mprotect(2) that ask for executable memory. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Mapping
 
 _X86_64 = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12,
@@ -27,14 +29,38 @@ _AARCH64 = {
     "gettid": 178, "futex": 98, "sched_getaffinity": 123, "restart_syscall": 128, "clock_gettime": 113,
     "clock_getres": 114, "clock_nanosleep": 115, "exit_group": 94, "pselect6": 72, "getrandom": 278,
 }  # fmt: skip
+INTERPRETER_CALLS = {
+    "x86_64": {
+        "open": 2, "stat": 4, "poll": 7, "ioctl": 16, "pread64": 17, "access": 21, "dup": 32, "dup2": 33, "socketpair": 53,
+        "clone": 56, "vfork": 58, "execve": 59, "wait4": 61, "kill": 62, "fcntl": 72, "readlink": 89, "prctl": 157,
+        "arch_prctl": 158, "sendmsg": 46, "recvmsg": 47, "sendto": 44, "recvfrom": 45, "shutdown": 48, "setsid": 112,
+        "setpgid": 109, "set_tid_address": 218, "tgkill": 234, "waitid": 247, "openat": 257, "newfstatat": 262,
+        "ppoll": 271, "set_robust_list": 273, "epoll_wait": 232, "epoll_ctl": 233, "epoll_pwait": 281, "eventfd2": 290,
+        "epoll_create1": 291, "dup3": 292, "pipe2": 293, "prlimit64": 302, "getdents64": 217, "statx": 332, "rseq": 334,
+        "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436, "writev": 20, "getcpu": 309,
+        "sysinfo": 99, "membarrier": 324, "getcwd": 79,
+    },
+    "aarch64": {
+        "getcwd": 17, "eventfd2": 19, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "dup": 23, "dup3": 24,
+        "fcntl": 25, "ioctl": 29, "openat": 56, "pipe2": 59, "getdents64": 61, "writev": 66, "pread64": 67, "pselect6": 72,
+        "ppoll": 73, "readlinkat": 78, "newfstatat": 79, "waitid": 95, "set_tid_address": 96, "set_robust_list": 99,
+        "kill": 129, "tgkill": 131, "setpgid": 154, "setsid": 157, "prctl": 167, "getcpu": 168, "sysinfo": 179,
+        "socketpair": 199, "sendto": 206, "recvfrom": 207, "shutdown": 210, "sendmsg": 211, "recvmsg": 212, "clone": 220,
+        "execve": 221, "wait4": 260, "prlimit64": 261, "membarrier": 283, "statx": 291, "rseq": 293,
+        "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436,
+    },
+}  # fmt: skip
+"""What a process needs besides to start, supervise and talk to an interpreter of its own (and that interpreter to start)."""
+
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64, 317), "aarch64": (0xC00000B7, _AARCH64, 277)}
 """AUDIT_ARCH constant, numbers of the allowed system calls, and the number of seccomp(2) itself."""
 
-_LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER_OR_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_FIRST_ARGUMENT = 0, 4, 16  # struct seccomp_data, little endian
+_LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER_OR_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENTS = 0, 4, 16  # struct seccomp_data, little endian
 _ALLOW, _KILL_PROCESS, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # the last is ERRNO with EPERM
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _X32_BIT = 0x40000000
+_PROT_EXEC = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -49,12 +75,13 @@ class SeccompUnavailableError(OSError):
     """This kernel, architecture or container has no seccomp filters."""
 
 
-def filter_code(machine: str, writable_fds: tuple[int, ...]) -> bytes:
+def filter_code(machine: str, writable_fds: tuple[int, ...] | None, also: Mapping[str, Mapping[str, int]] = {}) -> bytes:
     """BPF code of the allow-list for an architecture.
 
     Args:
         machine: As ``platform.machine()`` names it.
-        writable_fds: The only file descriptors that write(2) may name.
+        writable_fds: The only file descriptors that write(2) may name; None allows all.
+        also: More allowed system calls, by machine and name, which may map executable memory.
 
     Raises:
         SeccompUnavailableError: no table for the architecture.
@@ -62,22 +89,38 @@ def filter_code(machine: str, writable_fds: tuple[int, ...]) -> bytes:
     if machine not in _ARCHITECTURES:
         raise SeccompUnavailableError(f"no system call table for {machine}")
     arch, table, _ = _ARCHITECTURES[machine]
-    calls = [number for name, number in table.items() if name != "write"]
-    allow = 5 + len(calls) + 2 + len(writable_fds) + 1
-    refuse = allow + 1  # the last two instructions; jumps are relative to the instruction after them
-    code = [
-        (_LOAD_WORD, 0, 0, _OFFSET_ARCH),
-        (_JUMP_EQUAL, 1, 0, arch),
-        (_RETURN, 0, 0, _KILL_PROCESS),
-        (_LOAD_WORD, 0, 0, _OFFSET_NUMBER),
-        (_JUMP_GREATER_OR_EQUAL, refuse - 5, 0, _X32_BIT),
+    table = {**table, **also.get(machine, {})}
+    checked = {} if also else {"mmap": "memory", "mprotect": "memory"}
+    if writable_fds is not None:
+        checked["write"] = "write"
+    code: list[tuple[int, str, str, int]] = [  # operation, where to go on if true, if false ("" is the next), constant
+        (_LOAD_WORD, "", "", _OFFSET_ARCH),
+        (_JUMP_EQUAL, "", "kill", arch),
+        (_LOAD_WORD, "", "", _OFFSET_NUMBER),
+        (_JUMP_GREATER_OR_EQUAL, "refuse", "", _X32_BIT),
+        *((_JUMP_EQUAL, checked.get(name, "allow"), "", number) for name, number in table.items()),
     ]
-    code += [(_JUMP_EQUAL, allow - at - 1, 0, number) for at, number in enumerate(calls, start=len(code))]
-    code.append((_JUMP_EQUAL, 0, refuse - len(code) - 1, table["write"]))
-    code.append((_LOAD_WORD, 0, 0, _OFFSET_FIRST_ARGUMENT))
-    code += [(_JUMP_EQUAL, allow - at - 1, 0, fd) for at, fd in enumerate(writable_fds, start=len(code))]
-    code += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+    places = {"refuse": len(code)}
+    code.append((_RETURN, "", "", _REFUSE))
+    places["write"] = len(code)
+    code.append((_LOAD_WORD, "", "", _OFFSET_ARGUMENTS))
+    code += [(_JUMP_EQUAL, "allow", "", fd) for fd in writable_fds or ()]
+    code.append((_RETURN, "", "", _REFUSE))
+    places["memory"] = len(code)
+    code.append((_LOAD_WORD, "", "", _OFFSET_ARGUMENTS + 2 * 8))
+    code.append((_JUMP_ANY_BIT, "", "allow", _PROT_EXEC))
+    code.append((_RETURN, "", "", _REFUSE))
+    for name, verdict in (("allow", _ALLOW), ("kill", _KILL_PROCESS)):
+        places[name] = len(code)
+        code.append((_RETURN, "", "", verdict))
+
+    def distance(at: int, name: str) -> int:
+        return places[name] - at - 1 if name else 0
+
+    return b"".join(
+        struct.pack("=HBBI", operation, distance(at, if_true), distance(at, if_false), constant)
+        for at, (operation, if_true, if_false, constant) in enumerate(code)
+    )
 
 
 def seccomp_available() -> bool:
@@ -93,14 +136,15 @@ class SeccompFilter:
     """A filter made ready before the fork, so that installing it in the child is one system call.
 
     Args:
-        writable_fds: The only file descriptors that write(2) may name.
+        writable_fds: The only file descriptors that write(2) may name; None allows all.
+        also: More allowed system calls; see ``filter_code``.
 
     Raises:
-        SeccompUnavailableError: no filters here.
+        SeccompUnavailableError: this machine has no seccomp filters.
     """
 
-    def __init__(self, writable_fds: tuple[int, ...]):
-        code = filter_code(platform.machine(), writable_fds)
+    def __init__(self, writable_fds: tuple[int, ...] | None = None, also: Mapping[str, Mapping[str, int]] = {}):
+        code = filter_code(platform.machine(), writable_fds, also)
         self._seccomp = _ARCHITECTURES[platform.machine()][2]
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _FilterProgram(len(code) // 8, ctypes.addressof(self._code))

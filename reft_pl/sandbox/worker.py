@@ -9,13 +9,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from reft_pl.sandbox import frames
 
-_REPLY_LIMIT = 8 + frames.MAX_BODY_BYTES
+START_SECONDS = 60.0
+"""How long a worker may take to import what it needs (SymPy on a busy machine)."""
+
+START_ATTEMPTS = 10
+"""How often a worker is started that dies before it is ready: somebody may be killing our processes."""
+
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "MONTY_BIN", "TMPDIR")
 _WORKER_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
@@ -27,17 +34,21 @@ _WORKER_ENVIRONMENT = {
 
 
 def package_folders(names: Sequence[str]) -> dict[str, str]:
-    """The folder that holds each package that is installed, found without importing any."""
+    """The folder that holds each installed package, found without importing any."""
     specs = {name: importlib.util.find_spec(name) for name in names}
     return {name: str(Path(spec.origin).parents[1]) for name, spec in specs.items() if spec is not None and spec.origin}
 
 
 class WorkerGoneError(Exception):
-    """The process ended, or wrote something that is no reply."""
+    """The process has ended."""
+
+
+class WorkerStartError(Exception):
+    """The process does not serve; the text is its reason, if it gave one."""
 
 
 class Worker:
-    """A process of ours, in a session of its own, that takes programs and gives results over a socket.
+    """A worker process in its own session that takes programs over a socket and reports how they ended.
 
     Args:
         entry: A module of this package with a function ``main``.
@@ -60,67 +71,55 @@ class Worker:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process unless it runs."""
+        """Start the process unless it runs, and again if something kills it while it starts.
+
+        Raises:
+            WorkerStartError: it refuses, or does not come up.
+        """
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=_environment(os.environ),
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket = ours
-        self._owner = os.getpid()
+        reason = ""
+        for _ in range(START_ATTEMPTS):
+            self._launch()
+            try:
+                reason = self._read(frames.GREETING_BYTES, START_SECONDS).rstrip(b"\0").decode("utf-8", "replace")
+                if not reason:
+                    return
+                self.kill()
+                break
+            except TimeoutError:
+                self.kill()
+                raise WorkerStartError(f"no word from the process within {START_SECONDS:.0f} s") from None
+            except WorkerGoneError as error:
+                self.kill()
+                reason = f"the process ends while it starts ({error})"
+        raise WorkerStartError(reason)
 
-    def send(self, source: bytes, timeout: float) -> None:
-        """Hand over a program.
+    def run(self, source: bytes, timeout: float) -> tuple[frames.Result, int, float]:
+        """Run a program: its text travels in an anonymous file, its result in a pipe.
 
-        Raises:
-            WorkerGoneError: it does not take it.
-        """
-        assert self._socket is not None, "start() comes first"
-        try:
-            self._socket.settimeout(timeout)
-            self._socket.sendall(frames.pack(source))
-        except OSError as error:
-            raise WorkerGoneError(str(error)) from error
-
-    def receive(self, timeout: float) -> tuple[str, float | str | None, str, float]:
-        """Wait for the next result: ``(status, value, detail, seconds)``.
+        Returns its result, the wait status of its process, and its wall time in seconds.
 
         Raises:
-            TimeoutError: none came in time; the worker is of no use any more.
-            WorkerGoneError: the process has ended or talks nonsense.
+            WorkerStartError: the process cannot be started.
+            WorkerGoneError: the process has ended.
+            TimeoutError: no report came in time; the process is useless from now on.
         """
-        deadline = time.monotonic() + timeout
-        channel = self._socket
-        assert channel is not None, "start() comes first"
-
-        def receive(count: int) -> bytes:
-            channel.settimeout(max(deadline - time.monotonic(), 1e-3))
-            return channel.recv(count)
-
-        try:
-            frame = frames.read_frame(receive, _REPLY_LIMIT)
-            if frame is None:
-                raise WorkerGoneError("the process ended")
-            return frames.unpack_reply(frame)
-        except TimeoutError:
-            raise
-        except (OSError, frames.FrameError) as error:
-            raise WorkerGoneError(str(error)) from error
+        self.start()
+        result, write_end = os.pipe()
+        with open(result, "rb", 0) as pipe:  # noqa: PTH123 (a descriptor)
+            try:
+                with _anonymous_file(source) as program:
+                    self._send([program.fileno(), write_end])
+            finally:
+                os.close(write_end)
+            late, wait_status, seconds = frames.ENDED.unpack(self._read(frames.ENDED.size, timeout))
+            os.set_blocking(result, False)
+            data = pipe.read(frames.MAX_RESULT_BYTES + 1) or b""  # None: a process that outlives its program holds the pipe
+        return frames.judge(data, late, wait_status), wait_status, seconds
 
     def kill(self) -> None:
-        """End the process and whatever it started, now. ``start`` begins anew. In a fork of its owner, only let go of it."""
+        """End the process and whatever it started. In a fork of its owner, only let go of it."""
         if self._owner != os.getpid():
             self.forget()
             return
@@ -140,6 +139,63 @@ class Worker:
         if self._process is not None:
             self._process.returncode = 0  # not our child: nobody to wait for
         self._process = self._socket = None
+
+    def _launch(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=_environment(os.environ),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+        self._owner = os.getpid()
+
+    def _send(self, descriptors: Sequence[int]) -> None:
+        channel = self._socket  # None once another thread has closed the sandbox
+        try:
+            if channel is None:
+                raise WorkerGoneError("the process was stopped")
+            socket.send_fds(channel, [b"p"], list(descriptors))
+        except OSError as error:
+            raise WorkerGoneError(str(error)) from error
+
+    def _read(self, count: int, timeout: float) -> bytes:
+        deadline, data = time.monotonic() + timeout, b""
+        while len(data) < count:
+            channel = self._socket
+            try:
+                if channel is None:
+                    raise WorkerGoneError("the process was stopped")
+                channel.settimeout(max(deadline - time.monotonic(), 1e-3))
+                part = channel.recv(count - len(data))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise WorkerGoneError(str(error)) from error
+            if not part:
+                raise WorkerGoneError("the process ended")
+            data += part
+        return data
+
+
+def _anonymous_file(content: bytes) -> IO[bytes]:
+    """A file without a name that holds ``content``, positioned at its start."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = open(os.memfd_create("program"), "w+b", 0)  # noqa: PTH123, SIM115 (a descriptor; closed by the caller)
+    else:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:

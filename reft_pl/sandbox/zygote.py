@@ -1,8 +1,9 @@
-"""The process that forks one child a program: clean, single-threaded, started by exec, never a fork of the trainer.
+"""The process that forks one child per program: clean, single-threaded, started by exec, never a fork of the trainer.
 
-It imports what programs may use, locks itself away from the file system, and then serves: read a program, fork, let the child
-confine itself and run it, wait for its end or its deadline, pass the child's frame on. No untrusted byte is interpreted here
-but the few of that frame. Standard library only (SymPy and NumPy are preloaded in the zygote of programs that name them).
+It imports what programs may use, gives up the file system, and then serves: receive two descriptors, fork, wait for the child's
+end or its deadline, and report how it ended. The child confines itself, reads the program from one descriptor and writes its
+result to the other. Neither enters this process, so no later child can find them in memory that it inherits. Standard library
+only (the scientific zygote also loads NumPy and SymPy).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import gc
 import math
 import os
-import random
 import resource
 import select
 import signal
@@ -21,52 +21,48 @@ import types
 from pathlib import Path
 
 from reft_pl.sandbox import confinement, frames, values
-from reft_pl.sandbox.channel import Channel
-from reft_pl.sandbox.preload import import_package, import_standard_modules
+from reft_pl.sandbox.channel import Channel, read_all
+from reft_pl.sandbox.preload import import_package, import_standard_modules, preloading
 from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
 
 _RESULT_FD = 3
-_NONCE_BYTES = 16
-_ATTEMPTS = 3
-_SEED = 0  # every program draws the same numbers, whatever ran before it
-_KILLED_FROM_OUTSIDE = frames.encode_failure("killed", f"signal {int(signal.SIGKILL)}")
-_FRAME_LIMIT = 4 + _NONCE_BYTES + frames.MAX_BODY_BYTES
+_SEED = 0  # every program draws the same random numbers
 
 
-def main(timeout_seconds: float, memory_mb: int, modules: tuple[str, ...], allow_unsafe: bool) -> None:
+def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allow_unsafe: bool) -> None:
     """Serve programs until the trainer closes the socket.
 
     Args:
         timeout_seconds: Wall time of one program, its compilation included.
         memory_mb: What a program may allocate beyond what the zygote holds, in MiB.
-        modules: Third-party modules to preload; in the programs' scope by their name.
-        allow_unsafe: Serve even where the kernel has no seccomp.
+        packages: Third-party packages to preload; programs find them in scope by name.
+        allow_unsafe: Serve even if the kernel lacks seccomp.
     """
     channel = Channel()
-    scope: dict[str, types.ModuleType] = {"math": math}
-    import_standard_modules()
-    scope |= {name: import_package(name) for name in modules}
-    if "numpy" in scope:
-        scope["numpy"].random.seed(_SEED)
     try:
         seccomp = _filter_if_allowed(allow_unsafe)
+        scope: dict[str, types.ModuleType] = {"math": math}
+        with preloading():
+            import_standard_modules()
+            scope |= {name: import_package(name) for name in packages}
         _check_surroundings()
     except OSError as error:
-        channel.reply(frames.encode_failure("unsupported", error.strerror or str(error)), 0.0)
+        channel.send(frames.greeting(error.strerror or str(error)))
         return
+    sys.modules["random"].seed(_SEED)
+    if "numpy" in scope:
+        scope["numpy"].random.seed(_SEED)
     run = ProgramRunner(scope, memory_mb, math.ceil(timeout_seconds) + 1, seccomp)
     confinement.forbid_new_privileges()
     confinement.forbid_tracing()
-    confinement.deny_file_system()
+    confinement.restrict_file_system()
     confinement.drop_capabilities()
     _hide_ourselves()
     gc.collect()
-    gc.freeze()  # what is here stays shared with every child
-    channel.reply(frames.encode_failure("unsupported", frames.READY), 0.0)
-    while (source := channel.receive()) is not None:
-        start = time.perf_counter()
-        body = run_program(run, source, time.monotonic() + timeout_seconds)
-        channel.reply(body, time.perf_counter() - start)
+    gc.freeze()  # these objects stay shared with every child
+    channel.send(frames.greeting())
+    while (descriptors := channel.receive()) is not None:
+        channel.send(frames.ENDED.pack(*supervise(run, *descriptors, timeout_seconds)))
 
 
 def _filter_if_allowed(allow_unsafe: bool) -> SeccompFilter | None:
@@ -79,7 +75,7 @@ def _filter_if_allowed(allow_unsafe: bool) -> SeccompFilter | None:
 
 
 def _check_surroundings() -> None:
-    """Raise OSError where children could not be forked cleanly, or their end not be waited for."""
+    """Raise OSError where children could not be forked cleanly, or their end not be awaited."""
     os.close(os.pidfd_open(os.getpid()))
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise OSError(0, "an imported module started threads")
@@ -94,61 +90,43 @@ def _hide_ourselves() -> None:
         del sys.modules[name]
 
 
-def run_program(run: ProgramRunner, source: bytes, deadline: float) -> bytes:
-    """Body of the program's result, tried again if its process is killed by somebody else before its deadline.
+def supervise(run: ProgramRunner, source_fd: int, result_fd: int, timeout_seconds: float) -> tuple[bool, int, float]:
+    """Fork a child that runs the program and wait for its end.
 
-    No program can send itself SIGKILL, and its CPU limit lies beyond the deadline: it was an operator, or the kernel short
-    of memory.
+    Returns whether it was killed at its deadline, its wait status, and its wall time in seconds.
     """
-    for _ in range(_ATTEMPTS - 1):
-        body = supervise(run, source, deadline)
-        if body != _KILLED_FROM_OUTSIDE:
-            return body
-    return supervise(run, source, deadline)
-
-
-def supervise(run: ProgramRunner, source: bytes, deadline: float) -> bytes:
-    """Fork a child that runs the program, wait for it until the deadline, and return the body of its frame."""
-    nonce = os.urandom(_NONCE_BYTES)
-    read_end, write_end = os.pipe()
+    start = time.monotonic()
     parent = os.getpid()
     try:
         pid = os.fork()
-    except OSError as error:
-        os.close(read_end)
-        os.close(write_end)
-        return frames.encode_failure("worker_died", f"fork: {error.strerror}")
+    except OSError:
+        pid = frames.NOT_STARTED
     if pid == 0:
         try:
             os.setpgid(0, 0)
             confinement.die_with_parent(parent)
-            run(source, nonce, write_end, read_end)
+            run(source_fd, result_fd)
         finally:
             os._exit(70)
-    os.close(write_end)
+    os.close(source_fd)
+    os.close(result_fd)
+    if pid == frames.NOT_STARTED:
+        return False, frames.NOT_STARTED, 0.0
     pidfd = os.pidfd_open(pid)
     try:
-        ended = _wait(pidfd, deadline)
-        # The group dies before its leader is reaped, while its number cannot yet belong to anybody else.
-        for kill in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(pid, signal.SIGKILL)
-        _, wait_status = os.waitpid(pid, 0)
-        if not ended:
-            return frames.encode_failure("timeout")
-        os.set_blocking(read_end, False)
-        try:
-            data = os.read(read_end, _FRAME_LIMIT + 1)
-        except BlockingIOError:
-            data = b""
-        return _judge(data, nonce, wait_status)
+        ended = _wait(pidfd, start + timeout_seconds)
     finally:
         os.close(pidfd)
-        os.close(read_end)
+    # The group dies before its leader is reaped: until then its number cannot belong to anybody else.
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    _, wait_status = os.waitpid(pid, 0)
+    return not ended, wait_status, time.monotonic() - start
 
 
 def _wait(pidfd: int, deadline: float) -> bool:
-    """Whether the process ended before the deadline."""
+    """Whether the process ends before the deadline."""
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
@@ -157,35 +135,14 @@ def _wait(pidfd: int, deadline: float) -> bool:
     return False
 
 
-def _judge(data: bytes, nonce: bytes, wait_status: int) -> bytes:
-    """Body for the trainer, from all that the child left in the pipe and the way it ended."""
-    if len(data) > _FRAME_LIMIT:
-        return frames.encode_failure("output_too_large")
-    if data:
-        body = data[4 + _NONCE_BYTES :]
-        if data != frames.pack(nonce + body):
-            return frames.encode_failure("bad_frame")
-        try:
-            frames.decode_body(body)
-        except frames.FrameError:
-            return frames.encode_failure("bad_frame")
-        return body
-    if os.WIFSIGNALED(wait_status):
-        number = os.WTERMSIG(wait_status)
-        status = "timeout" if number == signal.SIGXCPU else "killed"
-        return frames.encode_failure(status, f"signal {number}")
-    code = os.WEXITSTATUS(wait_status)
-    return frames.encode_failure("died", f"exit code {code}") if code else frames.encode_failure("no_result")
-
-
 class ProgramRunner:
-    """What a child does: confine itself, run one program, write one frame, end. Never returns.
+    """What a child does: confine itself, run one program, write its result, end. Never returns.
 
     Args:
         scope: Names that programs find defined.
-        memory_mb: What it may allocate beyond what is mapped now, in MiB.
+        memory_mb: What a program may allocate beyond what is mapped now, in MiB.
         cpu_seconds: Limit of its CPU time.
-        seccomp: The filter; None only where an unsafe sandbox was asked for.
+        seccomp: The filter; None only if an unsafe sandbox was asked for.
     """
 
     def __init__(self, scope: dict[str, types.ModuleType], memory_mb: int, cpu_seconds: int, seccomp: SeccompFilter | None):
@@ -195,29 +152,29 @@ class ProgramRunner:
         self._cpu_seconds = cpu_seconds
         self._seccomp = seccomp
         self._number_types, self._expression_type = values.loaded_number_types()
-        self._foreign_fds = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, 2}
 
-    def __call__(self, source: bytes, nonce: bytes, result_fd: int, other_fd: int) -> None:
-        """Run the program, write the result to ``result_fd``, and end the process."""
-        write, leave, pack = os.write, os._exit, frames.pack  # before the program can lay hands on them
+    def __call__(self, source_fd: int, result_fd: int) -> None:
+        """Run the program behind ``source_fd``, write its result to ``result_fd``, and end the process."""
+        write, leave = os.write, os._exit  # bound before the program can replace them
+        source = read_all(source_fd)
         os.dup2(result_fd, _RESULT_FD)
-        for fd in (self._foreign_fds | {result_fd, other_fd}) - {_RESULT_FD}:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        random.seed(_SEED)  # the module seeds itself anew after a fork
+        os.closerange(_RESULT_FD + 1, confinement.MAX_FD)
         confinement.limit_resources(self._memory_bytes, self._cpu_seconds)
         if self._seccomp is not None:
             self._seccomp.install()
-        write(_RESULT_FD, pack(nonce + self._outcome(source)))
+        code = self._compile(source)
+        del source
+        if isinstance(code, bytes):
+            write(_RESULT_FD, code)
+        else:
+            write(_RESULT_FD, frames.COMPILED)
+            write(_RESULT_FD, self._outcome(code))
         leave(0)  # no atexit handlers, no finalizers, no flushing of what the program printed
 
-    def _outcome(self, source: bytes) -> bytes:
+    def _outcome(self, code: types.CodeType) -> bytes:
         memory_error, base_exception = MemoryError, BaseException
         encode_failure, encode_value, type_name = frames.encode_failure, values.encode_value, values.type_name
-        out_of_memory = encode_failure("memory")  # made while there still is some
-        code = self._compile(source)
-        if isinstance(code, bytes):
-            return code
+        out_of_memory = encode_failure("memory")  # built while memory is left
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
         namespace = module.__dict__
@@ -239,7 +196,7 @@ class ProgramRunner:
         try:
             return compile(frames.decode_source(source), "<program>", "exec", dont_inherit=True)
         except MemoryError:
-            # The parser says so, too, of nesting beyond its stack: tell the two apart by what it really used.
+            # The parser raises it for nesting beyond its stack, too: the memory really used tells the two apart.
             used_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kb
             if used_kb > self._headroom_kb // 4:
                 return frames.encode_failure("memory", "while compiling")

@@ -4,7 +4,6 @@ import pytest
 
 from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.sandbox.monty import MontySandbox
-from reft_pl.sandbox.tiered import TieredSandbox
 
 
 def _shared(make):
@@ -19,4 +18,3 @@ def _shared(make):
 
 cpython = _shared(CPythonSandbox)
 monty = _shared(MontySandbox)
-tiered = _shared(TieredSandbox)

@@ -1,7 +1,8 @@
-"""Frames: what goes in comes out, and nothing else is taken for a frame."""
+"""Bodies: what goes in comes out, nothing else is taken for a body, and no program claims what it could not cause."""
 
-import io
 import math
+import os
+import signal
 
 import pytest
 from hypothesis import given
@@ -61,24 +62,58 @@ def test_a_letter_that_is_no_choice_is_no_frame(letter):
         frames.decode_body(frames.encode_choice(letter))
 
 
-@given(st.lists(st.binary(max_size=40), max_size=5), st.integers(1, 7))
-def test_frames_are_read_one_by_one_however_the_bytes_arrive(bodies, at_a_time):
-    stream = io.BytesIO(b"".join(map(frames.pack, bodies)))
-
-    def receive(count):
-        return stream.read(min(count, at_a_time))
-
-    assert [frames.read_frame(receive, 64) for _ in bodies] == bodies
-    assert frames.read_frame(receive, 64) is None
+@pytest.mark.parametrize("refusal", ["", "no seccomp here", "x" * 5000])
+def test_a_greeting_has_one_length(refusal):
+    assert len(frames.greeting(refusal)) == frames.GREETING_BYTES
+    assert frames.greeting(refusal).rstrip(b"\0").decode() == refusal[: frames.GREETING_BYTES]
 
 
-def test_a_frame_cut_short_is_the_end():
-    assert frames.read_frame(io.BytesIO(frames.pack(b"12345")[:-1]).read, 64) is None
+def exited(code):
+    return code << 8
 
 
-def test_a_length_beyond_the_limit_is_refused_before_it_is_read():
-    with pytest.raises(frames.FrameError, match="65 bytes"):
-        frames.read_frame(io.BytesIO(frames.pack(b"x" * 65)).read, 64)
+GOOD = frames.COMPILED + frames.encode_number(42.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "wait_status", "status", "value"),
+    [
+        (GOOD, exited(0), "ok", 42.0),
+        (frames.COMPILED + frames.encode_choice("d"), exited(0), "ok", "d"),
+        (frames.COMPILED + frames.encode_failure("memory"), exited(0), "memory", None),
+        (frames.encode_failure("memory"), exited(0), "memory", None),
+        (frames.encode_failure("syntax_error"), exited(0), "syntax_error", None),
+        (frames.encode_number(42.0), exited(0), "bad_frame", None),
+        (GOOD + b"x", exited(0), "bad_frame", None),
+        (b"x" + GOOD, exited(0), "bad_frame", None),
+        (GOOD[:-1], exited(0), "bad_frame", None),
+        (frames.COMPILED + frames.encode_number(float("nan")), exited(0), "bad_frame", None),
+        (b"x" * 5000, exited(0), "output_too_large", None),
+        (b"", exited(0), "no_result", None),
+        (frames.COMPILED, exited(0), "no_result", None),
+        (GOOD, exited(3), "died", None),
+        (b"", int(signal.SIGSEGV), "killed", None),
+        (b"", int(signal.SIGXCPU), "timeout", None),
+        (b"", frames.NOT_STARTED, "worker_died", None),
+    ],
+)
+def test_what_a_process_left_is_judged(data, wait_status, status, value):
+    assert frames.judge(data, False, wait_status)[:2] == (status, value)
+    assert frames.judge(data, True, wait_status)[:2] == ("timeout", None)
+
+
+@given(st.binary(max_size=300))
+def test_whatever_a_program_writes_it_claims_only_what_it_could_cause(data):
+    """Once it runs, everything in the pipe after the mark may be the program's."""
+    status, value, _ = frames.judge(frames.COMPILED + data, False, exited(0))
+    assert (value is None) == (status != "ok")
+    assert status not in {"syntax_error", "timeout", "killed", "died", "worker_died", "unsupported"}
+
+
+def test_the_wait_statuses_above_are_the_systems():
+    assert os.WIFEXITED(exited(3))
+    assert os.WEXITSTATUS(exited(3)) == 3
+    assert os.WTERMSIG(int(signal.SIGSEGV)) == signal.SIGSEGV
 
 
 @given(st.text(alphabet=st.characters()))

@@ -6,7 +6,6 @@ import pytest
 
 from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.sandbox.monty import MontySandbox
-from reft_pl.sandbox.tiered import TieredSandbox
 from reft_pl.types import Status
 
 SANE = "def solution():\n return 6 * 7"
@@ -29,26 +28,33 @@ def name_of(result):
     return "value" if result.status is Status.OK else result.status.value
 
 
-@pytest.fixture(scope="module")
-def rows(shared):
-    lines = (shared / "sandbox" / "hostile.jsonl").read_text(encoding="utf-8").splitlines()
+def rows_of(shared, name):
+    lines = (shared / "sandbox" / name).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("sandbox_class", [CPythonSandbox, pytest.param(TieredSandbox, marks=pytest.mark.slow)])
-def test_hostile_programs_end_as_expected(rows, sandbox_class):
+def expected(row):
+    """What may become of a program here: the list was made where ``ctypes`` and the secret of a result could be reached."""
+    if "import ctypes" in row["source"]:
+        return [*row["expected"], "exception"]
+    return [*row["expected"], "no_solution"] if "get('nonce')" in row["source"] else row["expected"]
+
+
+@pytest.mark.parametrize("name", ["hostile.jsonl", "hostile_2.jsonl"])
+def test_hostile_programs_end_as_expected(shared, name):
     wrong = [
         (row["id"], name_of(result), row["expected"])
-        for row, result in outcomes(sandbox_class, rows)
-        if name_of(result) not in row["expected"] or result.seconds > row["seconds"] + 1
+        for row, result in outcomes(CPythonSandbox, rows_of(shared, name))
+        if name_of(result) not in expected(row) or result.seconds > row["seconds"] + 1
     ]
     assert not wrong
 
 
-def test_in_monty_nothing_escapes_hangs_or_forges_a_value(rows):
+@pytest.mark.parametrize("name", ["hostile.jsonl", "hostile_2.jsonl"])
+def test_in_monty_nothing_escapes_hangs_or_forges_a_value(shared, name):
     wrong = [
         (row["id"], name_of(result), result.seconds)
-        for row, result in outcomes(MontySandbox, rows)
+        for row, result in outcomes(MontySandbox, rows_of(shared, name))
         if (result.status is Status.OK and "value" not in row["expected"]) or result.seconds > row["seconds"] + 1
     ]
     assert not wrong

@@ -17,7 +17,11 @@ from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.sandbox.monty import MontySandbox
 from reft_pl.types import Status
 
-SLOW = "import time\ndef solution():\n time.sleep({seconds})\n return {value}"
+SLOW = {
+    CPythonSandbox: "import time\ndef solution():\n time.sleep({seconds})\n return {value}",
+    MontySandbox: "def solution():\n x = 0\n while x < {seconds} * 5000000:\n  x += 1\n return {value}",
+}
+"""Programs that take ``seconds``, in Monty roughly."""
 
 
 def children_of(pids):
@@ -52,7 +56,7 @@ def wait_until(condition, seconds=5.0):
 def test_results_stand_in_the_order_of_the_programs(sandbox_class, workers):
     sandbox = sandbox_class(workers=workers)
     try:
-        programs = [SLOW.format(seconds=0.01 * (i % 3), value=i) for i in range(30)]
+        programs = [SLOW[sandbox_class].format(seconds=0.01 * (i % 3), value=i) for i in range(30)]
         assert [result.value for result in sandbox.run(programs)] == [float(i) for i in range(30)]
         assert len(sandbox.worker_pids) == workers
     finally:
@@ -67,8 +71,8 @@ def test_killing_workers_mid_batch_loses_no_result(sandbox_class, victims):
     count = 300
     results = []
     try:
-        sandbox.run([SLOW.format(seconds=0, value=0)] * 2)
-        programs = [SLOW.format(seconds=0.015, value=i) for i in range(count)]
+        sandbox.run([SLOW[sandbox_class].format(seconds=0, value=0)] * 2)
+        programs = [SLOW[sandbox_class].format(seconds=0.015, value=i) for i in range(count)]
         batch = threading.Thread(target=lambda: results.extend(sandbox.run(programs)))
         batch.start()
         killed = 0
@@ -91,7 +95,7 @@ def test_a_worker_killed_between_batches_is_replaced(sandbox_class):
     sandbox = sandbox_class()
     try:
         for value in range(3):
-            assert sandbox.run([SLOW.format(seconds=0, value=value)] * 3)[2].value == value
+            assert sandbox.run([SLOW[sandbox_class].format(seconds=0, value=value)] * 3)[2].value == value
             for pid in sandbox.worker_pids:
                 os.kill(pid, signal.SIGKILL)
     finally:
@@ -102,10 +106,10 @@ def test_a_worker_that_hangs_costs_one_timeout_and_no_other_result():
     """A stopped zygote stands for any hang of a process that supervises programs."""
     sandbox = CPythonSandbox(timeout_seconds=0.5, workers=1)
     try:
-        sandbox.run([SLOW.format(seconds=0, value=0)])
+        sandbox.run([SLOW[sandbox_class].format(seconds=0, value=0)])
         os.kill(sandbox.worker_pids[0], signal.SIGSTOP)
         start = time.monotonic()
-        results = sandbox.run([SLOW.format(seconds=0, value=i) for i in range(10)])
+        results = sandbox.run([SLOW[sandbox_class].format(seconds=0, value=i) for i in range(10)])
         assert time.monotonic() - start < 5
     finally:
         sandbox.close()
@@ -117,7 +121,7 @@ def test_large_programs_among_small_ones():
     sandbox = CPythonSandbox(timeout_seconds=5.0)
     large = "x = '" + "y" * 3_000_000 + "'\ndef solution():\n return len(x)"
     try:
-        results = sandbox.run([large if i % 5 == 0 else SLOW.format(seconds=0, value=i) for i in range(20)])
+        results = sandbox.run([large if i % 5 == 0 else SLOW[sandbox_class].format(seconds=0, value=i) for i in range(20)])
     finally:
         sandbox.close()
     assert [result.value for result in results] == [3e6 if i % 5 == 0 else float(i) for i in range(20)]
@@ -125,7 +129,7 @@ def test_large_programs_among_small_ones():
 
 def test_closing_ends_every_process_and_running_again_starts_new_ones():
     sandbox = MontySandbox()
-    program = [SLOW.format(seconds=0, value=1)] * 4
+    program = [SLOW[sandbox_class].format(seconds=0, value=1)] * 4
     sandbox.run(program)
     workers = sandbox.worker_pids
     processes = workers + children_of(workers)
@@ -137,14 +141,14 @@ def test_closing_ends_every_process_and_running_again_starts_new_ones():
     sandbox.close()
 
 
-def test_several_threads_may_run_batches_beside_torch(tiered):
+def test_several_threads_may_run_batches_beside_torch(cpython):
     """Off the main thread, with torch's own threads at work: no signal is involved."""
     got = {}
 
     def run(start):
         torch.randn(64, 64) @ torch.randn(64, 64)
         got[start] = [
-            r.value for r in tiered.run([f"def solution():\n return {start + i}" for i in range(20)] + ["while 1: pass"])
+            r.value for r in cpython.run([f"def solution():\n return {start + i}" for i in range(20)] + ["while 1: pass"])
         ]
 
     threads = [threading.Thread(target=run, args=(start,)) for start in (0, 100, 200)]
@@ -156,14 +160,14 @@ def test_several_threads_may_run_batches_beside_torch(tiered):
 
 
 def _run_in_fork(sandbox, queue):
-    queue.put([result.value for result in sandbox.run([SLOW.format(seconds=0, value=7)] * 3)])
+    queue.put([result.value for result in sandbox.run([SLOW[sandbox_class].format(seconds=0, value=7)] * 3)])
 
 
 def test_a_fork_of_the_trainer_gets_workers_of_its_own():
     """A forked data loader inherits the sandbox; neither side may disturb the other's processes."""
     sandbox = MontySandbox(workers=1)
     try:
-        sandbox.run([SLOW.format(seconds=0, value=1)])
+        sandbox.run([SLOW[sandbox_class].format(seconds=0, value=1)])
         before = sandbox.worker_pids
         context = multiprocessing.get_context("fork")
         queue = context.SimpleQueue()
@@ -172,7 +176,7 @@ def test_a_fork_of_the_trainer_gets_workers_of_its_own():
         assert queue.get() == [7.0] * 3
         process.join(timeout=20)
         assert process.exitcode == 0
-        assert sandbox.run([SLOW.format(seconds=0, value=2)])[0].value == 2.0
+        assert sandbox.run([SLOW[sandbox_class].format(seconds=0, value=2)])[0].value == 2.0
         assert sandbox.worker_pids == before
     finally:
         sandbox.close()

@@ -1,18 +1,21 @@
 """The filter's code, interpreted here instruction by instruction: what it allows on either architecture."""
 
+import platform
 import struct
+import subprocess
+import sys
 
 import pytest
 
-from reft_pl.sandbox.seccomp import SeccompUnavailableError, filter_code
+from reft_pl.sandbox.seccomp import INTERPRETER_CALLS, SeccompUnavailableError, filter_code
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, EPERM, KILL = 0x7FFF0000, 0x00050001, 0x80000000
 
 
-def verdict(code: bytes, arch: int, number: int, first_argument: int = 0) -> int:
+def verdict(code: bytes, arch: int, number: int, first_argument: int = 0, third_argument: int = 0) -> int:
     """Run classic BPF over a ``struct seccomp_data``."""
-    data = struct.pack("=iIQ6Q", number, arch, 0, first_argument, 0, 0, 0, 0, 0)
+    data = struct.pack("=iIQ6Q", number, arch, 0, first_argument, 0, third_argument, 0, 0, 0)
     instructions = list(struct.iter_unpack("=HBBI", code))
     accumulator = at = 0
     while True:
@@ -24,6 +27,8 @@ def verdict(code: bytes, arch: int, number: int, first_argument: int = 0) -> int
             at += if_true if accumulator == k else if_false
         elif operation == 0x35:
             at += if_true if accumulator >= k else if_false
+        elif operation == 0x45:
+            at += if_true if accumulator & k else if_false
         else:
             assert operation == 0x06
             return k
@@ -53,6 +58,70 @@ def test_write_reaches_only_the_named_descriptors(machine, write):
     assert verdicts == {fd: ALLOW if fd in (1, 2, 3) else EPERM for fd in range(8)}
 
 
+@pytest.mark.parametrize(("machine", "mmap", "mprotect"), [("x86_64", 9, 10), ("aarch64", 222, 226)])
+def test_executable_memory_is_refused(machine, mmap, mprotect):
+    code = filter_code(machine, (3,))
+    for call in (mmap, mprotect):
+        verdicts = {prot: verdict(code, ARCH[machine], call, 0, prot) for prot in range(8)}
+        assert verdicts == {prot: EPERM if prot & 4 else ALLOW for prot in range(8)}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_an_interpreter_gets_more_but_no_way_out(machine):
+    """Sockets to the outside, ptrace, other processes' memory, mounts, namespaces, bpf, io_uring, keys, modules."""
+    outside = {
+        "x86_64": {
+            41,
+            42,
+            49,
+            50,
+            101,
+            105,
+            106,
+            155,
+            161,
+            165,
+            166,
+            175,
+            246,
+            248,
+            250,
+            272,
+            298,
+            304,
+            308,
+            310,
+            311,
+            313,
+            317,
+            321,
+            323,
+            425,
+        },
+        "aarch64": {39, 40, 41, 51, 97, 105, 117, 146, 198, 200, 203, 217, 219, 241, 265, 268, 270, 271, 277, 280, 282, 425},
+    }
+    code = filter_code(machine, None, INTERPRETER_CALLS)
+    assert {verdict(code, ARCH[machine], number) for number in outside[machine]} == {EPERM}
+    assert verdict(code, ARCH[machine], {"x86_64": 59, "aarch64": 221}[machine]) == ALLOW
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
+def test_refused_system_calls_stay_refused():
+    """Files, processes, signals, tracing, sockets, limits, mounts, other processes' memory, seccomp, bpf, io_uring and more."""
+    numbers = [2, 16, 22, 29, 32, 41, 49, 56, 59, 62, 72, 80, 87, 90, 101, 105, 109, 112, 117, 126, 133, 157, 160, 161, 165]
+    numbers += [200, 234, 248, 250, 257, 272, 298, 302, 308, 310, 311, 317, 319, 321, 323, 424, 425, 434, 435, 437, 438, 444]
+    script = (
+        "import ctypes, mmap\nfrom reft_pl.sandbox import confinement\nfrom reft_pl.sandbox.seccomp import SeccompFilter\n"
+        "call = ctypes.CDLL(None, use_errno=True).syscall\nlimits = SeccompFilter((1, 2))\n"
+        "confinement.forbid_new_privileges()\nlimits.install()\n"
+        f"print([n for n in {numbers} if call(n, 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1])\n"
+        "try: print(mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC))\n"
+        "except PermissionError: print('no executable memory')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "no executable memory"]
+
+
 def test_every_other_number_is_refused():
     code = filter_code("x86_64", (3,))
     assert sum(verdict(code, ARCH["x86_64"], number, 3) == ALLOW for number in range(1024)) < 45
@@ -67,7 +136,7 @@ def test_another_architectures_calls_kill_and_x32_is_refused():
 def test_jumps_stay_inside_the_code():
     code = filter_code("x86_64", (1, 2, 3))
     instructions = list(struct.iter_unpack("=HBBI", code))
-    assert all(at + 1 + max(i[1], i[2]) < len(instructions) for at, i in enumerate(instructions) if i[0] in (0x15, 0x35))
+    assert all(at + 1 + max(i[1], i[2]) < len(instructions) for at, i in enumerate(instructions) if i[0] in (0x15, 0x35, 0x45))
 
 
 def test_an_unknown_architecture_is_said():
