@@ -43,22 +43,25 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
         max_memory=memory_mb << 20,
         max_recursion_depth=_RECURSION_DEPTH,
     )
-    try:
-        if sys.platform == "linux":
-            confine(memory_mb << 20)
-        pool = Monty(
-            min_processes=1,
-            max_processes=1,
-            request_timeout=timeout_seconds + _GRACE_SECONDS,
-            feed_duration_limit_grace=_GRACE_SECONDS,
-        )
-        with pool:
+    with contextlib.ExitStack() as stack:
+        try:
+            if sys.platform == "linux":
+                confine(memory_mb << 20)
+            pool = stack.enter_context(
+                Monty(
+                    min_processes=1,
+                    max_processes=1,
+                    request_timeout=timeout_seconds + _GRACE_SECONDS,
+                    feed_duration_limit_grace=_GRACE_SECONDS,
+                )
+            )
             run_program(pool, b"def solution():\n return 1", limits)
-            channel.send(frames.greeting())
-            while (descriptors := channel.receive()) is not None:
-                channel.send(frames.ENDED.pack(False, 0, _serve(pool, limits, *descriptors)))
-    except (MontyError, OSError) as error:
-        channel.send(frames.greeting(str(error)))
+        except (MontyError, OSError) as error:
+            channel.send(frames.greeting(str(error)))
+            return
+        channel.send(frames.greeting())
+        while (descriptors := channel.receive()) is not None:
+            channel.send(frames.ENDED.pack(False, 0, _serve(pool, limits, *descriptors)))
 
 
 def confine(memory_bytes: int) -> None:
@@ -92,7 +95,11 @@ def _serve(pool: Monty, limits: ResourceLimits, source_fd: int, result_fd: int) 
 
 
 def run_program(pool: Monty, source: bytes, limits: ResourceLimits) -> bytes:
-    """Run one program in its own session and return what goes into its result pipe."""
+    """Run one program in its own session and return what goes into its result pipe.
+
+    Raises:
+        MontyCrashedError: the interpreter died, not of the time limit: the trainer starts another worker and tries again.
+    """
     try:
         text = frames.decode_source(source)
         if part := unfaithful_part(text):
@@ -105,7 +112,9 @@ def run_program(pool: Monty, source: bytes, limits: ResourceLimits) -> bytes:
         with pool.checkout(limits=limits, os_policy={"random_start": {"seed": 0}}) as session:
             value = session.feed_run(_PREFIX + text + _CALL, print_callback=CollectString(_MAX_OUTPUT_BYTES))
     except MontyCrashedError as error:
-        return frames.encode_failure("unsupported", "timeout" if error.timed_out else "the interpreter died")
+        if not error.timed_out:
+            raise
+        return frames.encode_failure("unsupported", "timeout")
     except MontyError as error:
         return frames.encode_failure("unsupported", str(error))
     return frames.COMPILED + values.encode_value(value)

@@ -8,7 +8,8 @@ calls ``str``, ``repr`` or ``==`` on what it was given. Standard library only.
 returned                                             status
 ===================================================  ==============================================================
 int, float and their subclasses                      ok
-Fraction, Decimal, NumPy's integers and floats       ok
+Fraction, Decimal, mpmath's mpf,                     ok
+NumPy's integers and floats
 SymPy's numbers and expressions without free symbol  ok
 ``"b"``, ``" B "``                                   ok, the choice ``b`` (one letter, a to e)
 any other text (``"72"`` too), complex numbers,      non_numeric
@@ -40,7 +41,7 @@ _pack = struct.pack
 def loaded_number_types() -> tuple[tuple[type, ...], type | None]:
     """Number classes of the modules imported so far: those that ``float`` reads, and SymPy's expressions.
 
-    To be called before the program, which may put anything into ``sys.modules``.
+    Call it before the program runs, which may put anything into ``sys.modules``.
     """
     modules = sys.modules
     numbers: list[type] = []
@@ -50,6 +51,8 @@ def loaded_number_types() -> tuple[tuple[type, ...], type | None]:
         numbers.append(modules["decimal"].Decimal)
     if "numpy" in modules:
         numbers += [modules["numpy"].integer, modules["numpy"].floating]
+    if "mpmath" in modules:
+        numbers.append(modules["mpmath"].mpf)
     return tuple(numbers), modules["sympy"].Expr if "sympy" in modules else None
 
 

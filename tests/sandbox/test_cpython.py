@@ -1,6 +1,7 @@
 """The confined CPython against attacks of our own. No program here ever runs outside of it."""
 
 import copy
+import itertools
 import os
 import pickle
 import struct
@@ -287,20 +288,20 @@ def test_it_holds_for_an_ordinary_user_as_well():
     assert done.stdout.splitlines() == ["ok 42.0 ", "exception None PermissionError", "exception None PermissionError"]
 
 
-PREDECESSOR = (
-    "SECRET = 'tell-' + 'tale-' + 'text'\nimport os\ndef solution():\n marker_of_a_predecessor = 9182.7364\n return 9182.7364"
+PREDECESSOR = "import os\ndef solution():\n marker_of_a_predecessor = 9182.7364\n return marker_of_a_predecessor"
+SEEN = (
+    "def seen(v):\n"
+    " text = v if type(v) is str else v.decode('latin-1') if type(v) is bytes else ''\n"
+    " return '_'.join(['marker', 'of', 'a', 'predecessor']) in text or (type(v) is float and abs(v * 10000 - 91827364) < 0.5)\n"
 )
 LOOKS = {
     "frames": (
-        "import sys\ndef solution():\n f, n = sys._getframe(), 0\n while f:\n"
-        "  n += sum('marker_of_a_predecessor' in repr(v) for v in {**f.f_globals, **f.f_locals}.values() if type(v) in (str, bytes))\n"
-        "  n += sum(type(v) is float and v == 9182.0 + 0.7364 for v in f.f_locals.values())\n  f = f.f_back\n return n"
+        f"import sys\n{SEEN}def solution():\n f, n = sys._getframe(), 0\n while f:\n"
+        "  n += sum(map(seen, [*f.f_globals.values(), *f.f_locals.values()]))\n  f = f.f_back\n return n"
     ),
     "objects": (
-        "import gc\nwanted = 'marker_of_a_' + 'predecessor'\ndef solution():\n gc.unfreeze()\n n = 0\n for o in gc.get_objects():\n"
-        "  for r in gc.get_referents(o):\n"
-        "   n += (type(r) is str and wanted in r) or (type(r) is bytes and wanted.encode() in r) or (type(r) is float and r == 9182.0 + 0.7364)\n"
-        " return n"
+        f"import gc\n{SEEN}def solution():\n gc.unfreeze()\n"
+        " return sum(seen(r) for o in gc.get_objects() for r in gc.get_referents(o) if type(r) in (str, bytes, float))"
     ),
 }
 
@@ -310,9 +311,8 @@ LOOKS = {
 def test_a_program_finds_nothing_of_its_predecessor(how, first):
     sandbox = CPythonSandbox(timeout_seconds=10, workers=1)
     try:
-        results = sandbox.run(
-            [program for i in range(3) for program in (f"{first}{PREDECESSOR} #{i}", f"{first}{LOOKS[how]} #{i}")]
-        )
+        pairs = [[f"{first}{PREDECESSOR} #{i}", f"{first}{LOOKS[how]} #{i}"] for i in range(3)]
+        results = sandbox.run(list(itertools.chain(*pairs)))
     finally:
         sandbox.close()
     assert [(result.status, result.value) for result in results] == [(VALUE, 9182.7364), (VALUE, 0.0)] * 3
@@ -345,44 +345,23 @@ def memory_of(pid):
     return b"".join(parts)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "math",
-        "cmath",
-        "statistics",
-        "fractions",
-        "decimal",
-        "itertools",
-        "functools",
-        "collections",
-        "datetime",
-        "random",
-        "re",
-        "string",
-        "numpy",
-        "sympy",
-        "mpmath",
-    ],
-)
+PUBLIC = "math cmath statistics fractions decimal itertools functools collections datetime random re string numpy sympy mpmath"
+
+
+@pytest.mark.parametrize("module", PUBLIC.split())
 def test_everything_public_is_loaded(cpython, module):
     assert cpython.run([f"from {module} import *\ndef solution():\n return 4"])[0].value == 4.0
 
 
 @pytest.mark.parametrize("modules", ["'numpy'", "'math'", "'mpmath'", "'sympy'", "None"])
 def test_lambdify_finds_its_modules(cpython, modules):
-    program = (
-        f"import sympy\ndef solution():\n x = sympy.Symbol('x')\n return sympy.lambdify(x, sympy.sqrt(x) + 1, {modules})(9)"
-    )
-    assert float(cpython.run([program])[0].value or 0) == 4.0
+    body = f"x = sympy.Symbol('x')\n return sympy.lambdify(x, sympy.sqrt(x) + 1, {modules})(9)"
+    assert cpython.run([f"import sympy\ndef solution():\n {body}"])[0].value == 4.0
 
 
-def test_ctypes_is_not_to_be_had(cpython):
-    programs = [
-        f"{first}import {name}\ndef solution():\n return 1"
-        for first in ("", "import sympy\n")
-        for name in ("ctypes", "_ctypes")
-    ]
+def test_ctypes_cannot_be_imported(cpython):
+    imports = [f"{first}import {name}" for first in ("", "import sympy; ") for name in ("ctypes", "_ctypes")]
+    programs = [f"{line}\ndef solution():\n return 1" for line in imports]
     assert {result.detail for result in cpython.run(programs)} == {"ModuleNotFoundError"}
 
 
@@ -429,10 +408,9 @@ def test_leaving_an_execution_drops_what_has_not_started():
     sandbox = CPythonSandbox(timeout_seconds=0.3, workers=1)
     start = time.monotonic()
     try:
-        with pytest.raises(KeyError), sandbox.begin() as execution:
+        with sandbox.begin() as execution:
             for i in range(100):
                 execution.submit(f"while {i + 1}: pass")
-            raise KeyError
     finally:
         sandbox.close()
     assert time.monotonic() - start < 10

@@ -106,10 +106,10 @@ def test_a_worker_that_hangs_costs_one_timeout_and_no_other_result():
     """A stopped zygote stands for any hang of a process that supervises programs."""
     sandbox = CPythonSandbox(timeout_seconds=0.5, workers=1)
     try:
-        sandbox.run([SLOW[sandbox_class].format(seconds=0, value=0)])
+        sandbox.run([SLOW[CPythonSandbox].format(seconds=0, value=0)])
         os.kill(sandbox.worker_pids[0], signal.SIGSTOP)
         start = time.monotonic()
-        results = sandbox.run([SLOW[sandbox_class].format(seconds=0, value=i) for i in range(10)])
+        results = sandbox.run([SLOW[CPythonSandbox].format(seconds=0, value=i) for i in range(10)])
         assert time.monotonic() - start < 5
     finally:
         sandbox.close()
@@ -121,7 +121,7 @@ def test_large_programs_among_small_ones():
     sandbox = CPythonSandbox(timeout_seconds=5.0)
     large = "x = '" + "y" * 3_000_000 + "'\ndef solution():\n return len(x)"
     try:
-        results = sandbox.run([large if i % 5 == 0 else SLOW[sandbox_class].format(seconds=0, value=i) for i in range(20)])
+        results = sandbox.run([large if i % 5 == 0 else SLOW[CPythonSandbox].format(seconds=0, value=i) for i in range(20)])
     finally:
         sandbox.close()
     assert [result.value for result in results] == [3e6 if i % 5 == 0 else float(i) for i in range(20)]
@@ -129,15 +129,15 @@ def test_large_programs_among_small_ones():
 
 def test_closing_ends_every_process_and_running_again_starts_new_ones():
     sandbox = MontySandbox()
-    program = [SLOW[sandbox_class].format(seconds=0, value=1)] * 4
-    sandbox.run(program)
+    programs = [SLOW[MontySandbox].format(seconds=0.05, value=i) for i in range(8)]
+    sandbox.run(programs)
     workers = sandbox.worker_pids
     processes = workers + children_of(workers)
     assert len(processes) == 4  # two of ours, each with an interpreter
     sandbox.close()
     assert wait_until(lambda: not any(map(alive, processes)))
     assert sandbox.worker_pids == []
-    assert sandbox.run(program)[3].value == 1.0
+    assert sandbox.run(programs)[3].value == 3.0
     sandbox.close()
 
 
@@ -160,14 +160,14 @@ def test_several_threads_may_run_batches_beside_torch(cpython):
 
 
 def _run_in_fork(sandbox, queue):
-    queue.put([result.value for result in sandbox.run([SLOW[sandbox_class].format(seconds=0, value=7)] * 3)])
+    queue.put([result.value for result in sandbox.run([SLOW[MontySandbox].format(seconds=0, value=7)] * 3)])
 
 
 def test_a_fork_of_the_trainer_gets_workers_of_its_own():
     """A forked data loader inherits the sandbox; neither side may disturb the other's processes."""
     sandbox = MontySandbox(workers=1)
     try:
-        sandbox.run([SLOW[sandbox_class].format(seconds=0, value=1)])
+        sandbox.run([SLOW[MontySandbox].format(seconds=0, value=1)])
         before = sandbox.worker_pids
         context = multiprocessing.get_context("fork")
         queue = context.SimpleQueue()
@@ -176,7 +176,7 @@ def test_a_fork_of_the_trainer_gets_workers_of_its_own():
         assert queue.get() == [7.0] * 3
         process.join(timeout=20)
         assert process.exitcode == 0
-        assert sandbox.run([SLOW[sandbox_class].format(seconds=0, value=2)])[0].value == 2.0
+        assert sandbox.run([SLOW[MontySandbox].format(seconds=0, value=2)])[0].value == 2.0
         assert sandbox.worker_pids == before
     finally:
         sandbox.close()

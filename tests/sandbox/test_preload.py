@@ -2,6 +2,8 @@
 
 import pytest
 
+from reft_pl.sandbox.cpython import CPythonSandbox
+
 PROGRAMS = {
     "equations": "x, y = symbols('x y')\n return solve([x + y - 3, x - y - 1], [x, y])[x]",
     "inequality": "x = symbols('x')\n return solveset(x**2 < 4, x, S.Reals).measure",
@@ -23,7 +25,14 @@ PROGRAMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def patient():
+    sandbox = CPythonSandbox(timeout_seconds=10)
+    yield sandbox
+    sandbox.close()
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_sympy_finds_its_lazy_parts(cpython, name):
-    (result,) = cpython.run([f"from sympy import *\ndef solution():\n {PROGRAMS[name]}"])
+def test_sympy_finds_its_lazy_parts(patient, name):
+    (result,) = patient.run([f"from sympy import *\ndef solution():\n {PROGRAMS[name]}"])
     assert result.value is not None, (name, result.status, result.detail)
