@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 from reft_pl.errors import UserError
 from reft_pl.types import ExecutionResult
@@ -39,7 +39,7 @@ class Sandbox(ABC):
         """Stop worker processes. The next program starts them again."""
 
 
-class Execution(ABC):
+class Execution(AbstractContextManager["Execution", None]):
     """Programs that run while more of them arrive. Leaving the ``with`` block drops programs that have not started."""
 
     @abstractmethod
@@ -50,13 +50,10 @@ class Execution(ABC):
     def results(self) -> list[ExecutionResult]:
         """Wait for all programs and return their results, in the order of ``submit``."""
 
-    def cancel(self) -> None:  # noqa: B027 (an execution that has not started anything has nothing to drop)
+    def cancel(self) -> None:
         """Drop programs that have not started."""
 
-    def __enter__(self) -> Execution:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.cancel()
 
 

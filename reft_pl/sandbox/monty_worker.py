@@ -47,14 +47,9 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
         try:
             if sys.platform == "linux":
                 confine(memory_mb << 20)
-            pool = stack.enter_context(
-                Monty(
-                    min_processes=1,
-                    max_processes=1,
-                    request_timeout=timeout_seconds + _GRACE_SECONDS,
-                    feed_duration_limit_grace=_GRACE_SECONDS,
-                )
-            )
+            grace = timeout_seconds + _GRACE_SECONDS
+            monty = Monty(min_processes=1, max_processes=1, request_timeout=grace, feed_duration_limit_grace=_GRACE_SECONDS)
+            pool = stack.enter_context(monty)
             run_program(pool, b"def solution():\n return 1", limits)
         except (MontyError, OSError) as error:
             channel.send(frames.greeting(str(error)))
@@ -117,4 +112,6 @@ def run_program(pool: Monty, source: bytes, limits: ResourceLimits) -> bytes:
         return frames.encode_failure("unsupported", "timeout")
     except MontyError as error:
         return frames.encode_failure("unsupported", str(error))
-    return frames.COMPILED + values.encode_value(value)
+    body = values.encode_value(value)
+    status = frames.decode_body(body)[0]
+    return frames.COMPILED + body if status == "ok" else frames.encode_failure("unsupported", status)

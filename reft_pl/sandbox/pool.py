@@ -6,14 +6,19 @@ import os
 import queue
 import signal
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from reft_pl.errors import UserError
 from reft_pl.sandbox import frames
-from reft_pl.sandbox.base import Execution
+from reft_pl.sandbox.base import Execution, Sandbox, check_limits
 from reft_pl.sandbox.worker import Worker, WorkerGoneError, WorkerStartError
 from reft_pl.types import ExecutionResult, Status
+
+_GRACE_SECONDS = 0.75
+"""How long a worker may stay silent after a program's deadline: the program is killed first, the worker only then."""
 
 ATTEMPTS = 5
 """How often a program runs whose worker dies, or whose process somebody else kills."""
@@ -26,14 +31,16 @@ class WorkerPool:
         make_worker: Makes a worker, not yet started.
         workers: How many.
         request_seconds: How long a worker may take over a program, including its report; a worker that is silent for longer is
-            killed, and its program counts as a timeout.
+            killed.
         backend: Name in the results.
+        silent: Status of a program whose worker was silent.
     """
 
-    def __init__(self, make_worker: Callable[[], Worker], workers: int, request_seconds: float, backend: str):
+    def __init__(self, make_worker: Callable[[], Worker], workers: int, request_seconds: float, backend: str, silent: Status):
         self._workers = [make_worker() for _ in range(workers)]
         self._request_seconds = request_seconds
         self._backend = backend
+        self._silent = silent
         self._open()
         weakref.finalize(self, _kill_all, self._workers)
 
@@ -81,7 +88,7 @@ class WorkerPool:
                     return executed
         except TimeoutError:
             worker.kill()
-            executed = ExecutionResult(Status.TIMEOUT, None, self._request_seconds, self._backend)
+            executed = ExecutionResult(self._silent, None, self._request_seconds, self._backend)
         finally:
             self._idle.put(worker)
         return executed
@@ -122,6 +129,76 @@ class PoolExecution(Execution):
         """Drop programs that have not started."""
         for future in self._futures.values():
             future.cancel()
+
+
+class PooledSandbox(Sandbox):
+    """A sandbox of worker processes.
+
+    Args:
+        timeout_seconds: Wall time of one program, its compilation included.
+        memory_mb: What one program may allocate, in MiB.
+        workers: Programs that run at the same time.
+    """
+
+    backend: str
+    refusal: str
+    silent = Status.TIMEOUT
+
+    def __init__(self, timeout_seconds: float = 2.0, memory_mb: int = 256, workers: int = 2):
+        check_limits(type(self).__name__, timeout_seconds, memory_mb, workers)
+        self.timeout_seconds = timeout_seconds
+        self.memory_mb = memory_mb
+        self.workers = workers
+        self._pools: dict[str, WorkerPool] = {}
+
+    @abstractmethod
+    def make_worker(self, kind: str) -> Worker:
+        """Make a worker for a kind of program, not yet started."""
+
+    def kind_of(self, program: str) -> str:
+        """Which kind of worker a program needs."""
+        return ""
+
+    def run(self, programs: Sequence[str]) -> list[ExecutionResult]:
+        """Run each program in isolation; see ``Sandbox.run``.
+
+        Raises:
+            UserError: no program can run on this machine.
+        """
+        with self.begin() as execution:
+            for program in programs:
+                execution.submit(program)
+            return execution.results()
+
+    def begin(self) -> Execution:
+        """Open an execution that runs programs as they arrive; see ``Sandbox.begin``.
+
+        Raises:
+            UserError: no program can run on this machine.
+        """
+        self.check()
+        return PoolExecution(self._pool_of, self.refusal)
+
+    def close(self) -> None:
+        """Stop the workers; the next program starts them again."""
+        for pool in self._pools.values():
+            pool.close()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the running workers."""
+        return [pid for pool in self._pools.values() for pid in pool.pids]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_pools": {}}  # a copy starts its own workers
+
+    def _pool_of(self, program: str) -> WorkerPool:
+        kind = self.kind_of(program)
+        if kind not in self._pools:
+            seconds = self.timeout_seconds + _GRACE_SECONDS
+            make = partial(self.make_worker, kind)
+            self._pools[kind] = WorkerPool(make, self.workers, seconds, self.backend, self.silent)
+        return self._pools[kind]
 
 
 def _kill_all(workers: Sequence[Worker]) -> None:

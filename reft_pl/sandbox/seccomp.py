@@ -31,26 +31,24 @@ _AARCH64 = {
 }  # fmt: skip
 INTERPRETER_CALLS = {
     "x86_64": {
-        "open": 2, "stat": 4, "poll": 7, "ioctl": 16, "pread64": 17, "access": 21, "dup": 32, "dup2": 33, "socketpair": 53,
-        "clone": 56, "vfork": 58, "execve": 59, "wait4": 61, "kill": 62, "fcntl": 72, "readlink": 89, "prctl": 157,
-        "arch_prctl": 158, "sendmsg": 46, "recvmsg": 47, "sendto": 44, "recvfrom": 45, "shutdown": 48, "setsid": 112,
-        "setpgid": 109, "set_tid_address": 218, "tgkill": 234, "waitid": 247, "openat": 257, "newfstatat": 262,
-        "ppoll": 271, "set_robust_list": 273, "epoll_wait": 232, "epoll_ctl": 233, "epoll_pwait": 281, "eventfd2": 290,
-        "epoll_create1": 291, "dup3": 292, "pipe2": 293, "prlimit64": 302, "getdents64": 217, "statx": 332, "rseq": 334,
-        "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436, "writev": 20, "getcpu": 309,
-        "sysinfo": 99, "membarrier": 324, "getcwd": 79,
+        "poll": 7, "ioctl": 16, "pread64": 17, "writev": 20, "dup": 32, "dup2": 33, "sendto": 44, "recvfrom": 45, "sendmsg": 46,
+        "recvmsg": 47, "shutdown": 48, "socketpair": 53, "clone": 56, "vfork": 58, "execve": 59, "wait4": 61, "kill": 62,
+        "fcntl": 72, "readlink": 89, "setpgid": 109, "setsid": 112, "prctl": 157, "arch_prctl": 158, "getdents64": 217,
+        "set_tid_address": 218, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "waitid": 247, "openat": 257,
+        "newfstatat": 262, "ppoll": 271, "set_robust_list": 273, "epoll_pwait": 281, "eventfd2": 290, "epoll_create1": 291,
+        "dup3": 292, "pipe2": 293, "prlimit64": 302, "membarrier": 324, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,
+        "pidfd_open": 434, "clone3": 435, "close_range": 436,
     },
     "aarch64": {
-        "getcwd": 17, "eventfd2": 19, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "dup": 23, "dup3": 24,
-        "fcntl": 25, "ioctl": 29, "openat": 56, "pipe2": 59, "getdents64": 61, "writev": 66, "pread64": 67, "pselect6": 72,
-        "ppoll": 73, "readlinkat": 78, "newfstatat": 79, "waitid": 95, "set_tid_address": 96, "set_robust_list": 99,
-        "kill": 129, "tgkill": 131, "setpgid": 154, "setsid": 157, "prctl": 167, "getcpu": 168, "sysinfo": 179,
-        "socketpair": 199, "sendto": 206, "recvfrom": 207, "shutdown": 210, "sendmsg": 211, "recvmsg": 212, "clone": 220,
-        "execve": 221, "wait4": 260, "prlimit64": 261, "membarrier": 283, "statx": 291, "rseq": 293,
-        "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436,
+        "eventfd2": 19, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "dup": 23, "dup3": 24, "fcntl": 25,
+        "ioctl": 29, "openat": 56, "pipe2": 59, "getdents64": 61, "writev": 66, "pread64": 67, "ppoll": 73, "readlinkat": 78,
+        "newfstatat": 79, "waitid": 95, "set_tid_address": 96, "set_robust_list": 99, "kill": 129, "tgkill": 131,
+        "setpgid": 154, "setsid": 157, "prctl": 167, "socketpair": 199, "sendto": 206, "recvfrom": 207, "shutdown": 210,
+        "sendmsg": 211, "recvmsg": 212, "clone": 220, "execve": 221, "wait4": 260, "prlimit64": 261, "membarrier": 283,
+        "statx": 291, "rseq": 293, "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436,
     },
 }  # fmt: skip
-"""What a process needs besides to start, supervise and talk to an interpreter of its own (and that interpreter to start)."""
+"""What a process also needs to start and supervise an interpreter of its own, and that interpreter to start."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64, 317), "aarch64": (0xC00000B7, _AARCH64, 277)}
 """AUDIT_ARCH constant, numbers of the allowed system calls, and the number of seccomp(2) itself."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -110,7 +110,11 @@ class Worker:
         with open(result, "rb", 0) as pipe:  # noqa: PTH123 (a descriptor)
             try:
                 with _anonymous_file(source) as program:
-                    self._send([program.fileno(), write_end])
+                    if self._socket is None:  # another thread has closed the sandbox
+                        raise WorkerGoneError("the process was stopped")
+                    socket.send_fds(self._socket, [b"p"], [program.fileno(), write_end])
+            except OSError as error:
+                raise WorkerGoneError(str(error)) from error
             finally:
                 os.close(write_end)
             late, wait_status, seconds = frames.ENDED.unpack(self._read(frames.ENDED.size, timeout))
@@ -149,7 +153,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                env=_environment(os.environ),
+                env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ} | _WORKER_ENVIRONMENT,
             )
         except BaseException:
             ours.close()
@@ -158,15 +162,6 @@ class Worker:
             theirs.close()
         self._socket = ours
         self._owner = os.getpid()
-
-    def _send(self, descriptors: Sequence[int]) -> None:
-        channel = self._socket  # None once another thread has closed the sandbox
-        try:
-            if channel is None:
-                raise WorkerGoneError("the process was stopped")
-            socket.send_fds(channel, [b"p"], list(descriptors))
-        except OSError as error:
-            raise WorkerGoneError(str(error)) from error
 
     def _read(self, count: int, timeout: float) -> bytes:
         deadline, data = time.monotonic() + timeout, b""
@@ -196,7 +191,3 @@ def _anonymous_file(content: bytes) -> IO[bytes]:
     file.write(content)
     file.seek(0)
     return file
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    return {name: ours[name] for name in _KEPT_ENVIRONMENT if name in ours} | _WORKER_ENVIRONMENT

@@ -39,8 +39,10 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
         allow_unsafe: Serve even if the kernel lacks seccomp.
     """
     channel = Channel()
+    seccomp = None
     try:
-        seccomp = _filter_if_allowed(allow_unsafe)
+        with contextlib.suppress(*([SeccompUnavailableError] if allow_unsafe else [])):
+            seccomp = SeccompFilter(writable_fds=(1, 2, _RESULT_FD))
         scope: dict[str, types.ModuleType] = {"math": math}
         with preloading():
             import_standard_modules()
@@ -63,15 +65,6 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
     channel.send(frames.greeting())
     while (descriptors := channel.receive()) is not None:
         channel.send(frames.ENDED.pack(*supervise(run, *descriptors, timeout_seconds)))
-
-
-def _filter_if_allowed(allow_unsafe: bool) -> SeccompFilter | None:
-    try:
-        return SeccompFilter(writable_fds=(1, 2, _RESULT_FD))
-    except SeccompUnavailableError:
-        if allow_unsafe:
-            return None
-        raise
 
 
 def _check_surroundings() -> None:
