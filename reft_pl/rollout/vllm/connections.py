@@ -87,6 +87,8 @@ class BoundedServer(ThreadingHTTPServer):
         tls: Certificate and key; None serves plain HTTP.
     """
 
+    request_queue_size = MAX_CONNECTIONS
+
     def __init__(self, address: tuple[str, int], handler: type[BoundedHandler], tls: SSLContext | None = None) -> None:
         self._tls = tls
         self._lock = Lock()
@@ -158,7 +160,7 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     default_request_version = "HTTP/1.0"  # an answer always has a status line
     request_version = "HTTP/1.0"
-    requestline = ""
+    requestline = command = path = ""
 
     def setup(self) -> None:
         """Put the limits around the connection."""
@@ -218,9 +220,9 @@ class BoundedHandler(BaseHTTPRequestHandler):
         self.connection.settimeout(STALL_SECONDS)
         self.wfile.write(line)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name)
-        """Log requests for debugging only."""
-        logger.debug(format, *args)
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log a request for debugging, without what follows the path: somebody may have put the token there."""
+        logger.debug("%s %s: %s", self.command, self.path.partition("?")[0], code)
 
 
 def _cut(connection: socket.socket) -> None:

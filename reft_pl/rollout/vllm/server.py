@@ -193,7 +193,7 @@ class Handler(BoundedHandler):
             ),
         }
         if self.path not in routes:
-            raise RefusedError(404, f"there is no {self.path[:200]}")
+            raise RefusedError(404, f"there is no {self.path.partition('?')[0][:200]}")
         method, route = routes[self.path]
         if self.command != method:
             raise RefusedError(405, f"{self.path} takes {method}")
