@@ -102,14 +102,10 @@ class RolloutServer(BoundedServer):
                 self.model, self.spec = message.model_dump(), spec
             yield {"max_model_len": self.engine.max_model_len}
 
-    def max_weights_bytes(self) -> int:
-        """How large a file of weights may be."""
-        return self._running()[1].max_bytes
-
     def load(self, path: Path) -> Lines:
         """Check a file of weights, then replace the engine's. If the engine fails at that, it is given up."""
         with self._engine_turn():
-            engine, spec = self._running()
+            engine, spec = self.running()
             try:
                 spec.check_weights(path)
             except ValueError as error:
@@ -122,7 +118,7 @@ class RolloutServer(BoundedServer):
         """Sample with the weights that the caller names, and no others; a last line marks the end."""
         asked = _parse(CompletionsMessage, body)
         with self._engine_turn():
-            engine, spec = self._running()
+            engine, spec = self.running()
             if self.digest != asked.digest:
                 raise RefusedError(409, f"the engine has the weights {self.digest}, and {asked.digest} are asked for")
             requests = [message.request() for message in asked.requests]
@@ -165,7 +161,8 @@ class RolloutServer(BoundedServer):
         if engine is not None:
             self._run(engine.close)
 
-    def _running(self) -> tuple[Engine, ModelSpec]:
+    def running(self) -> tuple[Engine, ModelSpec]:
+        """The engine and what it expects; refused if there is none."""
         engine, spec = self.engine, self.spec
         if engine is None or spec is None:
             raise RefusedError(409, "the server has no engine yet, or lost it")
@@ -201,7 +198,7 @@ class Handler(BoundedHandler):
 
     def _weights(self) -> None:
         """Keep the body in a file: the engine must not see weights before all have arrived."""
-        size = self.body_size(self.rollouts.max_weights_bytes())
+        size = self.body_size(self.rollouts.running()[1].max_bytes)
         with NamedTemporaryFile(prefix="reft-pl-weights-") as file:
             while size:
                 piece = self.read(min(size, 2**20))

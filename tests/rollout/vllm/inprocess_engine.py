@@ -1,4 +1,4 @@
-"""An engine with the interface of vLLM's that samples with the project's own sampler, so that servers are tested without vLLM."""
+"""An engine with the interface of vLLM's and the project's own sampler, so that servers are tested without vLLM."""
 
 from __future__ import annotations
 

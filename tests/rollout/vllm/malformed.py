@@ -94,8 +94,8 @@ REQUESTS: list[dict[str, Any]] = [
     {"prompt_ids": ["1"]}, {"prompt_ids": [True]}, {"prompt_ids": "12"}, {"prompt_ids": None}, {"prompt_ids": [[1]]},
     {"prompt_ids": [5] * 4000}, {"eos_ids": [VOCAB]}, {"eos_ids": 2}, {"seeds": [-1]}, {"seeds": [2**64]}, {"seeds": {}},
     {"id": 5}, {"id": "x" * 5000}, {"params": []}, {"more": 1}, {"_max_new_tokens": 0}, {"_max_new_tokens": -1},
-    {"_max_new_tokens": 2048}, {"_max_new_tokens": 2**40}, {"_max_new_tokens": "4"}, {"_temperature": -1.0},
-    {"_temperature": NAN}, {"_temperature": INF}, {"_temperature": "1"}, {"_top_k": -1}, {"_top_k": 0.5}, {"_top_k": 2**40}, {"_top_p": 0.0},
+    {"_max_new_tokens": 2048}, {"_max_new_tokens": 2**40}, {"_max_new_tokens": "4"}, {"_temperature": -1.0}, {"_top_p": 0.0},
+    {"_temperature": NAN}, {"_temperature": INF}, {"_temperature": "1"}, {"_top_k": -1}, {"_top_k": 0.5}, {"_top_k": 2**40},
     {"_top_p": 1.1}, {"_top_p": NAN}, {"_record_values": True}, {"_record_values": "no"}, {"_more": 1},
 ]  # fmt: skip
 

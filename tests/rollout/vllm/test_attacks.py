@@ -167,6 +167,7 @@ def test_a_training_run_under_attack_ends_with_the_same_weights(
     for connection in stalled:
         connection.close()
     assert next(sent) == 1000
+    assert InProcessEngine.calls.count("load") >= 6, "the weights changed during both runs"
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
