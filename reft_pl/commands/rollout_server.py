@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from argparse import ArgumentParser
 
 from reft_pl.errors import UserError, told
@@ -11,11 +12,17 @@ def main(args: list[str]) -> int:
     """Serve until interrupted; returns the exit code."""
     parser = ArgumentParser(
         "reft-pl rollout-server",
-        description="Run a vLLM engine for VLLMServerSampler. The trainer brings the model and its weights. Nothing is "
-        "encrypted and nobody is asked for a password: listen where only the trainer reaches it.",
+        description="Run a vLLM engine for VLLMServerSampler. The trainer brings the model and its weights, and shows a "
+        "token: that of the environment variable REFT_PL_TOKEN, or else a random one that is printed once. Beyond loopback the "
+        "variable must be set; --certificate and --key encrypt the connection.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8642, help="port to listen at; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed_host", action="append", default=[], metavar="NAME", help="further name that the trainer's address may have"
+    )
+    parser.add_argument("--certificate", metavar="FILE", help="serve HTTPS with this certificate (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="private key of the certificate (PEM, without a passphrase)")
     parser.add_argument("--max_rows", type=int, default=256, help="sequences decoded side by side (default: %(default)s)")
     parser.add_argument(
         "--max_model_len", type=int, default=2048, help="tokens of a prompt and its completion (default: %(default)s)"
@@ -24,20 +31,45 @@ def main(args: list[str]) -> int:
     parser.add_argument("--enforce_eager", action="store_true", help="do not compile: starts faster, samples slower")
     options = parser.parse_args(args)
 
-    from reft_pl.rollout.vllm.engine import EngineSettings, require_vllm  # noqa: PLC0415 (--help must not wait for torch)
+    tls = _tls(options.certificate, options.key)
+    from reft_pl.rollout.vllm.access import given_token  # noqa: PLC0415 (--help must not wait for torch)
+    from reft_pl.rollout.vllm.engine import EngineSettings, require_vllm  # noqa: PLC0415
     from reft_pl.rollout.vllm.server import RolloutServer  # noqa: PLC0415
 
     require_vllm()
     settings = EngineSettings(options.max_rows, options.max_model_len, options.cache_gib, options.enforce_eager)
     try:
-        server = RolloutServer((options.host, options.port), settings)
+        server = RolloutServer((options.host, options.port), settings, names=options.allowed_host, tls=tls)
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen at {options.host}:{options.port} ({told(error)}): choose another --port") from error
     with server:
         host, port = server.server_address[:2]
-        print(f"rollout server at http://{host!s}:{port}; end it with Ctrl-C", flush=True)
+        shown = f"[{host!s}]" if ":" in str(host) else host
+        print(f"rollout server at {'http' if tls is None else 'https'}://{shown!s}:{port}; end it with Ctrl-C", flush=True)
+        if given_token() is None:
+            print(f"for the trainer: export REFT_PL_TOKEN={server.token}", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print("ended")
     return 0
+
+
+def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Certificate and key for HTTPS; None if neither is given.
+
+    Raises:
+        UserError: one is missing, or they cannot be used.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UserError("HTTPS needs a certificate and its key: give both --certificate and --key, or neither")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")  # an empty one, so that OpenSSL does not ask for it
+    except OSError as error:
+        raise UserError(
+            f"cannot serve HTTPS with {certificate} and {key} ({told(error)}): give a certificate and its key as PEM files"
+        ) from error
+    return context

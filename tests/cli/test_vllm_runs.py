@@ -61,7 +61,8 @@ def arguments(overlay: Overlay, wide: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
+def start_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
+    monkeypatch.setenv("REFT_PL_TOKEN", "a-token-of-the-tests")
     started: list[subprocess.Popen[str]] = []
 
     def start() -> tuple[str, subprocess.Popen[str]]:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ class Engine:
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)
 
-    def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
+    def stream(self, requests: Sequence[SampleRequest]) -> Generator[Completion, None, None]:
         """Yield every completion of every request as soon as it has ended.
 
         vLLM draws with generators of its own, one a completion, seeded with the request's seed.
@@ -172,6 +172,7 @@ def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings
             model=folder,
             dtype=dtype,  # type: ignore[arg-type, unused-ignore]
             load_format="dummy",
+            trust_remote_code=False,  # a config must not bring code
             skip_tokenizer_init=True,
             generation_config="vllm",  # no defaults but ours
             max_model_len=max_model_len,

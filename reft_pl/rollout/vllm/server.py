@@ -1,154 +1,249 @@
 """A rollout engine behind HTTP, for an engine on other devices or another machine than the trainer's.
 
 ``PUT /model`` starts an engine for an architecture, ``PUT /weights`` gives it weights and answers with their digest, and
-``POST /completions`` samples with the weights of a digest, a line of JSON a completion, as soon as each has ended. It serves
-one caller at a time and knows no passwords: let it listen where only the trainer reaches it.
+``POST /completions`` samples with the weights of a digest, a line of JSON a completion, as soon as each has ended. Callers
+show a token. The engine sees nothing but complete, valid requests, one at a time.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, cast
+import secrets
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from ssl import SSLContext
+from tempfile import NamedTemporaryFile, gettempdir
+from threading import Lock
+from typing import Any, TypeAlias, TypeVar, cast
 
-from reft_pl.errors import UserError
+from pydantic import BaseModel, ValidationError
+
+from reft_pl.errors import UserError, told
+from reft_pl.rollout.vllm.access import TOKEN_VARIABLE, Access, RefusedError, given_token
+from reft_pl.rollout.vllm.connections import BoundedHandler, BoundedServer
 from reft_pl.rollout.vllm.engine import Engine, EngineSettings
-from reft_pl.rollout.vllm.wire import Readable, completion_to_json, read_weights, request_from_json
+from reft_pl.rollout.vllm.model_spec import ModelSpec
+from reft_pl.rollout.vllm.wire import CompletionsMessage, ModelMessage, completion_to_json, read_weights
 
 logger = logging.getLogger(__name__)
 
+MAX_MODEL_BYTES = 2**20
+"""Of the body of ``PUT /model``."""
 
-class RefusedError(Exception):
-    """The caller asks for what cannot be, said in one sentence, with an HTTP status."""
+MAX_COMPLETIONS_BYTES = 2**26
+"""Of the body of ``POST /completions``: some ten million token ids."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
+Lines: TypeAlias = Generator[dict[str, Any], None, None]
+"""An answer, line by line."""
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
-class RolloutServer(HTTPServer):
+class RolloutServer(BoundedServer):
     """Holds the engine, and what is known of its weights.
 
     Args:
-        address: Host and port to listen at; port 0 takes a free one.
+        address: Host and port to listen on; port 0 takes a free one.
         settings: How engines use this machine.
+        token: What callers have to show; by default that of ``REFT_PL_TOKEN``, or else a random one.
+        names: Names that callers may reach the server by, beside the host that it listens on.
+        tls: Certificate and key; None serves plain HTTP.
+
+    Raises:
+        UserError: callers on other machines could connect, and nobody chose a token.
+        OSError: the address cannot be listened on.
     """
 
-    def __init__(self, address: tuple[str, int], settings: EngineSettings) -> None:
-        super().__init__(address, Handler)
+    def __init__(
+        self,
+        address: tuple[str, int],
+        settings: EngineSettings,
+        token: str | None = None,
+        names: Iterable[str] = (),
+        tls: SSLContext | None = None,
+    ) -> None:
+        super().__init__(address, Handler, tls)
         self.settings = settings
         self.engine: Engine | None = None
-        self.model: Mapping[str, Any] | None = None
+        self.model: dict[str, Any] | None = None
+        self.spec: ModelSpec | None = None
         self.digest: str | None = None
+        self._turn = Lock()
+        self._thread = ThreadPoolExecutor(1)  # CUDA streams and OpenMP threads belong to the thread that uses an engine
+        given = token or given_token()
+        self.token = given or secrets.token_urlsafe(32)
+        try:
+            self.server_bind()
+            self.access = Access(address[0], str(self.server_address[0]), self.token, names)
+            _check_reach(address[0], self.access, given)
+            self.server_activate()
+        except BaseException:
+            self.server_close()
+            raise
 
-    def start(self, model: Mapping[str, Any]) -> dict[str, Any]:
-        """Have an engine for ``model`` (config and number format); the one that runs is kept where it is for the same."""
-        if self.engine is None or self.model != model:
-            self.drop()
+    def start(self, body: bytes) -> Lines:
+        """Start an engine for a model (config and dtype), unless the engine that runs is for the same."""
+        message = _parse(ModelMessage, body)
+        with self._engine_turn():
+            if self.engine is None or self.model != message.model_dump():
+                try:
+                    spec = ModelSpec(message.config, message.dtype)
+                except ValueError as error:
+                    raise RefusedError(400, str(error)) from error
+                self._drop()
+                try:
+                    self.engine = self._run(Engine, message.config, message.dtype, self.settings)
+                except UserError as error:
+                    raise RefusedError(400, str(error)) from error
+                self.model, self.spec = message.model_dump(), spec
+            yield {"max_model_len": self.engine.max_model_len}
+
+    def load(self, path: Path) -> Lines:
+        """Check a file of weights, then replace the engine's. If the engine fails at that, it is given up."""
+        with self._engine_turn():
+            engine, spec = self.running()
             try:
-                self.engine = Engine(model["config"], model["dtype"], self.settings)
-            except UserError as error:
+                spec.check_weights(path)
+            except ValueError as error:
                 raise RefusedError(400, str(error)) from error
-            self.model = model
-        return {"max_model_len": self.engine.max_model_len}
+            self.digest = None
+            self.digest = self._run(engine.load, read_weights(path))
+            yield {"digest": self.digest}
 
-    def load(self, body: Readable) -> dict[str, Any]:
-        """Give the engine weights. Where that fails there are none, until it succeeds."""
-        self.digest = None
-        self.digest = self._running().load(read_weights(body))
-        return {"digest": self.digest}
-
-    def stream(self, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Completions with the weights that the caller names, and no others; a last line says that there are no more."""
-        engine = self._running()
-        if self.digest != asked["digest"]:
-            raise RefusedError(409, f"the engine has the weights {self.digest}, and {asked['digest']} are asked for")
-        requests = [request_from_json(item) for item in asked["requests"]]
-
-        def lines() -> Iterator[dict[str, Any]]:
-            for completion in engine.stream(requests):
-                yield completion_to_json(completion)
+    def stream(self, body: bytes) -> Lines:
+        """Sample with the weights that the caller names, and no others; a last line marks the end."""
+        asked = _parse(CompletionsMessage, body)
+        with self._engine_turn():
+            engine, spec = self.running()
+            if self.digest != asked.digest:
+                raise RefusedError(409, f"the engine has the weights {self.digest}, and {asked.digest} are asked for")
+            requests = [message.request() for message in asked.requests]
+            try:
+                spec.check_requests(requests, engine.max_model_len)
+            except ValueError as error:
+                raise RefusedError(400, str(error)) from error
+            completions = engine.stream(requests)
+            try:
+                while (completion := self._run(next, completions, None)) is not None:
+                    yield completion_to_json(completion)
+            finally:
+                self._run(completions.close)
             yield {"done": True}
 
-        return lines()
+    def server_close(self) -> None:
+        """Stop listening, and end all connections."""
+        super().server_close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def drop(self) -> None:
-        """Give up an engine of which nobody knows what state it is in."""
-        if self.engine is not None:
-            self.engine.close()
-        self.engine = self.model = self.digest = None
+    @contextmanager
+    def _engine_turn(self) -> Iterator[None]:
+        """Have the engine to oneself; after an unexpected failure nobody knows its state, and it is given up."""
+        with self._turn:
+            try:
+                yield
+            except RefusedError:
+                raise
+            except Exception as error:
+                logger.exception("the engine failed")
+                self._drop()
+                raise RefusedError(500, told(error)) from error
 
-    def _running(self) -> Engine:
-        if self.engine is None:
+    def _run(self, function: Callable[..., T], *args: Any) -> T:
+        return self._thread.submit(function, *args).result()
+
+    def _drop(self) -> None:
+        engine = self.engine
+        self.engine = self.model = self.spec = self.digest = None
+        if engine is not None:
+            self._run(engine.close)
+
+    def running(self) -> tuple[Engine, ModelSpec]:
+        """The engine and what it expects; refused if there is none."""
+        engine, spec = self.engine, self.spec
+        if engine is None or spec is None:
             raise RefusedError(409, "the server has no engine yet, or lost it")
-        return self.engine
+        return engine, spec
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
+class Handler(BoundedHandler):
+    """Answers one request with lines of JSON."""
 
     @property
     def rollouts(self) -> RolloutServer:
         """The server that this request came to."""
         return cast("RolloutServer", self.server)
 
-    def do_PUT(self) -> None:
-        """Model or weights."""
-        self._answer({"/model": self._model, "/weights": lambda: self.rollouts.load(self.rfile)})
+    def answer(self) -> None:
+        """Check the headers, then the body, then let the engine work."""
+        self.rollouts.access.check(self.headers)
+        self.rollouts.trust(self.connection)
+        routes: dict[str, tuple[str, Callable[[], None]]] = {
+            "/model": ("PUT", lambda: self._send(self.rollouts.start(self.read(self.body_size(MAX_MODEL_BYTES))))),
+            "/weights": ("PUT", self._weights),
+            "/completions": (
+                "POST",
+                lambda: self._send(self.rollouts.stream(self.read(self.body_size(MAX_COMPLETIONS_BYTES)))),
+            ),
+        }
+        if self.path not in routes:
+            raise RefusedError(404, f"there is no {self.path.partition('?')[0][:200]}")
+        method, route = routes[self.path]
+        if self.command != method:
+            raise RefusedError(405, f"{self.path} takes {method}")
+        route()
 
-    def do_POST(self) -> None:
-        """Completions."""
-        self._answer({"/completions": lambda: self.rollouts.stream(self._json())})
+    def _weights(self) -> None:
+        """Keep the body in a file: the engine must not see weights before all have arrived."""
+        size = self.body_size(self.rollouts.running()[1].max_bytes)
+        with NamedTemporaryFile(prefix="reft-pl-weights-") as file:
+            while size:
+                piece = self.read(min(size, 2**20))
+                try:
+                    file.write(piece)
+                    file.flush()
+                except OSError as error:
+                    raise RefusedError(
+                        507, f"the server has no room for the weights in {gettempdir()} ({told(error)})"
+                    ) from error
+                size -= len(piece)
+            self._send(self.rollouts.load(Path(file.name)))
 
-    def _model(self) -> dict[str, Any]:
-        return self.rollouts.start(self._json())
+    def _send(self, lines: Lines) -> None:
+        """Send the lines as they come; a failure after the first is a line too, since the status has been sent."""
+        with closing(lines):
+            line: dict[str, Any] | None = next(lines)  # it may be refused
+            self._head(200)
+            while line is not None:
+                self.send(json.dumps(line).encode() + b"\n")
+                try:
+                    line = next(lines, None)
+                except RefusedError as refused:
+                    line = {"error": str(refused)}
 
-    def _json(self) -> Any:
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Send one line; what http.server itself finds is always the caller's mistake."""
+        self._head(400 if code in {501, 505} else code)
+        self.send(json.dumps({"error": message or explain or "the request is malformed"}).encode() + b"\n")
 
-    def _answer(self, places: Mapping[str, Any]) -> None:
-        if self.path not in places:
-            self._send(404, {"error": f"there is no {self.path}"})
-            return
-        try:
-            answer = places[self.path]()
-        except RefusedError as refused:
-            self._send(refused.status, {"error": str(refused)})
-        except ConnectionError:
-            raise
-        except Exception as error:
-            logger.exception("%s failed", self.path)
-            self.rollouts.drop()
-            self._send(500, {"error": f"{type(error).__name__}: {error}"})
-        else:
-            self._send(200, answer)
-
-    def _send(self, status: int, answer: dict[str, Any] | Iterator[dict[str, Any]]) -> None:
-        """Lines of JSON; a failure after the first is a line of its own."""
+    def _head(self, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/x-ndjson")
         self.end_headers()
-        lines = iter([answer]) if isinstance(answer, dict) else answer
-        while True:
-            try:
-                line = next(lines)
-            except StopIteration:
-                return
-            except Exception as error:
-                logger.exception("the engine failed")
-                self.rollouts.drop()
-                line = {"error": f"{type(error).__name__}: {error}"}
-            self.wfile.write(json.dumps(line).encode() + b"\n")
 
-    def handle(self) -> None:
-        """Serve the caller; one that goes away is no reason to stop."""
-        try:
-            super().handle()
-        except (ConnectionError, EOFError) as error:
-            logger.warning("the caller went away (%s)", error)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name)
-        """Say it where everything else is said."""
-        logger.debug(format, *args)
+def _check_reach(host: str, access: Access, given: str | None) -> None:
+    if given is None and not access.loopback:
+        raise UserError(f"listening on {host!r} lets other machines connect: choose a token and set {TOKEN_VARIABLE} to it")
+
+
+def _parse(message: type[M], body: bytes) -> M:
+    try:
+        return message.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the body"
+        raise RefusedError(400, f"{place[:200]}: {first['msg']}") from error

@@ -6,25 +6,64 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
 from torch import Tensor
 
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""Number formats by their names in safetensors."""
+"""Dtypes by their names in safetensors."""
 
-MAX_HEADER = 2**27
-"""Bytes; a header that claims more is none."""
+_TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class Readable(Protocol):
-    """Something to read bytes from."""
+class _Message(BaseModel):
+    """JSON in exactly the given form: no other fields, no conversions, no NaN."""
 
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; fewer only at the end."""
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ModelMessage(_Message):
+    """The body of ``PUT /model``."""
+
+    config: dict[str, Any]
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+
+class _Params(_Message):
+    max_new_tokens: int = Field(ge=1, lt=2**31)
+    temperature: float = Field(default=1.0, ge=0)
+    top_k: int = Field(default=0, ge=0, lt=2**31)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    record_values: Literal[False] = False  # engines have no value head
+
+
+class RequestMessage(_Message):
+    """A ``SampleRequest``."""
+
+    id: str = Field(max_length=1000)
+    prompt_ids: tuple[_TokenId, ...] = Field(min_length=1)
+    params: _Params
+    seeds: tuple[_Seed, ...] = Field(max_length=2**16)
+    eos_ids: tuple[_TokenId, ...] = Field(max_length=2**10)
+
+    def request(self) -> SampleRequest:
+        """What ``request_to_json`` was given."""
+        params = SamplingParams(**self.params.model_dump())
+        return SampleRequest(self.id, self.prompt_ids, params, self.seeds, eos_ids=self.eos_ids)
+
+
+class CompletionsMessage(_Message):
+    """The body of ``POST /completions``: what to sample, and the digest of the weights to sample with."""
+
+    digest: str = Field(max_length=1000)
+    requests: list[RequestMessage]
 
 
 def weights_message(weights: Iterable[tuple[str, Tensor]]) -> tuple[int, Iterator[bytes]]:
@@ -37,26 +76,15 @@ def weights_message(weights: Iterable[tuple[str, Tensor]]) -> tuple[int, Iterato
     return len(header) + size, chain([header], pieces)
 
 
-def read_weights(file: Readable) -> Iterator[tuple[str, Tensor]]:
+def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a safetensors file in the order in which they lie there, each read when it is asked for.
 
     Raises:
-        ValueError: this is no such file.
-        EOFError: it ends before its time.
+        SafetensorError: this is no such file.
     """
-    size = int.from_bytes(_read(file, 8), "little")
-    if size > MAX_HEADER:
-        raise ValueError("not a safetensors file")
-    entries: dict[str, Any] = json.loads(_read(file, size))
-    entries.pop("__metadata__", None)
-    position = 0
-    for name, entry in sorted(entries.items(), key=lambda item: int(item[1]["data_offsets"][0])):
-        start, end = entry["data_offsets"]
-        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-        if start != position or end - start != dtype.itemsize * int(torch.Size(shape).numel()):
-            raise ValueError(f"the offsets of {name} are wrong")
-        position = end
-        yield name, torch.frombuffer(bytearray(_read(file, end - start)), dtype=dtype).view(shape)
+    with safe_open(path, framework="pt") as file:
+        for name in file.offset_keys():
+            yield name, file.get_tensor(name)
 
 
 def _header(weights: Iterable[tuple[str, Tensor]]) -> tuple[bytes, int]:
@@ -72,22 +100,9 @@ def _header(weights: Iterable[tuple[str, Tensor]]) -> tuple[bytes, int]:
     return len(text).to_bytes(8, "little") + text, position
 
 
-def _read(file: Readable, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) != size:
-        raise EOFError("the connection ended in the middle of the weights")
-    return data
-
-
 def request_to_json(request: SampleRequest) -> dict[str, Any]:
     """A request as JSON can say it."""
     return asdict(request)
-
-
-def request_from_json(item: Mapping[str, Any]) -> SampleRequest:
-    """What ``request_to_json`` was given."""
-    ids, seeds, eos_ids = (tuple(map(int, item[name])) for name in ("prompt_ids", "seeds", "eos_ids"))
-    return SampleRequest(str(item["id"]), ids, SamplingParams(**item["params"]), seeds, eos_ids=eos_ids)
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:

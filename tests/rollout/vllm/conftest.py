@@ -17,13 +17,22 @@ from reft_pl.models.policy import Policy
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler
+from reft_pl.rollout.vllm.access import TOKEN_VARIABLE
 from reft_pl.rollout.vllm.engine import EngineSettings
 from reft_pl.rollout.vllm.engine_sampler import model_config
+from reft_pl.rollout.vllm.model_spec import ModelSpec
 from reft_pl.rollout.vllm.server import RolloutServer
 from reft_pl.types import Completion, SampleRequest, SamplingParams
 
 VOCAB = 96  # vLLM pads it to 128
 EOS = 2
+TOKEN = "a-token-of-the-tests"
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers and clients of these tests share a token."""
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
 
 def build(seed: int = 0) -> PreTrainedModel:
@@ -87,6 +96,7 @@ def server(vllm_sampler: VLLMSampler, policy: Policy) -> Iterator[RolloutServer]
     server = RolloutServer(("127.0.0.1", 0), EngineSettings())
     server.engine = vllm_sampler._engine
     server.model = json.loads(json.dumps({"config": model_config(policy), "dtype": "float32"}))
+    server.spec = ModelSpec(server.model["config"], "float32")
     with listening(server):
         yield server
 

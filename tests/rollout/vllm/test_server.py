@@ -19,7 +19,7 @@ from reft_pl.rollout.vllm.engine import EngineSettings
 from reft_pl.rollout.vllm.server import RolloutServer
 from reft_pl.types import SamplingParams
 
-from .conftest import build, listening, requests, sample
+from .conftest import TOKEN, build, listening, requests, sample
 
 
 def test_no_server_is_one_sentence(policy: Policy) -> None:
@@ -30,9 +30,9 @@ def test_no_server_is_one_sentence(policy: Policy) -> None:
         VLLMServerSampler(url).check(policy)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8642", "https://host", "http://"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8642", "ftp://host", "http://", "https://", "http://host/path"])
 def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
-    with pytest.raises(UserError, match="must begin with http:// and name a host"):
+    with pytest.raises(UserError, match="must begin with http:// or https:// and name a host"):
         VLLMServerSampler(url)
 
 
@@ -90,15 +90,17 @@ def test_weights_that_another_trainer_brought_are_not_sampled_with(
 
 
 @pytest.mark.vllm
-def test_weights_that_end_early_are_none(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
+def test_weights_that_end_early_leave_the_former_ones(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
     client.sync(policy)
+    asked = requests(2, SamplingParams(4))
+    before, digest = sample(client, asked), server.digest
     with socket.create_connection(server.server_address[:2]) as half:  # type: ignore[arg-type]
-        half.sendall(b"PUT /weights HTTP/1.0\r\nContent-Length: 1000\r\n\r\n" + (40).to_bytes(8, "little") + b"{")
+        half.sendall(b"PUT /weights HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN.encode())
+        half.sendall(b"\r\nContent-Length: 1000\r\n\r\n" + (40).to_bytes(8, "little") + b"{")
         half.shutdown(socket.SHUT_WR)
-        half.recv(65536)
-    with pytest.raises(UserError, match="rollout server stopped"):
-        list(client.stream(requests(1, SamplingParams(2))))
-    assert server.digest is None
+        assert b"400" in half.recv(65536)
+    assert sample(client, asked) == before
+    assert server.digest == digest is not None
 
 
 @pytest.mark.vllm
@@ -116,7 +118,7 @@ def test_a_caller_that_goes_away_leaves_the_engine_free(
 @pytest.mark.vllm
 def test_other_places_are_not_there(server: RolloutServer) -> None:
     connection = HTTPConnection(*server.server_address[:2])  # type: ignore[arg-type]
-    connection.request("POST", "/v1/completions", b"{}")
+    connection.request("POST", "/v1/completions", b"{}", {"Authorization": f"Bearer {TOKEN}"})
     answer = connection.getresponse()
     assert answer.status == 404
     assert json.loads(answer.read()) == {"error": "there is no /v1/completions"}
