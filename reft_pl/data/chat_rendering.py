@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reft_pl.data.template_process import TemplateFailedError, render
@@ -95,16 +96,19 @@ class ChatRenderer:
 
     def _wants_parts(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether the question comes through as a list of parts alone: templates of models that also see images do that."""
-        failure: UserError | None = None
-        for in_parts in (False, True):
-            try:
-                if _PROBE in self._rendered(messages, [_PROBE] * len(messages), in_parts):
-                    return in_parts
-            except _TemplateError as error:
-                failure = failure or error
-        raise failure or UserError(
-            f"the chat template of {self._name} leaves the question out: repair it or choose another data.format"
-        )
+        probes = [_PROBE] * len(messages)
+        try:
+            if _PROBE in self._rendered(messages, probes, in_parts=False):
+                return False
+            failure = UserError(
+                f"the chat template of {self._name} leaves the question out: repair it or choose another data.format"
+            )
+        except _TemplateError as error:
+            failure = error
+        with suppress(_TemplateError):
+            if _PROBE in self._rendered(messages, probes, in_parts=True):
+                return True
+        raise failure
 
     def _rendered(self, messages: Sequence[dict[str, str]], contents: Sequence[str], in_parts: bool) -> str:
         filled: list[dict[str, Any]] = [

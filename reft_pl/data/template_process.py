@@ -22,7 +22,7 @@ from reft_pl.data import template_worker
 from reft_pl.errors import UserError
 
 MEMORY_MB, CPU_SECONDS, WALL_SECONDS = 256, 2.0, 30.0
-"""Limits of one rendering, in MiB and seconds. An ordinary one takes less than a millisecond; the wall time is the last resort."""
+"""Limits of one rendering, in MiB and seconds. An ordinary one takes less than a millisecond."""
 
 START_SECONDS = 120.0
 FIXED_CHARACTERS, TIMES_CONTENT = 2**17, 4
@@ -75,21 +75,21 @@ def render(name: str, template: str, messages: Sequence[Mapping[str, Any]], vari
 def _ask(request: bytes, limit: int) -> bytes:
     """The reply of the process; a tag alone where a limit has ended it, or nothing where something else has."""
     global _running  # noqa: PLW0603 (one process for all)
-    if _running is None or _running.owner != os.getpid():  # after a fork, the process is the parent's
-        _running = _Running()
+    running = _running
+    if running is None or running.owner != os.getpid():  # after a fork, the process is the parent's
+        running = _running = _Running()
     try:
-        reply = _running.ask(request, limit, WALL_SECONDS)
+        reply = running.ask(request, limit, WALL_SECONDS)
+        if reply is not None:
+            return reply
     except TimeoutError:
-        reply = template_worker.NO_TIME
-        _running.end()
         _running = None
+        running.end()
+        return template_worker.NO_TIME
     except (OSError, ValueError):
-        reply = None
-    if reply is None:
-        ended = _running.end()
-        _running = None
-        reply = template_worker.NO_TIME if ended == -signal.SIGPROF else b""
-    return reply
+        pass
+    _running = None
+    return template_worker.NO_TIME if running.end() == -signal.SIGPROF else b""
 
 
 class _Running:

@@ -78,7 +78,7 @@ def _render(render: Any, request: dict[str, Any]) -> bytes:
             add_generation_prompt=True,
             **request["variables"],
         )
-        text = texts[0]
+        text: str = texts[0]
         if len(text) > request["max_characters"]:
             return TOO_LONG
         return TEXT + text.encode("utf-8", "surrogatepass")

@@ -20,6 +20,7 @@ LOOPS = (
 )
 DOUBLING = "{% set ns = namespace(s=EMPTY) %}{% for i in range(99999) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}"
 
+NINETY_NINE = "{% for i in range(99) %}"
 HOSTILE = {
     "multiplied": "{{ 'x' * 10**10 }}",
     "multiplied by a variable": "{{ messages[0].content * 10**10 }}",
@@ -29,9 +30,11 @@ HOSTILE = {
     "nested loops that write": LOOPS.replace("BODY", "x"),
     "nested loops that are silent": LOOPS.replace("BODY", ""),
     "doubled": DOUBLING.replace("EMPTY", "'x'"),
-    "doubled by join": "{% set ns = namespace(s=['x']) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | join }}",
-    "doubled by tilde": "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
-    "replaced": "{% set ns = namespace(s='xx') %}{% for i in range(99) %}{% set ns.s = ns.s | replace('x', 'xx') %}{% endfor %}",
+    "doubled by join": "{% set ns = namespace(s=['x']) %}"
+    + NINETY_NINE
+    + "{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | join }}",
+    "doubled by tilde": "{% set ns = namespace(s='x') %}" + NINETY_NINE + "{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
+    "replaced": "{% set ns = namespace(s='xx') %}" + NINETY_NINE + "{% set ns.s = ns.s | replace('x', 'xx') %}{% endfor %}",
     "centered": "{{ 'x' | center(10**9) }}",
     "just": "{{ 'x'.ljust(10**10) }}",
     "percent width": "{{ '%1000000000d' % 1 }}",
@@ -98,7 +101,7 @@ def test_a_template_that_fails_is_one_sentence(renderer, template, sentence):
 
 def test_a_system_message_that_is_refused_says_which_setting_to_leave_out(renderer, chat_tokenizer):
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}"
-    with pytest.raises(UserError, match="no system.*leave out data.format.system"):
+    with pytest.raises(UserError, match=r"no system.*leave out data\.format\.system"):
         renderer(refuses).render([{"role": "system", "content": "Be brief."}, *QUESTION])
     assert renderer(refuses).render(QUESTION) == "How many?"
 
