@@ -34,7 +34,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: install  ## write the lock files again, after a change of constraints.txt or pyproject.toml
 	$(BIN)/pip install --quiet uv==0.13.9
 	echo 'torch; python_version < "3"' > $(VENV)/without-torch.txt
-	printf '%s\n' jinja2 networkx > $(VENV)/of-torch.txt
+	echo networkx > $(VENV)/of-torch.txt
 	printf '%s\n' pip 'setuptools>=77' | $(COMPILE) -o requirements-build.lock -
 	$(COMPILE) --extra dev -c constraints.txt --override $(VENV)/without-torch.txt -o requirements.lock pyproject.toml $(VENV)/of-torch.txt
 

