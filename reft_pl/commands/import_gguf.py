@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.terminal import echo
+
 
 def main(args: list[str]) -> int:
     """Import one model; returns the exit code."""
@@ -18,5 +20,5 @@ def main(args: list[str]) -> int:
     from reft_pl.models.gguf import import_gguf  # noqa: PLC0415 (--help must not wait for transformers)
 
     import_gguf(options.source, options.folder)
-    print(f"imported {options.source} to {options.folder}")
+    echo(f"imported {options.source} to {options.folder}")
     return 0

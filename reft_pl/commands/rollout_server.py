@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from reft_pl.errors import UserError, told
+from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
@@ -35,9 +36,9 @@ def main(args: list[str]) -> int:
         raise UserError(f"cannot listen at {options.host}:{options.port} ({told(error)}): choose another --port") from error
     with server:
         host, port = server.server_address[:2]
-        print(f"rollout server at http://{host!s}:{port}; end it with Ctrl-C", flush=True)
+        echo(f"rollout server at http://{host!s}:{port}; end it with Ctrl-C")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("ended")
+            echo("ended")
     return 0

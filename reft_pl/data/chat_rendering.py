@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reft_pl.data.template_process import TemplateFailedError, render
 from reft_pl.errors import UserError
-from reft_pl.formats.printable import one_line
+from reft_pl.escapes import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

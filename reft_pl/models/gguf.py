@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from reft_pl.errors import UserError, told
-from reft_pl.formats.printable import one_line
+from reft_pl.escapes import one_line
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.gguf_card import gguf_card
 from reft_pl.models.lineage import CARD_FILE
