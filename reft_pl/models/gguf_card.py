@@ -32,7 +32,7 @@ def gguf_card(file: Path) -> str:
     )
     shown = [f"general.{name}" for name in _SHOWN if f"general.{name}" in said]
     # An indented block, for names of strangers may hold any markup.
-    fields = [f"    {name} = {' '.join(said[name][0].split())}\n" for name in shown]
+    fields = [f"    {name} = {said[name][0]}\n" for name in shown]
     about = f"\nWhat the file says it is:\n\n{''.join(fields)}" if fields else ""
     return (
         f"---\n{data.to_yaml()}\n---\n\n# A GGUF file as a transformers folder\n\n"
@@ -46,7 +46,11 @@ def _general_texts(file: Path) -> dict[str, list[str]]:
     from gguf import GGUFReader, GGUFValueType  # noqa: PLC0415 (an extra)
 
     return {
-        name: [one_line(bytes(field.parts[place]).decode("utf-8", "replace")) for place in field.data]
+        name: [_line(bytes(field.parts[place])) for place in field.data]
         for name, field in GGUFReader(file).fields.items()
         if name.startswith("general.") and field.types[-1] == GGUFValueType.STRING and len(field.data)
     }
+
+
+def _line(text: bytes) -> str:
+    return one_line(" ".join(text.decode("utf-8", "replace").split()))
