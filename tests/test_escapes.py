@@ -116,9 +116,9 @@ def test_progress(text: str) -> None:
 
 def test_a_solution(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = ExecutionResult(Status.EXCEPTION, detail=text)
-    completion = Completion((1,), (0.0,), StopReason.EOS)
+    completion = Completion("q", 0, (1,), (0.0,), StopReason.EOS)
     sample = Sample(Problem(text, text, None), completion, text, result)
-    solution = Solution(sample, [sample], [])
+    solution = Solution((sample,))
     show(solution, PythonProgram(), with_question=True)
     print(as_json(solution, PythonProgram()))
     printed = capsys.readouterr().out

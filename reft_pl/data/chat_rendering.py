@@ -118,8 +118,8 @@ class ChatRenderer:
         try:
             return render(self._name, self._template_text, filled, self.tokenizer.special_tokens_map)
         except TemplateFailedError as error:
-            with_system = any(message["role"] == "system" for message in messages)
-            advice = "leave out data.format.system" if with_system else "repair it"
+            refusable = any(message["role"] == "system" for message in messages) and "TemplateSyntaxError" not in str(error)
+            advice = "leave out data.format.system" if refusable else "repair it"
             raise _TemplateError(
                 f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or choose another data.format"
             ) from None
