@@ -8,21 +8,35 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format lock smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 install: $(INSTALLED)  ## make .venv and install the package and its tools there
 
-# torch comes first: asked for together with the rest, pip may pick another build of it.
-$(INSTALLED): pyproject.toml constraints.txt
+# Everything is checked against the hashes of the lock files, except torch: its build depends on the machine (CUDA, CPU alone), and
+# so does its hash. torch and its CUDA libraries come by version. --no-deps: what is not in a lock is not installed.
+$(INSTALLED): pyproject.toml constraints.txt requirements-build.lock requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements-build.lock
+	$(BIN)/pip install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
+	$(BIN)/pip check
 	@touch $@
+
+# uv reads the public index alone, whatever pip is configured for, and lists the hashes of all files of a release.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
+
+lock: install  ## write the lock files again, after a change of constraints.txt or pyproject.toml
+	$(BIN)/pip install --quiet uv==0.13.9
+	echo 'torch; python_version < "3"' > $(VENV)/without-torch.txt
+	echo networkx > $(VENV)/of-torch.txt
+	printf '%s\n' pip 'setuptools>=77' | $(COMPILE) -o requirements-build.lock -
+	$(COMPILE) --extra dev -c constraints.txt --override $(VENV)/without-torch.txt -o requirements.lock pyproject.toml $(VENV)/of-torch.txt
 
 demo: install  ## warm a small model up, reinforce it on its own solutions, test both, let both vote (7 minutes on two cores)
 	$(REFT) fit --config configs/sft.yaml

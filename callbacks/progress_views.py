@@ -10,6 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from reft_pl.escapes import one_line
+
 from .progress_state import PhaseState, ProgressState, Stage, clock, rate_text
 
 
@@ -67,19 +69,21 @@ class TerminalView(ProgressView):
             if stage is not None:
                 time = f"{clock(stage.elapsed())} gone, {clock(stage.seconds_left())} left"
                 # A stage whose end nobody knows gets a bar without an end.
-                bars.add_row(stage.name, bar(stage.fraction), stage.position, Text(time, style="cyan"))
+                bars.add_row(
+                    Text(one_line(stage.name)), bar(stage.fraction), Text(one_line(stage.position)), Text(time, style="cyan")
+                )
         phase = self.state.current_phase
         if phase is not None:
             count = f"{phase.done:,}/{phase.total:,}"
             fraction = phase.done / phase.total if phase.total else 1.0
             bars.add_row(
-                Text(f"  {phase.name}", style="bold"),
+                Text(f"  {one_line(phase.name)}", style="bold"),
                 bar(fraction),
                 count,
                 Text(f"{rate_text(phase)} sequences/s", style="green"),
             )
         figures = (self.state.training_text(), self.state.evaluation_text())
-        return Group(bars, Text("  ".join(filter(None, figures)), style="yellow"))
+        return Group(bars, Text(one_line("  ".join(filter(None, figures))), style="yellow"))
 
 
 class LineView(ProgressView):
@@ -116,7 +120,7 @@ class LineView(ProgressView):
         self._print(f"{stage.name} done in {stage.elapsed():.1f} s | {self.state.evaluation_text()}".rstrip(" |"))
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def bar(fraction: float | None) -> ProgressBar:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from reft_pl.errors import UserError
+from reft_pl.terminal import echo, escape_logs
 
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -37,20 +38,21 @@ def main(args: Sequence[str] | None = None) -> int:
 
     A mistake of the user ends with one sentence on standard error and code 2; anything else keeps its traceback.
     """
+    escape_logs()
     argv = list(sys.argv[1:] if args is None else args)
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("-h", "--help"):
-        print(USAGE)
+        echo(USAGE, lines=True)
         return 0
     if command == "--version":
-        print(f"reft-pl {version('reft-pl')}")
+        echo(f"reft-pl {version('reft-pl')}")
         return 0
     if os.getcwd() not in sys.path:  # noqa: PTH109 (a user's own callback or reward is a file in the working folder)
         sys.path.append(os.getcwd())  # noqa: PTH109
     try:
         return _run(command, rest)
     except UserError as error:
-        print(f"reft-pl {command}: {error}", file=sys.stderr)
+        echo(f"reft-pl {command}: {error}", error=True)
         return 2
 
 

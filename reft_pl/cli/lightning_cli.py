@@ -42,6 +42,7 @@ from reft_pl.models.number_format import fast_format
 from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from reft_pl.strategies import ZeRO
+from reft_pl.terminal import echo
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class ReftCLI(LightningCLI):
             return
         update_results(folder, "validation", {**figures, "weights": weights})
         write_card(folder)
-        print(f"{figures}; written to {folder / 'results.json'}")
+        echo(f"{figures}; written to {folder / 'results.json'}")
 
     def after_test(self) -> None:
         """Say what was measured, and where it stands."""
@@ -218,8 +219,8 @@ class ReftCLI(LightningCLI):
         section, kept = ("rerank", "scores") if isinstance(self.model, RerankerModule) else ("test", "predictions")
         tested = read_results(folder)[section]
         for name in self.datamodule.test_names:  # the file may hold figures of other sets, from other configs
-            print(f"{name}: {_in_words(tested[name])}")
-        print(f"written to {folder / 'results.json'} and {folder / kept}")
+            echo(f"{name}: {_in_words(tested[name])}")
+        echo(f"written to {folder / 'results.json'} and {folder / kept}")
 
     def after_predict(self) -> None:
         """Say what the samples come to, or what is still missing."""
@@ -232,12 +233,12 @@ class ReftCLI(LightningCLI):
             name = store.path.stem
             figures = model.summaries.get(name)
             if figures is None:  # another process may have finished the file since: it is the one to say so
-                print(f"{name}: not all questions are sampled yet; another process is at them, or give this command again")
+                echo(f"{name}: not all questions are sampled yet; another process is at them, or give this command again")
                 continue
             n = figures["n"]
             voting, bound = (_with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
-            print(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting}, upper bound {bound}")
-            print(f"written to {store.path}")
+            echo(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting}, upper bound {bound}")
+            echo(f"written to {store.path}")
 
     def after_fit(self) -> None:
         """Say where the model is."""
@@ -245,13 +246,13 @@ class ReftCLI(LightningCLI):
             return
         folder = Path(str(self.trainer.default_root_dir))
         if (folder / "hf").exists():
-            print(f"best model in {folder / 'hf'}; figures in {folder / 'results.json'}; curves: tensorboard --logdir {folder}")
+            echo(f"best model in {folder / 'hf'}; figures in {folder / 'results.json'}; curves: tensorboard --logdir {folder}")
 
 
 @rank_zero_only
 def say(text: str) -> None:
     """Print a line, once however many ranks there are."""
-    print(text)
+    echo(text)
 
 
 def refuse_strategy(trainer: Trainer) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from reft_pl.errors import UserError
+from reft_pl.terminal import echo
 
 GIB = 2**30
 DOES_NOT_FIT = 1
@@ -63,26 +64,29 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
     run = settings_of(config, gpus)
     made = estimate(shape_of(run.policy.init_from, options.model_config), run)
     precision = f"{run.policy.dtype}, {'LoRA, ' if run.policy.lora else ''}{'ZeRO-' + str(run.zero) if run.zero else 'no ZeRO'}"
-    print(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}\n")
+    echo(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}")
+    echo()
     at_peak, used = made.phases[made.peak], {part for parts in made.phases.values() for part in parts}
     for part, size in made.parts.items():
         if size and part in used:
-            print(f"  {part:<24}{size / GIB:8.2f} GiB{'' if part in at_peak else '   not at the peak'}")
-    print()
+            echo(f"  {part:<24}{size / GIB:8.2f} GiB{'' if part in at_peak else '   not at the peak'}")
+    echo()
     for phase in made.phases:
-        print(f"  {phase:<24}{made.total(phase) / GIB:8.2f} GiB{'   <- peak' if phase == made.peak else ''}")
+        echo(f"  {phase:<24}{made.total(phase) / GIB:8.2f} GiB{'   <- peak' if phase == made.peak else ''}")
     if made.host:
         kept = ", ".join(f"{part} {size / GIB:.1f} GiB" for part, size in made.host.items())
-        print(f"\nin the computer's memory, for each GPU: {kept}")
+        echo()
+        echo(f"in the computer's memory, for each GPU: {kept}")
     total, micro = run.sequences * gpus, run.micro_batches
-    print(
-        f"\nAn optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}, "
+    echo()
+    echo(
+        f"An optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}, "
         f"in at most {micro} micro-batch{'es' * (micro > 1)} of {run.micro_batch_tokens:,} tokens on each "
         f"({run.micro_rows} of {run.max_tokens:,} tokens)."
     )
     if run.policy.compile and not run.policy.gradient_checkpointing and run.zero < 3:
-        print("Compiled layers keep less than is counted here: the activations above are an upper bound.")
+        echo("Compiled layers keep less than is counted here: the activations above are an upper bound.")
     peak = made.total(made.peak) / GIB
     verdict = "fits" if peak <= options.gpu_memory else "does NOT fit"
-    print(f"{peak:.1f} of {options.gpu_memory:g} GiB on each GPU: {verdict}.")
+    echo(f"{peak:.1f} of {options.gpu_memory:g} GiB on each GPU: {verdict}.")
     return 0 if peak <= options.gpu_memory else DOES_NOT_FIT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from reft_pl.cli.mistakes import explain
 from reft_pl.errors import UserError
 from reft_pl.resources import find
+from reft_pl.terminal import echo
 
 _DROPPED = re.compile(
     r"Due to class_path change from '(?P<old>[^']+)' to '(?P<new>[^']+)', discarding init_args: \{(?P<settings>.*)\}"
@@ -40,7 +40,7 @@ class FriendlyParser(LightningArgumentParser):
         """Say what is wrong and, for a key or class that does not exist, which is the nearest one that does."""
         if not self.exit_on_error:  # jsonargparse tries alternatives with parsers of its own
             super().error(message, ex)
-        print(f"reft-pl: {explain(message, _keys(self))}", file=sys.stderr)
+        echo(f"reft-pl: {explain(message, _keys(self))}", lines=True, error=True)
         raise SystemExit(2)
 
 

@@ -9,6 +9,8 @@ from typing import TextIO
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from reft_pl.escapes import one_line, printable
+
 
 def quieten() -> None:
     """Drop advertisements, progress bars of weight files, and warnings about what this package does on purpose."""
@@ -46,6 +48,11 @@ def quieten() -> None:
 
 class CurrentStandardError(logging.StreamHandler[TextIO]):
     """Writes to standard error as it is by then: who calls ``main`` from Python may have redirected it since."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line a record, whatever it quotes; a traceback keeps its lines."""
+        text = super().format(record)
+        return printable(text) if record.exc_info else one_line(text)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it."""

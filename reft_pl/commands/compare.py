@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from reft_pl.errors import UserError
+from reft_pl.escapes import markdown_text, one_line
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.evaluation.intervals import mean_interval, paired_difference
-from reft_pl.formats.printable import printable
+from reft_pl.terminal import echo
 
 Verdicts = dict[str, float]
 """Of each question, by its id: the share of a group's runs that solved it."""
@@ -90,18 +91,20 @@ def _gain(before: Verdicts, after: Verdicts) -> str:
 def _print_table(rows: list[dict[str, str]], *, markdown: bool) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if markdown:
-        print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+        echo("| " + " | ".join(map(markdown_text, columns)) + " |")
+        echo("|" + "---|" * len(columns))
         for row in rows:
-            print("| " + " | ".join(row.get(column, "-") for column in columns) + " |")
+            echo("| " + " | ".join(markdown_text(row.get(column, "-")) for column in columns) + " |")
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(title="Greedy Top-1 (95% interval); gains are paired, in points", title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(one_line(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(row.get(column, "-") for column in columns))
+        table.add_row(*(Text(one_line(row.get(column, "-"))) for column in columns))
     Console().print(table)
 
 
@@ -113,8 +116,8 @@ def _print_examples(before: Path, after: Path, count: int) -> None:
     ]
     for row in learned[:count]:
         wrong = old[row["item_id"]]
-        former, latter = (printable(response.strip()) for response in (wrong["response"], row["response"]))
-        print(
-            f"\n{printable(row['question'])}\n\n{before} ({wrong['status']}, answer {wrong['answer']}, right is {row['gold']}):"
-        )
-        print(f"{former}\n\n{after} (answer {row['answer']}):\n{latter}")
+        echo(f"\n{row['question']}\n", lines=True)
+        echo(f"{before} ({wrong['status']}, answer {wrong['answer']}, right is {row['gold']}):")
+        echo(f"{wrong['response'].strip()}\n", lines=True)
+        echo(f"{after} (answer {row['answer']}):")
+        echo(row["response"].strip(), lines=True)

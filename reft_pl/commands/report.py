@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.terminal import echo
+
 
 def main(args: list[str]) -> int:
     """Write both files, print the table and the page's path; returns the exit code."""
@@ -17,5 +19,5 @@ def main(args: list[str]) -> int:
     from reft_pl.evaluation.report.write import write_report  # noqa: PLC0415 (--help must not wait for TensorBoard)
 
     markdown, path = write_report(options.runs, options.output, options.k)
-    print(f"{markdown}\n{path}")
+    echo(f"{markdown}\n{path}", lines=True)
     return 0

@@ -6,6 +6,7 @@ import ssl
 from argparse import ArgumentParser
 
 from reft_pl.errors import UserError, told
+from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
@@ -45,13 +46,13 @@ def main(args: list[str]) -> int:
     with server:
         host, port = server.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else host
-        print(f"rollout server at {'http' if tls is None else 'https'}://{shown!s}:{port}; end it with Ctrl-C", flush=True)
+        echo(f"rollout server at {'http' if tls is None else 'https'}://{shown!s}:{port}; end it with Ctrl-C")
         if given_token() is None:
-            print(f"for the trainer: export REFT_PL_TOKEN={server.token}", flush=True)
+            echo(f"for the trainer: export REFT_PL_TOKEN={server.token}")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("ended")
+            echo("ended")
     return 0
 
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
+from reft_pl.escapes import one_line, printable
 from reft_pl.formats.base import CoTFormat
 from reft_pl.formats.parsing import answer_text
-from reft_pl.formats.printable import printable
 from reft_pl.rollout.solver import Solution
+from reft_pl.terminal import echo
 from reft_pl.types import ExecutionResult
 
 
@@ -69,11 +70,11 @@ def _answer(solution: Solution) -> str:
 
 
 def _shown(answer: float | str | None) -> str:
-    return "none" if answer is None else answer_text(float(answer) if isinstance(answer, int) else answer)
+    return "none" if answer is None else one_line(answer_text(float(answer) if isinstance(answer, int) else answer))
 
 
 def _status(result: ExecutionResult) -> str:
-    detail = printable(result.detail).replace("\n", "\\n")
+    detail = one_line(result.detail)
     return f"{result.status.value} ({detail})" if detail else result.status.value
 
 
@@ -98,4 +99,4 @@ def _print(text: Text) -> None:
     if sys.stdout.isatty():
         Console().print(text, soft_wrap=True)
     else:
-        print(text.plain, flush=True)
+        echo(text.plain, lines=True)

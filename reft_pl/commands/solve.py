@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from reft_pl.errors import UserError
+from reft_pl.escapes import one_line
+from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(args: list[str]) -> int:
         _check(options)
         _answer_questions(options)
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # the shell's prompt begins a line of its own
+        echo(error=True)  # the shell's prompt begins a line of its own
         return 130
     except BrokenPipeError:  # whoever read the answers has left; what is still buffered must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,7 +74,7 @@ def _check(options: Namespace) -> None:
 def _answer_questions(options: Namespace) -> None:
     interactive = options.question is None and sys.stdin.isatty()
     notes = Console(stderr=True)
-    with notes.status(Text(f"loading {options.model}")):
+    with notes.status(Text(f"loading {one_line(options.model)}")):
         from reft_pl.commands.load_solver import load_solver  # noqa: PLC0415 (torch takes seconds to import)
         from reft_pl.commands.solution_view import as_json, show  # noqa: PLC0415
 
@@ -85,10 +87,10 @@ def _answer_questions(options: Namespace) -> None:
             except UserError as error:
                 if not interactive:
                     raise
-                print(error, file=sys.stderr)
+                echo(error, error=True)
                 continue
             if options.json:
-                print(as_json(solution, solver.codec.format), flush=True)
+                echo(as_json(solution, solver.codec.format))
             else:
                 show(solution, solver.codec.format, with_question=options.question is None and not interactive)
 
@@ -118,5 +120,5 @@ def _typed() -> str:
         try:
             return input("question> ").strip()
         except EOFError:
-            print()
+            echo()
             return ""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+from reft_pl.data.template_process import TemplateFailedError, render
 from reft_pl.errors import UserError
+from reft_pl.escapes import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,18 +21,29 @@ if TYPE_CHECKING:
 BEGIN, END = "\ufdd0", "\ufdd1"
 """Around a content. They are no characters in Unicode's sense, so a text that has them itself loses nothing by U+FFFD."""
 
+_PROBE = "2718281828"
+"""A content that no template changes, to see whether it comes through."""
+
 _CONTENT = re.compile(f"{BEGIN}(.*?){END}", re.DOTALL)
 
 
 class ChatRenderer:
     """Renders messages by a tokenizer's chat template, and splits what it rendered for tokenising.
 
+    The template runs in a process with limits (``template_process``), since it comes with the model.
+
     Args:
         tokenizer: one with a chat template.
+
+    Raises:
+        UserError: the tokenizer has several templates and none is the default, or its template is not text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._name = repr(str(tokenizer.name_or_path or type(tokenizer).__name__))
+        self._template_text = self._chosen()
+        self._in_parts: bool | None = None  # whether the template takes contents as lists of parts; the first messages tell
         tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
         normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
@@ -39,7 +53,8 @@ class ChatRenderer:
         """The messages as text, generation prompt included; contents are marked if one of them holds a special token.
 
         Raises:
-            UserError: one does, and the template changes the contents, so that they cannot be told from its own text.
+            UserError: one does, and the template changes the contents, so that they cannot be told from its own text; or the
+                template fails, leaves the question out, or exceeds a limit.
         """
         contents = [message["content"].replace(BEGIN, "\ufffd").replace(END, "\ufffd") for message in messages]
         text = self._template(messages, contents)
@@ -61,12 +76,58 @@ class ChatRenderer:
         parts = _CONTENT.split(text)
         return [(part, i % 2 == 0) for i, part in enumerate(parts) if part]
 
+    def _chosen(self) -> str:
+        try:
+            template = self.tokenizer.get_chat_template()
+        except ValueError:
+            names = ", ".join(map(repr, self.tokenizer.chat_template))
+            raise UserError(
+                f"the tokenizer {self._name} has several chat templates ({names}) and none is named 'default': "
+                "name one so, or choose another data.format"
+            ) from None
+        if not isinstance(template, str):
+            raise UserError(f"the chat template of {self._name} is {template!r:.40}, not text: repair it or remove it")
+        return template
+
     def _template(self, messages: Sequence[dict[str, str]], contents: Sequence[str]) -> str:
-        filled = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
-        text = self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        return text
+        if self._in_parts is None:
+            self._in_parts = self._wants_parts(messages)
+        return self._rendered(messages, contents, self._in_parts)
+
+    def _wants_parts(self, messages: Sequence[dict[str, str]]) -> bool:
+        """Whether the question comes through as a list of parts alone: templates of models that also see images do that."""
+        probes = [_PROBE] * len(messages)
+        try:
+            if _PROBE in self._rendered(messages, probes, in_parts=False):
+                return False
+            failure = UserError(
+                f"the chat template of {self._name} leaves the question out: repair it or choose another data.format"
+            )
+        except _TemplateError as error:
+            failure = error
+        with suppress(_TemplateError):
+            if _PROBE in self._rendered(messages, probes, in_parts=True):
+                return True
+        raise failure
+
+    def _rendered(self, messages: Sequence[dict[str, str]], contents: Sequence[str], in_parts: bool) -> str:
+        filled: list[dict[str, Any]] = [
+            {**message, "content": [{"type": "text", "text": content}] if in_parts else content}
+            for message, content in zip(messages, contents, strict=True)
+        ]
+        try:
+            return render(self._name, self._template_text, filled, self.tokenizer.special_tokens_map)
+        except TemplateFailedError as error:
+            refusable = any(message["role"] == "system" for message in messages) and "TemplateSyntaxError" not in str(error)
+            advice = "leave out data.format.system" if refusable else "repair it"
+            raise _TemplateError(
+                f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or choose another data.format"
+            ) from None
 
     def _held(self, content: str) -> str | None:
         found = self._special.search(content) or self._special.search(self._normalize(content))
         return found[0] if found else None
+
+
+class _TemplateError(UserError):
+    """The template itself raised, so it may take contents in another form."""

@@ -9,7 +9,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from reft_pl.escapes import one_line
 from reft_pl.evaluation.run_record import RunRecord
+from reft_pl.models.lineage import INHERITED
 from reft_pl.resources import HUB_ID
 
 TASK = "Questions with checkable answers"
@@ -33,15 +35,27 @@ def metadata(record: RunRecord) -> ModelCardData:
     sources = record.config.get("data", {}).get("train") or []
     trained_on = dict.fromkeys(dataset.type for dataset in map(dataset_of, sources) if dataset.on_hub)
     return ModelCardData(
-        **record.description.get("inherited", {}),
+        **inherited_values(record.description.get("inherited", {})),
         library_name="transformers",
         pipeline_tag="text-classification" if stage in CLASSIFIERS else "text-generation",
-        tags=["reft", "reft-pl", "reasoning", *([stage] if stage else [])],
+        tags=["reft", "reft-pl", "reasoning", *([one_line(str(stage))] if stage else [])],
         datasets=list(trained_on) or None,
         metrics=["accuracy"] if results else None,
         eval_results=results or None,
-        model_name=record.name if results else None,
+        model_name=one_line(record.name) if results else None,
     )
+
+
+def inherited_values(inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card takes over from another one: texts of one line and lists of such, and nothing else that stands there."""
+    kept: dict[str, Any] = {}
+    for key in INHERITED:
+        value = inherited.get(key)
+        if isinstance(value, str):
+            kept[key] = one_line(value)
+        elif isinstance(value, list) and all(isinstance(part, str) for part in value):
+            kept[key] = [one_line(part) for part in value]
+    return kept
 
 
 def eval_results(record: RunRecord) -> list[EvalResult]:
@@ -52,9 +66,9 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
     sources = record.config.get("data", {}).get("test") or {}
     results, seen = [], set()
     for name, figures in record.tests.items():
-        dataset = dataset_of(sources[name]) if name in sources else Dataset(name)
+        dataset = _plain(dataset_of(sources[name]) if name in sources else Dataset(name))
         if dataset in seen:  # the hub's form would put figures of two sets under the name of one
-            dataset = replace(dataset, config=name)
+            dataset = replace(dataset, config=one_line(name))
         seen.add(dataset)
         whole = max((figure.questions or 0 for figure in figures.values()), default=0)
         for kind, figure in figures.items():
@@ -64,7 +78,7 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
                     task_type="text-generation",
                     task_name=TASK,
                     dataset_type=dataset.type,
-                    dataset_name=f"{name} ({part})" if part else name,
+                    dataset_name=one_line(f"{name} ({part})" if part else name),
                     dataset_config=", ".join(filter(None, [dataset.config, part])) or None,
                     dataset_split=dataset.split,
                     metric_type="pass@k" if kind.startswith("Pass@") else "accuracy",
@@ -73,6 +87,13 @@ def eval_results(record: RunRecord) -> list[EvalResult]:
                 )
             )
     return results
+
+
+def _plain(dataset: Dataset) -> Dataset:
+    type_, config, split = (
+        text if text is None else one_line(str(text)) for text in (dataset.type, dataset.config, dataset.split)
+    )
+    return Dataset(type_ or "", config, split, dataset.on_hub)
 
 
 def dataset_of(source: Mapping[str, Any]) -> Dataset:

@@ -17,7 +17,7 @@ from reft_pl.evaluation.card_phrases import (
     RERANKERS_USE,
     STAGES,
 )
-from reft_pl.evaluation.markdown import code_span, fenced, table
+from reft_pl.evaluation.markdown import code_span, fenced, markdown_text, table
 from reft_pl.evaluation.run_record import Figure, RunRecord
 
 _DATA_SETTINGS = ("batch_size", "max_prompt_tokens", "max_tokens")
@@ -37,7 +37,7 @@ def text(record: RunRecord) -> str:
         "Citation": f"The method is that of [ReFT]({PAPER}):\n\n{fenced(BIBTEX, 'bibtex')}",
     }
     body = [f"## {title}\n\n{section}" for title, section in sections.items() if section]
-    return "\n\n".join([f"# {record.name}", introduction(record), *body]) + "\n"
+    return "\n\n".join([f"# {markdown_text(record.name)}", introduction(record), *body]) + "\n"
 
 
 def introduction(record: RunRecord) -> str:
@@ -84,7 +84,7 @@ def training_data(record: RunRecord) -> str:
     lines = [f"- {code_span(_call(source))}" for source in data.get("train") or ()]
     lines += [f"- for validation: {code_span(_call(source))}" for source in data.get("validation") or ()]
     if data.get("holdout"):
-        lines.append(f"- for validation: {data['holdout']} of these questions, held out of training")
+        lines.append(f"- for validation: {markdown_text(str(data['holdout']))} of these questions, held out of training")
     tests, samples = data.get("test") or {}, data.get("samples") or {}
     lines += [f"- for testing, {code_span(name)}: {code_span(_call(source))}" for name, source in tests.items()]
     lines += [f"- samples, {code_span(name)}: {code_span(_place(path, 3))}" for name, path in samples.items()]
@@ -119,7 +119,7 @@ def prompt(record: RunRecord) -> str:
     example, form = description.get("example"), description.get("format") or {}
     if not example:
         return ""
-    lengths = f"up to {description['max_prompt_tokens']} tokens, and {description['max_tokens']} with the solution"
+    lengths = f"up to {description['max_prompt_tokens']:d} tokens, and {description['max_tokens']:d} with the solution"
     pattern = (form.get("init_args") or {}).get("answer_pattern")
     reading = [FORMS.get(_class_name(form), ""), f"Its answer is found by {code_span(pattern)}." if pattern else ""]
     return "\n\n".join(
@@ -181,7 +181,7 @@ def _percent(figure: Figure) -> str:
 
 def _drawn(sampling: Mapping[str, Any]) -> str:
     parts = [f"at temperature {sampling['temperature']:g}"]
-    parts += [f"from the {sampling['top_k']} likeliest tokens"] if sampling.get("top_k") else []
+    parts += [f"from the {sampling['top_k']:d} likeliest tokens"] if sampling.get("top_k") else []
     parts += [f"with top-p {sampling['top_p']:g}"] if sampling.get("top_p", 1.0) < 1 else []
     return ", ".join(parts)
 

@@ -1,12 +1,5 @@
 """Text of strangers, safe to show."""
 
-from __future__ import annotations
+from reft_pl.escapes import one_line, printable
 
-
-def printable(text: str) -> str:
-    r"""``text`` with everything escaped that a terminal or an editor would obey or hide instead of showing it.
-
-    Line ends and tabs stay. Escape sequences, carriage returns and backspaces, characters that turn the direction of text, and
-    lone surrogates become what Python writes for them (``\x1b``, ``\u202e``).
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+__all__ = ["one_line", "printable"]

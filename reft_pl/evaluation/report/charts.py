@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reft_pl.escapes import one_line
+
 Scale = Literal["share", "linear", "log"]
 
 RUN_COLOURS = ("#3f7fbf", "#c8642b", "#2f9470", "#a561a8", "#a07d1e", "#3d93a8", "#b5566b", "#7c7f8a")
@@ -30,7 +32,7 @@ def run_colour(index: int) -> str:
 
 def label(text: str) -> str:
     """Text in a chart: plotly reads names as a small HTML, and nothing in a folder's name is markup."""
-    return html.escape(text, quote=False)
+    return html.escape(one_line(text), quote=False)
 
 
 def finite(values: Sequence[float]) -> list[float | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from reft_pl.escapes import html_text
 from reft_pl.evaluation.report.charts import Chart, run_colour
 from reft_pl.evaluation.report.runs import Run
 from reft_pl.evaluation.report.table import Table
@@ -51,9 +51,9 @@ def page(
         _asset("page.html"),
         policy=_policy(scripts),
         style=_asset("page.css"),
-        title="reft-pl: " + html.escape(", ".join(run.name for run in runs)),
+        title="reft-pl: " + html_text(", ".join(run.name for run in runs)),
         tables="".join(map(_table, tables)) or "<p>None of these runs has been tested yet.</p>",
-        notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        notes="".join(f"<p>{html_text(note)}</p>" for note in notes),
         runs="".join(map(_run, runs)),
         data=script_json(data),
         scripts="".join(f"<script>{script}</script>\n" for script in scripts),
@@ -86,14 +86,14 @@ def _filled(template: str, **parts: str) -> str:
 
 
 def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in ("run", *table.columns.values()))
+    heads = "".join(f'<th scope="col">{html_text(heading)}</th>' for heading in ("run", *table.columns.values()))
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(row.run)}{_small(row.remark)}</th>'
+        f'<tr><th scope="row">{html_text(row.run)}{_small(row.remark)}</th>'
         + "".join(f"<td>{_cell(table.cell(row, column))}</td>" for column in table.columns)
         + "</tr>"
         for row in table.rows
     )
-    caption = html.escape(table.title)
+    caption = html_text(table.title)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>\n"
@@ -103,22 +103,22 @@ def _table(table: Table) -> str:
 def _cell(text: str) -> str:
     """The figure large, what stands after it small."""
     figure, _, rest = text.partition(" ")
-    return html.escape(figure) + _small(rest)
+    return html_text(figure) + _small(rest)
 
 
 def _small(text: str) -> str:
-    return f" <small>{html.escape(text)}</small>" if text else ""
+    return f" <small>{html_text(text)}</small>" if text else ""
 
 
 def _run(run: Run) -> str:
     fit = run.results.get("fit", {})
     cells = [
-        html.escape(run.stage or "-"),
+        html_text(run.stage or "-"),
         *(f"{fit[key]:,}" if key in fit else "-" for key in ("batches", "optimizer_steps")),
-        html.escape(_best(fit.get("best") or {})),
-        f"<code>{html.escape(str(run.folder))}</code>",
+        html_text(_best(fit.get("best") or {})),
+        f"<code>{html_text(str(run.folder))}</code>",
     ]
-    return f'<tr><th scope="row">{html.escape(run.name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'<tr><th scope="row">{html_text(run.name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _best(best: Mapping[str, Any]) -> str:

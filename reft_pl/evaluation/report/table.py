@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reft_pl.errors import UserError
+from reft_pl.escapes import markdown_text
 from reft_pl.evaluation.report.rankings import Ranking
 from reft_pl.evaluation.report.runs import Run
 
@@ -157,11 +157,6 @@ def to_markdown(table: Table) -> str:
         [f"{row.run} ({row.remark})" if row.remark else row.run, *(table.cell(row, c) for c in table.columns)]
         for row in table.rows
     ]
-    lines = [f"| {' | '.join(map(_plain, cells))} |" for cells in (head, *rows)]
+    lines = [f"| {' | '.join(map(markdown_text, cells))} |" for cells in (head, *rows)]
     lines.insert(1, "|" + "---|" * len(head))
-    return f"### {_plain(table.title)}\n\n" + "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Names come from folders and configs: nothing in them is markup."""
-    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(text.split()))
+    return f"### {markdown_text(table.title)}\n\n" + "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from reft_pl.escapes import markdown_line
 from reft_pl.evaluation.files import write_aside
 from reft_pl.evaluation.report.accuracy_charts import accuracy_against_k
 from reft_pl.evaluation.report.browser import browser_data
@@ -32,7 +33,7 @@ def write_report(folders: Sequence[Path], output: Path, k: int | None = None) ->
         "curves": learning_curves(runs),
         "statuses": status_charts(runs),
     }
-    markdown = "\n".join([*map(to_markdown, found), *(f"{note}\n" for note in notes)])
+    markdown = "\n".join([*map(to_markdown, found), *(f"{markdown_line(note)}\n" for note in notes)])
     write_aside(output / "report.md", markdown)
     path = output / "report.html"
     write_aside(path, page(runs, found, notes, charts, browser_data(runs)))

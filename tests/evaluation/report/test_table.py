@@ -146,7 +146,7 @@ def test_nothing_of_former_weights_stands_beside_the_present_ones(
     assert "| run | Top-1 |\n" in markdown
     assert "| 100.0% (" in markdown
     assert r"other weights than those in its hf/ wrote samples/ordinary.jsonl" in markdown
-    assert "reranker ranked samples that re<i>ft & co wrote before it was trained further" in markdown
+    assert r"reranker ranked samples that re\<i\>ft \& co wrote before it was trained further" in markdown
     data = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
     assert set(data["browser"]["origins"]) == {"greedy", "rollout"}
     assert data["charts"]["accuracy"] == []

@@ -1,7 +1,21 @@
 "use strict";
 // Draws every chart of the page's data with Plotly, in the colours of the page.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Characters that steer (control characters, those that turn the direction of text) or have no width, and lone surrogates.
+const STEERING = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}]/gu;
+
+/** Text in which such characters stand as the escapes that Python writes for them. */
+function printable(text) {
+  return text.replace(STEERING, (character) => {
+    const code = character.codePointAt(0).toString(16);
+    if (code.length <= 2) return `\\x${code.padStart(2, "0")}`;
+    return code.length <= 4 ? `\\u${code.padStart(4, "0")}` : `\\U${code.padStart(8, "0")}`;
+  });
+}
+
+const DATA = JSON.parse(document.getElementById("data").textContent, (key, value) =>
+  typeof value === "string" ? printable(value) : value,
+);
 
 function reveal(id) {
   document.getElementById(id).hidden = false;

@@ -1,0 +1,158 @@
+"""Renders chat templates in a process with limits, since a template comes with a model and may be hostile.
+
+Jinja's sandbox keeps a template away from Python objects. It does not bound what a template computes: a string multiplied, a
+width in a format, nested loops, a constant that the compiler folds. Only limits on a process hold for all of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reft_pl.data import template_worker
+from reft_pl.errors import UserError
+
+MEMORY_MB, CPU_SECONDS, WALL_SECONDS = 256, 2.0, 30.0
+"""Limits of one rendering, in MiB and seconds. An ordinary one takes less than a millisecond."""
+
+START_SECONDS = 120.0
+FIXED_CHARACTERS, TIMES_CONTENT = 2**17, 4
+"""A rendering may have this many characters, and in addition this many times the characters of the messages."""
+
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "HOME", "TMPDIR", "TZ")
+
+
+_lock = threading.Lock()
+_running: _Running | None = None
+
+
+class TemplateFailedError(Exception):
+    """The template raised, or cannot be compiled; the message says what it raised."""
+
+
+def render(name: str, template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+    """The messages as text, generation prompt included.
+
+    One process serves all tokenizers. It starts with the first rendering, and again after a limit has ended it.
+
+    Args:
+        name: The tokenizer, for errors.
+        template: Its chat template.
+        messages: With ``content`` as text or as a list of parts.
+        variables: What the template sees beside the messages: the special tokens by role.
+
+    Raises:
+        TemplateFailedError: the template raised or cannot be compiled.
+        UserError: the rendering exceeds a limit.
+    """
+    written = sum(len(part) for message in messages for part in _texts(message["content"]))
+    most = FIXED_CHARACTERS + TIMES_CONTENT * written
+    request = {"messages": messages, "template": template, "variables": dict(variables), "max_characters": most}
+    with _lock:
+        reply = _ask(json.dumps(request, default=str).encode("ascii"), 4 * most + 1)
+    tag, text = reply[:1], reply[1:]
+    if tag == template_worker.TEXT:
+        return text.decode("utf-8", "surrogatepass")
+    if tag == template_worker.FAILED:
+        raise TemplateFailedError(text.decode("utf-8", "replace"))
+    excess = {
+        template_worker.TOO_LONG: f"writes more than {most:,} characters for messages of {written:,}",
+        template_worker.NO_MEMORY: f"needs more than {MEMORY_MB} MiB",
+        template_worker.NO_TIME: f"takes more than {CPU_SECONDS:g} seconds",
+    }.get(tag, "ends the process that does it")
+    raise UserError(f"rendering the chat template of {name} {excess}: choose another model or another data.format")
+
+
+def _ask(request: bytes, limit: int) -> bytes:
+    """The reply of the process; a tag alone where a limit has ended it, or nothing where something else has."""
+    global _running  # noqa: PLW0603 (one process for all)
+    running = _running
+    if running is None or running.owner != os.getpid():  # after a fork, the process is the parent's
+        running = _running = _Running()
+    try:
+        reply = running.ask(request, limit, WALL_SECONDS)
+        if reply is not None:
+            return reply
+    except TimeoutError:
+        _running = None
+        running.end()
+        return template_worker.NO_TIME
+    except (OSError, ValueError):
+        pass
+    _running = None
+    return template_worker.NO_TIME if running.end() == -signal.SIGPROF else b""
+
+
+class _Running:
+    """A started process and our end of its socket."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._socket, theirs = socket.socketpair()
+        paths = [path for path in sys.path if path]
+        code = (
+            f"import sys; sys.path[:] = {paths!r}; from reft_pl.data.template_worker import main; "
+            f"main({MEMORY_MB}, {CPU_SECONDS})"
+        )
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-c", code],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us
+                env={key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ} | {"OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._finalizer = weakref.finalize(self, _end, self._process, self._socket, self.owner)
+        try:
+            ready = self._receive(1, START_SECONDS)
+        except (OSError, ValueError):
+            ready = None
+        if ready != template_worker.READY:
+            self.end()
+            raise UserError("the process that renders chat templates does not start: install reft-pl again")
+
+    def ask(self, request: bytes, limit: int, seconds: float) -> bytes | None:
+        """The reply of at most ``limit`` bytes; None where the process has ended.
+
+        Raises:
+            TimeoutError: there is none after ``seconds``.
+            OSError: the process has ended.
+            ValueError: the reply is too long.
+        """
+        self._socket.settimeout(seconds)
+        template_worker.send(self._socket, request)
+        return self._receive(max(limit, 4 * template_worker.MAX_REASON_CHARACTERS + 1), seconds)
+
+    def end(self) -> int | None:
+        """Kill the process if it runs; returns its exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.2)  # one that a limit has ended says so
+        self._finalizer()
+        return self._process.returncode
+
+    def _receive(self, limit: int, seconds: float) -> bytes | None:
+        self._socket.settimeout(seconds)
+        return template_worker.receive(self._socket, limit)
+
+
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, owner: int) -> None:
+    channel.close()
+    if owner != os.getpid():
+        process.returncode = 0  # a fork does not wait for its parent's child
+        return
+    process.kill()
+    process.wait()
+
+
+def _texts(content: Any) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
