@@ -25,6 +25,7 @@ from reft_pl.cli import main
 from reft_pl.cli.quiet import CurrentStandardError
 from reft_pl.commands.solution_view import as_json, show
 from reft_pl.errors import UserError
+from reft_pl.escapes import code_span, fenced, markdown_table, printable
 from reft_pl.evaluation.card import write_card
 from reft_pl.formats import PythonProgram
 from reft_pl.rollout.solver import Solution
@@ -205,3 +206,44 @@ def test_compare_report_and_card(
     assert escapes.one_line(metadata["license"]) == metadata["license"]
     assert not (TAGS - {"link_open"}) & tokens_of(body)
     assert ModelCard.load(run_dir / "hf" / "README.md").data.license == metadata["license"]
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("x = 1\n", "```python\nx = 1\n```"),
+        ("a\n```\n# not a heading\n```\n", "````python\na\n```\n# not a heading\n```\n````"),
+        ("`````", "``````python\n`````\n``````"),
+        ("\x1b[2J", "```python\n\\x1b[2J\n```"),
+    ],
+)
+def test_a_block_ends_where_its_text_ends(text: str, block: str) -> None:
+    assert fenced(text, "python") == block
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("a", "`a`"), ("a`b", "``a`b``"), ("`a`", "`` `a` ``"), ("two\nlines", "`two lines`"), ("a|b", "`a|b`")]
+)
+def test_a_span_holds_backticks(text: str, span: str) -> None:
+    assert code_span(text) == span
+
+
+def test_a_cell_may_hold_what_separates_cells() -> None:
+    assert markdown_table(["a", "b"], [["`x|y`", "1"]]) == "| a | b |\n| --- | --- |\n| `x\\|y` | 1 |"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("def f():\n\treturn 'ä€😀'\n", "def f():\n\treturn 'ä€😀'\n"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("right\rwrong", r"right\rwrong"),
+        ("a\bb\x00\x7f\x9b", r"a\x08b\x00\x7f\x9b"),
+        ("x = 1 # \u202e0 = x", r"x = 1 # \u202e0 = x"),
+        ("line\u2028line \udcff", r"line\u2028line \udcff"),
+        (r"C:\x1b stays", r"C:\x1b stays"),
+    ],
+    ids=["plain", "colour", "return", "control", "direction", "surrogate", "backslash"],
+)
+def test_what_is_not_shown_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown

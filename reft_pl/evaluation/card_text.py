@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from reft_pl.escapes import code_span, fenced, markdown_table, markdown_text
 from reft_pl.evaluation.card_phrases import (
     BIBTEX,
     FORMS,
@@ -17,7 +18,6 @@ from reft_pl.evaluation.card_phrases import (
     RERANKERS_USE,
     STAGES,
 )
-from reft_pl.evaluation.markdown import code_span, fenced, markdown_text, table
 from reft_pl.evaluation.run_record import Figure, RunRecord
 
 _DATA_SETTINGS = ("batch_size", "max_prompt_tokens", "max_tokens")
@@ -65,7 +65,7 @@ def results(record: RunRecord) -> str:
         columns = sorted(dict.fromkeys(columns), key=lambda kind: list(MEANINGS).index(kind.partition("@")[0]))
         rows = [_row(name, figures, columns) for name, figures in tests.items()]
         shown = {kind.partition("@")[0] for kind in columns}
-        parts.append(table(["test set", "questions", *columns], rows))
+        parts.append(markdown_table(["test set", "questions", *columns], rows))
         parts.append("Shares of questions that were answered rightly, with 95% intervals.")
         parts.append("\n".join(f"- {meaning}" for kind, meaning in MEANINGS.items() if kind in shown))
         if record.sampling:
@@ -110,7 +110,7 @@ def procedure(record: RunRecord) -> str:
             f"({code_span(monitor)} {score:.1%})."
         )
     rows = [[code_span(key), code_span(str(value))] for key, value in _settings(record.config).items()]
-    return "\n\n".join(filter(None, [" ".join(parts), table(["setting", "value"], rows) if rows else ""]))
+    return "\n\n".join(filter(None, [" ".join(parts), markdown_table(["setting", "value"], rows) if rows else ""]))
 
 
 def prompt(record: RunRecord) -> str:

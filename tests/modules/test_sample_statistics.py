@@ -7,7 +7,7 @@ from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
 
-def sample(question: str, gold: Answer, text: str, value: Answer | None, backend: str = "monty", tokens: int = 4) -> Sample:
+def sample(question: str, gold: Answer, text: str, value: Answer | None, backend: str = "cpython", tokens: int = 4) -> Sample:
     stop = StopReason.EOS if tokens == 4 else StopReason.LENGTH
     completion = Completion("q", 0, (1,) * tokens, (0.0,) * tokens, stop)
     status = Status.SYNTAX_ERROR if value is None else Status.OK
@@ -27,7 +27,7 @@ def shares(found: Rollout) -> dict[str, float]:
 
 def test_all_that_was_sampled_counts_and_shares_of_right_ones_are_told() -> None:
     computed = sample("4 boxes of 12", 48.0, "def solution():\n    return 4 * 12", 48.0)
-    copied = sample("He has 12.", 12.0, "def solution():\n    return 12", 12.0, backend="cpython", tokens=6)
+    copied = sample("He has 12.", 12.0, "def solution():\n    return 12", 12.0, tokens=6)
     wrong = sample("4 boxes of 12", 48.0, "def solution():\n    return 12", 12.0)
     none = sample("?", 1.0, "def", None)
     left_out = rollout([wrong, none], [0.1, 0.0])
@@ -38,7 +38,6 @@ def test_all_that_was_sampled_counts_and_shares_of_right_ones_are_told() -> None
         "rollout/left_out": 0.5,
         "rollout/response_tokens": 4.5,
         "rollout/truncated": 0.25,
-        "rollout/second_sandbox": 0.25,
         "status/ok": 0.75,
         "status/syntax_error": 0.25,
         "shortcut/in_question": 0.5,

@@ -13,7 +13,7 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout.inprocess import InProcessSampler
 from reft_pl.rollout.solver import Solution, Solver
-from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Sample, SamplingParams, Status, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -26,7 +26,7 @@ def make_solver(micro_model: Path) -> Callable[..., Solver]:
     def make(n: int = 1, seed: int = 1, temperature: float = 1.0, max_prompt_tokens: int = 100) -> Solver:
         codec = Codec(load_tokenizer(str(micro_model)), PythonProgram(), max_prompt_tokens, 120)
         params = SamplingParams(120, temperature, 50)
-        return Solver(policy, codec, InProcessSampler(), TieredSandbox(), params, n, seed)
+        return Solver(policy, codec, InProcessSampler(), CPythonSandbox(), params, n, seed)
 
     return make
 

@@ -16,7 +16,7 @@ from reft_pl.data.stories.generator import HELD_OUT_ORDERS, SPLITS, Split, make_
 from reft_pl.data.stories.grammar import RUNNING, Piece, Situation
 from reft_pl.data.stories.plot import LARGEST, arithmetic, draw_plot
 from reft_pl.data.stories.situations import SEEN, UNSEEN
-from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import Problem, Status
 
 SIZES: dict[Split, int] = {"train": 3000, "validation": 600, "test": 1000, "unseen": 1000}
@@ -39,7 +39,7 @@ def orders(situations: tuple[Situation, ...], held_out: frozenset[str], draws: i
 
 def test_programs_run_to_the_answer_that_the_generator_computed(problems: dict[Split, list[Problem]]) -> None:
     some = [problem for split in SPLITS for problem in problems[split][:300]]
-    sandbox = MontySandbox(workers=1)
+    sandbox = CPythonSandbox(workers=1)
     try:
         results = sandbox.run([problem.solution or "" for problem in some])
     finally:

@@ -112,7 +112,6 @@ def reft(new_run: Callable[[str], RunFolder]) -> RunFolder:
         status__ok={0: 0.75, 1: 1.0},
         status__exception={0: 0.25, 1: 0.0},
         status__memory={0: 0.0, 1: 0.0},
-        status__second_sandbox={0: 0.5, 1: 0.5},
     )
     return run
 
