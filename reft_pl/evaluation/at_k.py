@@ -33,8 +33,8 @@ def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Seq
     """Voting@k: probability that the most common answer among k samples is right, for each k.
 
     Ties are shared: of t answers that are equally common each is taken with probability 1 / t, which is what "the first one
-    sampled" comes to when all orders are equally likely. ``formats.answers.votes`` forms the groups, once over all n samples: in
-    each subset the same samples are one vote, so the expectation is exact. A group is correct if its representative is.
+    sampled" comes to when all orders are equally likely. ``formats.answers.votes`` forms the groups, once over all n samples:
+    in each subset the same samples are one vote, so the expectation is exact. A group is correct if its representative is.
 
     With ``c`` the size of an answer's group, the number of k-subsets in which it has j votes and t others have as many is a
     coefficient of a product of one small polynomial a rival group; groups of fewer than j samples cannot rival it and count

@@ -9,7 +9,7 @@ from reft_pl.choices import CHOICES
 from reft_pl.types import Answer, Sample
 
 TOLERANCE = 1e-2
-"""Largest difference of two numbers that are the same answer, in a reward, a verdict and a vote (as in the scripts of the ReFT paper)."""
+"""Largest difference of two numbers that are the same answer, in verdicts and in votes; the value of the ReFT paper's scripts."""
 
 
 def is_answer_to(value: Answer | None, gold: Answer | None) -> bool:
@@ -49,24 +49,26 @@ def is_correct(sample: Sample, tolerance: float = TOLERANCE) -> bool:
 def votes(answers: Sequence[Answer | None]) -> list[list[int]]:
     """Group the samples of one question by answer: the most common answer first, its representative first within each.
 
-    Letters are the same answer if they are equal, numbers if they differ by at most ``TOLERANCE``: what decides whether an answer
-    is correct also decides whether two answers are one vote. That relation is not transitive (2.992, 3, 3.008), so each group has a
-    representative. The number within whose tolerance most samples lie represents them all, then the next one, until every sample has a
-    vote. Ties go to the number with more samples of its own, then to an integer, then to the smaller one.
+    Letters are the same answer if they are equal, numbers if they differ by at most ``TOLERANCE``: what decides whether an
+    answer is correct also decides whether two answers are one vote. That relation is not transitive (2.992, 3, 3.008), so each
+    group has a representative. The number within whose tolerance most samples lie represents them all, then the next one,
+    until every sample has a vote. Ties go to the number with more samples of its own, then to an integer, then to the smaller
+    one.
 
     - Groups depend on the multiset of answers, not on their order. Two integers never share a group.
     - If a sample equals the gold answer, the vote that it belongs to is correct.
     - Every member is the same answer as its representative, and a vote is correct if its representative is. So if the
       representative is the gold answer, all members are correct; otherwise a member whose own verdict differs lies within
       ``2 * TOLERANCE`` of the gold answer, or its representative does.
-    - Two correct answers share a vote if either of them represents it. They may not if neither does: 2.992 and 3.008 without a 3.
+    - Two correct answers share a vote if either of them represents it. They may not if neither does: 2.992 and 3.008 without a
+      3.
 
     Args:
         answers: [n] answers in sampling order; None, NaN and infinity have no vote.
 
     Returns:
-        The indices of each group: the first sample with the representative's value, then the others in sampling order. Of groups of
-        equal size the one that was sampled first comes first.
+        The indices of each group: the first sample with the representative's value, then the others in sampling order. Of
+        groups of equal size the one that was sampled first comes first.
     """
     places: dict[Answer, list[int]] = {}
     for index, answer in enumerate(answers):

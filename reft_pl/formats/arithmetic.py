@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 from reft_pl.formats.tokens import Token, Unreadable
 from reft_pl.formats.words import CURRENCIES
@@ -12,8 +13,9 @@ from reft_pl.formats.words import CURRENCIES
 MAX_DEPTH = 40
 _EXACT_BITS = 4096  # beyond it a rational number continues as a float
 _LARGEST_FACTORIAL = 170
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
-Value = Fraction | float
+Value: TypeAlias = Fraction | float
 
 
 class TooLarge(Unreadable):
@@ -23,8 +25,9 @@ class TooLarge(Unreadable):
 class Arithmetic:
     """A recursive-descent reader of one expression, which starts at a token and ends where no operator continues it.
 
-    The usual precedence holds: powers (from the right) and factorials, then the sign, then products, then sums. What can be read in two
-    ways raises ``Unreadable``: ``10-15`` (a range), ``2-1/2`` and ``2\\frac{3}{2}`` (mixed number or not), ``1/2\\pi``, ``12/3/2``.
+    The usual precedence holds: powers (from the right) and factorials, then the sign, then products, then sums. What can be
+    read in two ways raises ``Unreadable``: ``10-15`` (a range), ``2-1/2`` and ``2 3/2`` (mixed
+    numbers or not), ``1/2(3)``, ``12/3/2``.
 
     Args:
         tokens: What to read.
@@ -73,8 +76,8 @@ class Arithmetic:
         """Refuse what may be a range (``10-15``, ``$10 - $15``), a mixed number (``2-1/2``) or a date (``2026-11-29``)."""
         bare_left = self._is_bare(self.tokens[start:first_end])
         bare_right = self._is_bare(self.tokens[begin : self.place])
-        follows = self._peek()
-        if bare_left and bare_right and (0 <= left < right or (not spaced and follows is not None and follows.text == "-")):
+        follows = self._text()
+        if bare_left and bare_right and ((0 <= left < right and follows not in ("+", "-")) or (not spaced and follows == "-")):
             raise Unreadable("a range or a difference")
         if not spaced and bare_left and 0 < right < 1 and not bare_right and self.tokens[begin].kind == "number":
             raise Unreadable("a mixed number or a difference")
@@ -144,19 +147,17 @@ class Arithmetic:
         token = self._peek()
         if token is None:
             raise Unreadable("an operator without a number")
-        follows = self._text(1)
         self.place += 1
         if token.kind == "number":
             return self._mixed(_literal(token.text))
         if token.text in ("-", "+") and self.place >= 2 and self.tokens[self.place - 2].text in CURRENCIES:
             value = self._power()  # $ -5
             return -value if token.text == "-" else value
-        if token.text == "(":
-            return self._closed(")")
-        if token.text == "[" and follows is not None:
-            return self._closed("]")
-        if token.text == "{":
-            return self._closed("}")
+        if token.text in _BRACKETS:
+            return self._closed(_BRACKETS[token.text])
+        return self._command(token)
+
+    def _command(self, token: Token) -> Value:
         if token.text == "\\frac":
             return self._divide(self._argument(), self._argument())
         if token.text == "\\sqrt":
@@ -345,11 +346,12 @@ def _power(base: Value, exponent: Value) -> Value:
         raise Unreadable("a power of zero")
     if base < 0 and not _is_integer(exponent):
         raise Unreadable("no real power")
-    if base not in (0, 1, -1) and abs(exponent) * abs(_log2(abs(base))) > 1100:
-        if (exponent > 0) == (abs(base) > 1):
+    size = _log2(-base if base < 0 else base) * as_float(exponent) if base else 0.0
+    if abs(size) > 1100:
+        if size > 0:
             raise TooLarge("more than a float holds")
         return 0.0
-    if _is_integer(exponent) and isinstance(base, Fraction) and abs(exponent) * _bits(base) <= 4 * _EXACT_BITS:
+    if _is_integer(exponent) and isinstance(base, Fraction) and abs(int(exponent)) * _bits(base) <= 4 * _EXACT_BITS:
         return _bounded(base ** int(exponent))
     try:
         power = as_float(base) ** (int(exponent) if _is_integer(exponent) else as_float(exponent))
@@ -359,7 +361,7 @@ def _power(base: Value, exponent: Value) -> Value:
     return Fraction(root) if isinstance(exponent, Fraction) and abs(power - root) < 1e-12 * max(1, abs(root)) else power
 
 
-def _log2(value: Value) -> float:
+def _log2(value: Fraction | float) -> float:
     if isinstance(value, Fraction):
         return math.log2(value.numerator) - math.log2(value.denominator)
     return math.log2(value)

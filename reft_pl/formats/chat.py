@@ -28,8 +28,8 @@ class Chat(CoTFormat):
     Args:
         answer_pattern: where a response states its answer: ``boxed`` (the last ``\boxed{}``), ``####`` (what follows the last
             one on its line), ``program`` (a ``solution()`` in the last code fence, run in the sandbox), or a regular expression
-            with one group, whose last match counts. A pattern of your own is searched for in the last 4,096 characters; where it
-            takes over a second, the response has the status ``timeout`` and no answer.
+            with one group, whose last match counts. A pattern of your own is searched for in the last 4,096 characters; where
+            it takes over a second, the response has the status ``timeout`` and no answer.
         instruction: what is said after the question; null says what suits the pattern, an empty text says nothing.
         system: the system message; null leaves it to the template.
     """

@@ -17,7 +17,8 @@ _PYTHON = frozenset({"", "python", "py", "python3"})
 def after_hashes(response: str) -> str | None:
     """Return what follows the last ``####`` on its line, or the next line where that is empty; None without a marker.
 
-    Closing markers (``#### 18 ####``) and markers with nothing after them do not count. An empty text comes back where all are so.
+    Closing markers (``#### 18 ####``) and markers with nothing after them do not count. An empty text comes back where all are
+    so.
     """
     below, found = "", False
     for line in reversed(response.split("\n")):
@@ -53,7 +54,8 @@ def code_blocks(response: str) -> Iterator[str]:
 class AnswerPattern:
     """A user's regular expression with one group, in bounded time.
 
-    It sees the last ``SEARCHED`` characters of a response, which bounds patterns that take quadratic time. ``SECONDS`` bounds the rest.
+    It sees the last ``SEARCHED`` characters of a response, which bounds patterns that take quadratic time. ``SECONDS`` bounds
+    the rest.
 
     Args:
         pattern: In the syntax of ``re``.

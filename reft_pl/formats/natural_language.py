@@ -15,7 +15,8 @@ from reft_pl.types import ExecutionResult, Problem
 PHRASE = "Therefore, the answer is:"
 
 # Annotations may end in a conclusion of their own ("Therefore, the answer is <203>."). It is taken off where it is a sentence
-# by itself, so that the target concludes once and in one form. Bounded blanks keep the search linear: self-training reads solutions
+# by itself, so that the target concludes once and in one form. Bounded blanks keep the search linear: self-training reads
+# solutions
 # that a model wrote.
 _OWN_CONCLUSION = re.compile(
     r"(?:^|\n|(?<=[.!?])[ \t]{1,9})[ \t]{0,9}(?:(?:therefore|so|thus|hence),?\s{1,9})?(?P<phrase>the answer is)", re.IGNORECASE

@@ -16,7 +16,7 @@ def read_options(options: str) -> dict[str, str]:
     """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
     letters = list(_LETTER.finditer(options))
     ends = [match.start() for match in letters[1:]] + [len(options)]
-    return {match[1]: options[match.end() : end].strip(_EDGES) for match, end in zip(letters, ends, strict=True)}
+    return {match[1]: options[match.end() : end].strip(_EDGES) for match, end in zip(letters, ends, strict=False)}
 
 
 def option_values(options: Mapping[str, str]) -> dict[str, float]:

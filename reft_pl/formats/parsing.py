@@ -41,13 +41,13 @@ def answer_text(answer: Answer) -> str:
 def parse_number(text: str) -> float | None:
     r"""Return the number that a short text states, or None where it states none.
 
-    The whole text must be accounted for. It holds one value: a number, or arithmetic that is evaluated exactly (``2^3``, ``5!``,
-    ``\frac12``, ``2\sqrt3``, ``2 1/2``). Around it may stand what does not change it: a currency sign, units, a name or
+    The whole text must be accounted for. It holds one value: a number, or arithmetic that is evaluated exactly (``2^3``,
+    ``5!``, ``\frac12``, ``2\sqrt3``, ``2 1/2``). Around it may stand what does not change it: a currency sign, units, a name or
     calculation before an equals sign, a few words (``formats/words.py``), LaTeX wrapping. A per cent sign is a unit, as in gold
     answers: ``25%`` is 25. Of several numbers all must be equal (``0.5 or 1/2``), or the text states none (``12 or 13``).
 
-    What can be read in two ways is refused: ``10-15`` (a range), ``3:4``, ``1,5``, ``1 000``, ``1.5 million``, ``2x``. The result is
-    infinite where the value exceeds a float.
+    What can be read in two ways is refused: ``10-15`` (a range), ``3:4``, ``1,5``, ``1 000``, ``1.5 million``, ``2x``. The
+    result is infinite where the value exceeds a float.
     """
     try:
         return stated_value(text)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from reft_pl.formats.answers import TOLERANCE
 from reft_pl.formats.options import option_values, read_options, rounding
 
-
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|(?<![\w.])-?\.\d+")
 _QUOTIENT = re.compile(rf"(?:{_NUMBER.pattern})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?")
 _DOCSTRING = re.compile(r'""".*?"""|\'\'\'.*?\'\'\'', re.DOTALL)

@@ -13,6 +13,7 @@ from reft_pl.formats.words import (
     LEADING,
     POWERS_OF,
     STATING,
+    changes_name,
     changes_value,
     factor,
     number_word,
@@ -23,9 +24,26 @@ _AGREE = 1e-2
 _REGIONS = frozenset({"US", "CA", "AU", "NZ", "HK"})
 _FUNCTIONS = frozenset("fghPp")
 _NAMES = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\epsilon \\theta \\lambda \\mu \\phi \\omega \\sigma \\rho \\angle \\triangle \\degree".split()
+    ("\\alpha", "\\beta", "\\gamma", "\\delta", "\\theta", "\\lambda", "\\mu", "\\phi", "\\omega", "\\angle", "\\triangle")
 )
-_DENIALS = frozenset("not no nor never neither none wrong incorrect false impossible except unless if or".split())
+_DENIALS = frozenset(
+    (
+        "not",
+        "no",
+        "nor",
+        "never",
+        "neither",
+        "none",
+        "wrong",
+        "incorrect",
+        "false",
+        "impossible",
+        "except",
+        "unless",
+        "if",
+        "or",
+    )
+)
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 
 
@@ -58,6 +76,8 @@ def _statement(tokens: Sequence[Token], depth: int) -> Reading:
     if depth > 3:
         raise Unreadable("remarks nested too deep")
     sides, nearly = _sides(tokens)
+    if not sides[-1]:
+        raise Unreadable("nothing after an equals sign")
     readings = [_side(side, depth, last=index == len(sides) - 1) for index, side in enumerate(sides) if side or index]
     values = [reading for reading in readings if reading is not None]
     if not values:
@@ -69,7 +89,7 @@ def _statement(tokens: Sequence[Token], depth: int) -> Reading:
 
 
 def _sides(tokens: Sequence[Token]) -> tuple[list[list[Token]], bool]:
-    """The sides of an equation, of ``label: value`` and of a sentence such as ``Janet makes $18``; whether it is approximate."""
+    """The sides of an equation, of ``label: value`` and of ``Janet makes $18``; whether the last relation is approximate."""
     sides: list[list[Token]] = [[]]
     depth, nearly = 0, False
     for index, token in enumerate(tokens):
@@ -111,6 +131,13 @@ def _value(tokens: Sequence[Token], depth: int) -> Reading:
     word = number_word(tokens[start].text) if start + 1 < len(tokens) and tokens[start].kind == "word" else None
     if word is not None and tokens[start + 1].text in (",", "("):  # twelve (12)
         start += 1 + (tokens[start + 1].text == ",")
+    if (
+        tokens[start:]
+        and tokens[start].text == "("
+        and _closing(tokens, start) == len(tokens) - 1
+        and _has_word(tokens[start:])
+    ):
+        return _value(tokens[start + 1 : -1], depth)  # (18 apples)
     arithmetic = Arithmetic(tokens, start)
     value = arithmetic.value()
     end = arithmetic.place
@@ -159,7 +186,7 @@ class _Tail:
             if token.kind == "word":
                 self._word(token, attached)
                 unit = unit or token.text
-                percent = percent or token.text.lower() in ("percent", "per") and self._previous_is_percent(token)
+                percent = percent or (token.text.lower() in ("percent", "per") and self._previous_is_percent(token))
             elif token.text == "(":
                 self._remark(Reading(value, percent, unit))
             else:
@@ -190,6 +217,8 @@ class _Tail:
             return
         if lower in ("a", "an"):
             known = follows is not None and follows.kind == "word" and len(follows.text) > 1
+        elif lower in ("c", "f") and self._tokens[self._place - 2].text in ("degrees", "degree"):
+            known = True
         elif lower == "times":
             known = follows is None or follows.text in (".", "a", "per", "each", "every")
         elif lower in ("more", "less", "fewer", "greater", "larger", "smaller"):
@@ -214,10 +243,8 @@ class _Tail:
             _check_agreement(_statement(content, self._depth + 1), reading, nearly=False)
             return
         for token in content:
-            equal = number_word(token.text)
-            if token.kind != "word" or not (
-                equal == reading.value if equal is not None else token.text.lower() not in _DENIALS
-            ):
+            equal = number_word(token.text) == reading.value
+            if token.kind != "word" or (not equal and changes_value(token.text)):
                 raise Unreadable("an unknown remark")
 
     def _sign(self, token: Token) -> None:
@@ -270,13 +297,13 @@ def _skip_leading(tokens: Sequence[Token]) -> int:
 
 
 def _is_name(tokens: Sequence[Token]) -> bool:
-    """Whether a side names a quantity: words, or one variable with its index (``x_1``, ``f(3)``); never ``2x`` or ``xy + 1``."""
-    tokens = [token for token in tokens if token.text != "."][_skip_leading(tokens) :]
+    """Whether a side names a quantity: words, or one variable with its index (``x_1``, ``f(3)``); never ``2x``."""
+    tokens = [token for token in tokens[_skip_leading(tokens) :] if token.text != "."]
     letters, place = 0, 0
     while place < len(tokens):
         token = tokens[place]
         follows = tokens[place + 1].text if place + 1 < len(tokens) else ""
-        if token.kind == "word" and token.text.lower() in _DENIALS | {"half", "twice"} or number_word(token.text) is not None:
+        if token.kind == "word" and (token.text.lower() in _DENIALS or changes_name(token.text, follows)):
             return False
         if token.text in _FUNCTIONS and follows == "(":
             place = _closing(tokens, place + 1)
@@ -310,6 +337,10 @@ def _split_at_or(tokens: Sequence[Token]) -> list[list[Token]]:
         else:
             parts[-1].append(token)
     return parts
+
+
+def _has_word(tokens: Sequence[Token]) -> bool:
+    return any(token.kind == "word" for token in tokens)
 
 
 def _has_number(tokens: Sequence[Token]) -> bool:

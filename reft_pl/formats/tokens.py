@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 MAX_TOKENS = 400
-"""An answer is short. The limit bounds the work on one text, whatever its length."""
+"""An answer is short. The limits bound the work on one text, whatever its length."""
+MAX_CHARACTERS = 20_000
 
 Kind = Literal["number", "word", "name", "command", "sign"]
 
@@ -19,9 +20,10 @@ class Unreadable(ValueError):  # noqa: N818 (an outcome, which callers ask for)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; ``spaced`` is whether whitespace, or the edge of a ``\\text{}``, precedes it.
+    """One token; ``spaced`` is whether whitespace, or the edge of a LaTeX text, precedes it.
 
-    A *word* has letters, apostrophes and hyphens (``third-graders``). A *name* has digits or underscores too (``x_1``, ``H2O``).
+    A *word* has letters, apostrophes and hyphens (``third-graders``). A *name* has digits or underscores too (``x_1``,
+    ``H2O``).
     """
 
     kind: Kind
@@ -58,13 +60,10 @@ _LATEX_SYMBOLS = {
     "\\Rightarrow": "=", "\\lbrace": "{", "\\rbrace": "}", "\\lbrack": "[", "\\rbrack": "]", "\\lparen": "(", "\\rparen": ")",
     "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\circ": "\\degree", "\\colon": ":",
 }  # fmt: skip
-_LATEX_SPACES = frozenset(
-    "\\left \\right \\quad \\qquad \\displaystyle \\textstyle \\therefore \\big \\Big \\bigg \\Bigg \\bigl \\bigr \\Bigl \\Bigr "
-    "\\limits \\thinspace \\enspace \\boldmath".split()
+_LATEX_SPACE = re.compile(
+    r"\\(?:left|right|q?quad|(?:display|text)style|therefore|[bB]igg?[lr]?|limits|(?:thin|en)space|boldmath)"
 )
-_WRAPPER = re.compile(
-    r"\\(?:text\w*|math(?:rm|bf|it|sf|tt|normal)|[fm]?box(?:ed)?|boxed|emph|underline|operatorname|bm|boldsymbol)"
-)
+_WRAPPER = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf|tt|normal)|boxed|[fm]box|emph|underline|operatorname|bm|boldsymbol)")
 _GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?!\d)")
 _NUMBER = re.compile(r"(?P<whole>\d+)?(?:\.(?P<part>\d*))?")
 _EXPONENT = re.compile(r"[eE][+-]?\d+(?![\w.])")
@@ -72,7 +71,7 @@ _HEAD = re.compile(r"\d{1,3}(?:,\d{3})*")
 _GROUP = re.compile(r"\s*(\d{3})(?!\d)")
 _NUMBER_GOES_ON = re.compile(r"[,.'_]?\d|\.")
 _LETTERS = r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
-_WORD = re.compile(rf"[{_LETTERS}][{_LETTERS}\d_]*(?:['-][{_LETTERS}]+)*")
+_WORD = re.compile(rf"[{_LETTERS}](?:[{_LETTERS}\d]|_(?=[{_LETTERS}\d]))*(?:['-][{_LETTERS}]+)*")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _DIGITS = frozenset("0123456789")
 _SPACES = re.compile(r"\s+")
@@ -85,7 +84,8 @@ def tokenize(text: str) -> list[Token]:
     """Split a text into tokens, in time linear in its length.
 
     Raises:
-        Unreadable: it has over ``MAX_TOKENS`` tokens, a number that goes on in an unknown way (``1,5``, ``1.2.3``), or a dash
+        Unreadable: it has over ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number that goes on in an unknown way
+        (``1,5``, ``1.2.3``), or a dash
             between two numbers that marks a range.
     """
     return _Tokenizer(_plain(text)).tokens()
@@ -93,6 +93,9 @@ def tokenize(text: str) -> list[Token]:
 
 def _plain(text: str) -> str:
     """Undo typography: one character for each minus, digit and operator; no markup around the whole."""
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable("too long")
     if _EN_DASH_RANGE.search(text):
         raise Unreadable("a range")
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_UP) + "}", text)
@@ -189,7 +192,7 @@ class _Tokenizer:
 
     def _command(self, match: re.Match[str]) -> None:
         name, end = match[0], match.end()
-        if name in _LATEX_SPACES:
+        if _LATEX_SPACE.fullmatch(name):
             self._skip(end)
         elif _WRAPPER.fullmatch(name):
             brace = _SPACES.match(self._text, end)
@@ -203,7 +206,7 @@ class _Tokenizer:
             self._add("command" if symbol.startswith("\\") else "sign", symbol, end)
 
     def _escape(self) -> None:
-        """A backslash before a sign: a space in LaTeX (``\\,``), or the sign itself (``\\$``)."""
+        """A backslash before a sign: a space in LaTeX, or the sign itself as for a dollar sign."""
         text, start = self._text, self._place
         sign = text[start + 1 : start + 2]
         if sign and sign in ",;:! ":
