@@ -9,7 +9,7 @@ from reft_pl.choices import CHOICES
 from reft_pl.types import Answer, Sample
 
 TOLERANCE = 1e-2
-"""Largest difference of two numbers that are the same answer, in verdicts and in votes; the value of the ReFT paper's scripts."""
+"""Largest difference of two numbers that are the same answer, in verdicts and votes; as in the scripts of the ReFT paper."""
 
 
 def is_answer_to(value: Answer | None, gold: Answer | None) -> bool:

@@ -317,13 +317,14 @@ def as_float(value: Value) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _literal(digits: str) -> Value:
     digits = digits.replace(",", "")
     value = float(digits)
-    return value if len(digits) > 400 or not 1e-300 < value < 1e300 else Fraction(digits)
+    exact = len(digits) <= 400 and (1e-300 < value < 1e300 or not digits.strip("0."))
+    return Fraction(digits) if exact else value
 
 
 def _bounded(value: Value) -> Value:
