@@ -31,7 +31,7 @@ def test_numbers(text, number):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "none", "b2", "1,5", "12,34", "1.2.3", "3/4/2020", "5/0", "nan", "two", "x2", "2, 3", "10:30", ""]
+    "text", ["", "none", "b2", "1,5", "12,34", "1.2.3", "3/4/2020", "5/0", "nan", "two", "x2", "2, 3", "10:30"]
 )
 def test_not_numbers(text):
     assert parse_number(text) is None
@@ -54,13 +54,17 @@ def test_part_of_a_number_is_not_taken_for_it(text):
     ("text", "number"),
     [
         ("\u201118", -18), ("\uff0d18", -18), ("\u221218", -18), ("\u201318", -18), ("negative 18", -18), ("minus 18", -18),
-        (r"\$18/\text{hour}", 18), ("18/day", 18), (r"18 \degree", 18), ("18\u00b0", 18), ("$18.00 per hour", 18), ("18 km/h", 18),
-        ("\uff11\uff0c\uff18\uff10\uff10", 1800), ("1'000", 1000), ("1_000", 1000), ("18\u200b", 18), ("= 18", 18), ("x = 18", 18),
+        (r"\$18/\text{hour}", 18), ("18/day", 18), (r"18 \degree", 18), ("18\u00b0", 18), ("$18.00 per hour", 18),
+        ("18 km/h", 18),
+        ("\uff11\uff0c\uff18\uff10\uff10", 1800), ("1'000", 1000), ("1_000", 1000), ("18\u200b", 18), ("= 18", 18),
+        ("x = 18", 18),
         ("x_1 = 18", 18), ("f(3) = 18", 18), ("about 18", 18), ("The answer is 18", 18), ("Janet makes $18 every day.", 18),
         ("Answer: 18", 18), ("**Answer: 18**", 18), ("18 apples", 18), ("18 apples and some pears", 18), ("(18 apples)", 18),
-        ("18 (eighteen)", 18), ("eighteen (18)", 18), ("a dozen, 12", 12), ("0.5 or 1/2", 0.5), ("3 + 4 = 7", 7), ("10/3 = 3.33", 3.33),
+        ("18 (eighteen)", 18), ("eighteen (18)", 18), ("a dozen, 12", 12), ("0.5 or 1/2", 0.5), ("3 + 4 = 7", 7),
+        ("10/3 = 3.33", 3.33),
         (r"100/7 \approx 14", 14), (r"\frac{1}{2} = 50\%", 50), ("25% of 40 = 10", 10), ("2 hours = 120 minutes", 120),
-        ("29 species * 7 pairs per species = 203 pairs", 203), ("18 €", 18), ("US$18", 18), ("Rs. 18", 18), ("5 m/s^2", 5), ("5 cm\u00b2", 5),
+        ("29 species * 7 pairs per species = 203 pairs", 203), ("18 €", 18), ("US$18", 18), ("Rs. 18", 18), ("5 m/s^2", 5),
+        ("5 cm\u00b2", 5),
         (r"5\,\text{m}", 5), ("50 percent", 50), ("18 times", 18),
     ],
 )  # fmt: skip
@@ -71,8 +75,10 @@ def test_what_surrounds_a_number_leaves_it_alone(text, number):
 @pytest.mark.parametrize(
     "text",
     [
-        "12 or 13", "12, 13", "12 and 13", "18 (not 20)", "x=3, y=4", "18 apples and 2 pears", "1 hour 30 minutes", "2 hours (60 minutes)",
-        "a dozen, 13", "18 (nineteen)", "x = 3 or x = 4", "3 + 4 = 8", "18 or more", "between 10 and 15", "18 out of 20", "(1, 1)",
+        "12 or 13", "12, 13", "12 and 13", "18 (not 20)", "x=3, y=4", "18 apples and 2 pears", "1 hour 30 minutes",
+        "2 hours (60 minutes)",
+        "a dozen, 13", "18 (nineteen)", "x = 3 or x = 4", "3 + 4 = 8", "18 or more", "between 10 and 15", "18 out of 20",
+        "(1, 1)",
         "3:4", "3:2", "6{:}30", "18:20", "10 to 15", "Tom has 3 and Ann has 4", "1, 000", "18 => 20", "5 or so", "1. 18",
     ],
 )  # fmt: skip
@@ -84,10 +90,14 @@ def test_a_text_with_several_numbers_states_none(text):
     "text",
     [
         r"\$1.5M", "2bn", "18 grand", "3 tens", "18K", "18 mil", "18 lakh", "1.5 Mio", "18\u4e07", "18 \u4e07", "18 (million)",
-        "Total (in thousands) = 18", "Answer in millions: 18", "half of 18", "twice 18", "square root of 16", "half of x is 9", "x^2 = 9",
-        "2x = 10", "x + 2 = 5", "-x = 5", "x squared = 9", "not 18", "18 is not the answer", "18 degrees below zero", "18 factorial",
-        "18th", "5C2", "18_{10}", "101\u2082", "0b101", "at least 18", "almost 18", "18?", "18..", "18 +", "18 =", "5 less than x",
-        "2 theta", "5 to the fourth power", "5 added to x", "18 nd", "18^{th}", r"x = \pm 3", "\u201418", "18-", "one hundred and 5",
+        "Total (in thousands) = 18", "Answer in millions: 18", "half of 18", "twice 18", "square root of 16",
+        "half of x is 9", "x^2 = 9",
+        "2x = 10", "x + 2 = 5", "-x = 5", "x squared = 9", "not 18", "18 is not the answer", "18 degrees below zero",
+        "18 factorial",
+        "18th", "5C2", "18_{10}", "101\u2082", "0b101", "at least 18", "almost 18", "18?", "18..", "18 +", "18 =",
+        "5 less than x",
+        "2 theta", "5 to the fourth power", "5 added to x", "18 nd", "18^{th}", r"x = \pm 3", "\u201418", "18-",
+        "one hundred and 5",
     ],
 )  # fmt: skip
 def test_a_number_that_something_else_changes_is_refused(text):
