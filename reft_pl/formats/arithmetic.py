@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TypeAlias
 
+from reft_pl.formats.exact import Value, as_float, bounded, factorial, is_finite, is_integer, literal, power
 from reft_pl.formats.tokens import Token, Unreadable
 from reft_pl.formats.words import CURRENCIES
 
 MAX_DEPTH = 40
-_EXACT_BITS = 4096  # beyond it a rational number continues as a float
-_LARGEST_FACTORIAL = 170
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-
-Value: TypeAlias = Fraction | float
-
-
-class TooLarge(Unreadable):
-    """The value exceeds what a float holds."""
 
 
 class Arithmetic:
@@ -126,7 +118,7 @@ class Arithmetic:
             raise Unreadable("nested too deep")
         value = self._atom()
         if self._take("!"):
-            value = _factorial(value)
+            value = factorial(value)
             if self._text() == "!":
                 raise Unreadable("a double factorial")
         elif self._text() == "^":
@@ -136,7 +128,7 @@ class Arithmetic:
             self.place += 1
             sign = -1 if self._take("-") else 1
             exponent = self._power()
-            value = _power(value, exponent if sign > 0 else -exponent)
+            value = power(value, exponent if sign > 0 else -exponent)
         self._depth -= 1
         return value
 
@@ -149,7 +141,7 @@ class Arithmetic:
             raise Unreadable("an operator without a number")
         self.place += 1
         if token.kind == "number":
-            return self._mixed(_literal(token.text))
+            return self._mixed(literal(token.text))
         if token.text in ("-", "+") and self.place >= 2 and self.tokens[self.place - 2].text in CURRENCIES:
             value = self._power()  # $ -5
             return -value if token.text == "-" else value
@@ -174,8 +166,8 @@ class Arithmetic:
         if top is None or bottom is None or self._text(1) != "/" or top.kind != "number" or bottom.kind != "number":
             return whole
         self._check_before_mixed()
-        fraction = self._divide(_literal(top.text), _literal(bottom.text))
-        if not (top.spaced and _is_integer(whole) and top.text.isdigit() and bottom.text.isdigit() and fraction < 1):
+        fraction = self._divide(literal(top.text), literal(bottom.text))
+        if not (top.spaced and is_integer(whole) and top.text.isdigit() and bottom.text.isdigit() and fraction < 1):
             raise Unreadable("two numbers")
         self.place += 3
         if self._text() in ("/", "^", "!"):
@@ -189,7 +181,7 @@ class Arithmetic:
         fraction = self._divide(top, bottom)
         if self._text() in ("^", "!"):
             raise Unreadable("an operator after a mixed number")
-        if not all(map(_is_integer, (whole, top, bottom))):
+        if not all(map(is_integer, (whole, top, bottom))):
             return self._times(whole, fraction)  # 2\frac{\sqrt3}{2}
         if not 0 < fraction < 1:
             raise Unreadable("a mixed number or a product")
@@ -210,12 +202,12 @@ class Arithmetic:
             radicand = self._atom()
         elif token is not None and token.kind == "number" and self._text(1) not in ("/", "^", "!", "\\frac"):
             self.place += 1
-            radicand = _literal(token.text)
+            radicand = literal(token.text)
         elif token is not None and token.text == "\\pi":
             radicand = self._atom()
         else:
             raise Unreadable("an unknown radicand")
-        if not _is_integer(degree) or not 2 <= degree <= 100 or radicand < 0:
+        if not is_integer(degree) or not 2 <= degree <= 100 or radicand < 0:
             raise Unreadable("no real root")
         root = round(as_float(radicand) ** (1 / int(degree)))
         return Fraction(root) if root ** int(degree) == radicand else as_float(radicand) ** (1 / int(degree))
@@ -229,7 +221,7 @@ class Arithmetic:
         if token is not None and token.kind == "number" and token.text.isdigit():
             if len(token.text) == 1:
                 self.place += 1
-                return _literal(token.text)
+                return literal(token.text)
             if len(token.text) == 2 and self.place and self.tokens[self.place - 1].text == "\\frac":
                 # The first of two digits is the numerator; what remains of the token is the denominator.
                 tokens = list(self.tokens)
@@ -299,86 +291,14 @@ class Arithmetic:
     def _divide(self, top: Value, bottom: Value) -> Value:
         if bottom == 0:
             raise Unreadable("a division by zero")
-        if not _is_finite(top) or not _is_finite(bottom):
+        if not is_finite(top) or not is_finite(bottom):
             raise Unreadable("an operand that no float holds")
         if isinstance(top, float) or isinstance(bottom, float):
-            return _bounded(as_float(top) / as_float(bottom))
-        return _bounded(top / bottom)
+            return bounded(as_float(top) / as_float(bottom))
+        return bounded(top / bottom)
 
     @staticmethod
     def _checked(value: Value, *operands: Value) -> Value:
-        if not all(map(_is_finite, operands)):
+        if not all(map(is_finite, operands)):
             raise Unreadable("an operand that no float holds")
-        return _bounded(value)
-
-
-def as_float(value: Value) -> float:
-    """The nearest float; infinite beyond the largest."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _literal(digits: str) -> Value:
-    digits = digits.replace(",", "")
-    value = float(digits)
-    exact = len(digits) <= 400 and (1e-300 < value < 1e300 or not digits.strip("0."))
-    return Fraction(digits) if exact else value
-
-
-def _bounded(value: Value) -> Value:
-    """Continue as a float where an exact value takes too much room."""
-    if isinstance(value, Fraction) and _bits(value) > _EXACT_BITS:
-        value = as_float(value)
-    if not _is_finite(value):
-        raise TooLarge("more than a float holds")
-    return value
-
-
-def _bits(value: Fraction) -> int:
-    return max(value.numerator.bit_length(), value.denominator.bit_length())
-
-
-def _power(base: Value, exponent: Value) -> Value:
-    if not (_is_finite(base) and _is_finite(exponent)):
-        raise Unreadable("an operand that no float holds")
-    if base == 0 and exponent <= 0:
-        raise Unreadable("a power of zero")
-    if base < 0 and not _is_integer(exponent):
-        raise Unreadable("no real power")
-    size = _log2(-base if base < 0 else base) * as_float(exponent) if base else 0.0
-    if abs(size) > 1100:
-        if size > 0:
-            raise TooLarge("more than a float holds")
-        return 0.0
-    if _is_integer(exponent) and isinstance(base, Fraction) and abs(int(exponent)) * _bits(base) <= 4 * _EXACT_BITS:
-        return _bounded(base ** int(exponent))
-    try:
-        power = as_float(base) ** (int(exponent) if _is_integer(exponent) else as_float(exponent))
-    except OverflowError:
-        raise TooLarge("more than a float holds") from None
-    root = round(power)
-    return Fraction(root) if isinstance(exponent, Fraction) and abs(power - root) < 1e-12 * max(1, abs(root)) else power
-
-
-def _log2(value: Fraction | float) -> float:
-    if isinstance(value, Fraction):
-        return math.log2(value.numerator) - math.log2(value.denominator)
-    return math.log2(value)
-
-
-def _factorial(value: Value) -> Value:
-    if not _is_finite(value) or not _is_integer(value) or value < 0:
-        raise Unreadable("a factorial of another number than a natural one")
-    if value > _LARGEST_FACTORIAL:
-        raise TooLarge("more than a float holds")
-    return Fraction(math.factorial(int(value)))
-
-
-def _is_integer(value: Value) -> bool:
-    return isinstance(value, Fraction) and value.denominator == 1
-
-
-def _is_finite(value: Value) -> bool:
-    return math.isfinite(as_float(value))
+        return bounded(value)

@@ -3,24 +3,21 @@ r"""The one value that a short text states: a number or an expression, with its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from reft_pl.formats.arithmetic import Arithmetic, TooLarge
+from reft_pl.formats.arithmetic import Arithmetic
+from reft_pl.formats.exact import TooLarge
+from reft_pl.formats.tail import Reading, Tail, check_agreement, has_number
 from reft_pl.formats.tokens import Token, Unreadable, tokenize
 from reft_pl.formats.words import (
-    ATTACHED,
     CURRENCIES,
     LEADING,
-    POWERS_OF,
     STATING,
     changes_name,
     changes_value,
-    factor,
     number_word,
 )
 
 _EQUALS, _NEARLY = "=", "\u2248"
-_AGREE = 1e-2
 _REGIONS = frozenset({"US", "CA", "AU", "NZ", "HK"})
 _FUNCTIONS = frozenset("fghPp")
 _NAMES = frozenset(
@@ -45,16 +42,6 @@ _DENIALS = frozenset(
     )
 )
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A value with what is known of its unit; ``decimals`` of a number that is written with a decimal point, else 0."""
-
-    value: float
-    percent: bool = False
-    unit: str | None = None
-    decimals: int = 0
 
 
 def stated_value(text: str) -> float:
@@ -84,7 +71,7 @@ def _statement(tokens: Sequence[Token], depth: int) -> Reading:
         raise Unreadable("no number")
     last = values[-1]
     for reading in values[:-1]:
-        _check_agreement(reading, last, nearly)
+        check_agreement(reading, last, nearly)
     return last
 
 
@@ -95,7 +82,7 @@ def _sides(tokens: Sequence[Token]) -> tuple[list[list[Token]], bool]:
     for index, token in enumerate(tokens):
         depth += (token.text in _OPEN) - (token.text in _CLOSE)
         if depth == 0 and token.text == ":":
-            if len(sides) > 1 or _has_number(sides[-1]) or not sides[-1]:
+            if len(sides) > 1 or has_number(sides[-1]) or not sides[-1]:
                 raise Unreadable("a ratio, a time or a list")
             sides.append([])
         elif depth == 0 and (token.text in (_EQUALS, _NEARLY) or (token.kind == "word" and token.text.lower() in STATING)):
@@ -121,7 +108,7 @@ def _side(tokens: Sequence[Token], depth: int, *, last: bool) -> Reading | None:
             return _working(tokens)
     readings = [_value(part, depth) for part in parts]
     for reading in readings[1:]:
-        _check_agreement(reading, readings[0], nearly=False)
+        check_agreement(reading, readings[0], nearly=False)
     return readings[0]
 
 
@@ -146,8 +133,8 @@ def _value(tokens: Sequence[Token], depth: int) -> Reading:
     _, _, part = tokens[start].text.partition(".") if end == start + 1 else ("", "", "")
     reading = Reading(value, unit="$" if money else None, decimals=len(part) if part.isdigit() else 0)
     if word is not None:
-        _check_agreement(Reading(float(word)), reading, nearly=False)
-    return _Tail(tokens, end, reading, depth).read()
+        check_agreement(Reading(float(word)), reading, nearly=False)
+    return Tail(tokens, end, reading, lambda remark: _statement(remark, depth + 1)).read()
 
 
 def _working(tokens: Sequence[Token]) -> Reading:
@@ -165,122 +152,6 @@ def _working(tokens: Sequence[Token]) -> Reading:
     if arithmetic.place < len(arithmetic.tokens):
         raise Unreadable("an unknown side of an equation")
     return Reading(value)
-
-
-class _Tail:
-    """What follows the expression: units, remarks and punctuation, none of which may change the value."""
-
-    def __init__(self, tokens: Sequence[Token], place: int, reading: Reading, depth: int) -> None:
-        self._tokens = tokens
-        self._place = place
-        self._reading = reading
-        self._depth = depth
-
-    def read(self) -> Reading:
-        """Check the rest and return the reading with its unit."""
-        value, unit = self._reading.value, self._reading.unit
-        percent = self._take("%")
-        self._degrees()
-        attached = not percent
-        while (token := self._peek()) is not None:
-            if token.kind == "word":
-                self._word(token, attached)
-                unit = unit or token.text
-                percent = percent or (token.text.lower() in ("percent", "per") and self._previous_is_percent(token))
-            elif token.text == "(":
-                self._remark(Reading(value, percent, unit))
-            else:
-                self._sign(token)
-            attached = False
-        return Reading(value, percent, unit, self._reading.decimals)
-
-    def _previous_is_percent(self, token: Token) -> bool:
-        return token.text.lower() == "percent" or self._text() == "cent"
-
-    def _degrees(self) -> None:
-        ahead = next((n for n in (0, 1, 2) if self._text(n) == "\\degree"), None)
-        if ahead is None or (ahead and self._text() != "^"):
-            return
-        self._place += ahead + 1
-        if ahead == 2 and not self._take("}"):
-            raise Unreadable("a bracket that is not closed")
-        if self._text() in ("C", "F"):
-            self._place += 1
-
-    def _word(self, token: Token, attached: bool) -> None:
-        lower, follows = token.text.lower(), self._peek(1)
-        if attached and not token.spaced and token.text not in ATTACHED:
-            raise Unreadable(f"{token.text!r} attached to a number")
-        self._place += 1
-        equal = number_word(token.text)
-        if equal is not None and equal == self._reading.value:
-            return
-        if lower in ("a", "an"):
-            known = follows is not None and follows.kind == "word" and len(follows.text) > 1
-        elif lower in ("c", "f") and self._tokens[self._place - 2].text in ("degrees", "degree"):
-            known = True
-        elif lower == "times":
-            known = follows is None or follows.text in (".", "a", "per", "each", "every")
-        elif lower in ("more", "less", "fewer", "greater", "larger", "smaller"):
-            known = follows is None or follows.text != "than"
-        else:
-            known = not changes_value(token.text)
-        if not known:
-            raise Unreadable(f"{token.text!r} after a number")
-
-    def _remark(self, reading: Reading) -> None:
-        """``(1 hour)``, ``(eighteen)``, ``(in total)``: whatever number it states must be the same."""
-        depth, start = 0, self._place
-        while (token := self._peek()) is not None:
-            depth += (token.text == "(") - (token.text == ")")
-            self._place += 1
-            if depth == 0:
-                break
-        else:
-            raise Unreadable("a bracket that is not closed")
-        content = self._tokens[start + 1 : self._place - 1]
-        if _has_number(content):
-            _check_agreement(_statement(content, self._depth + 1), reading, nearly=False)
-            return
-        for token in content:
-            equal = number_word(token.text) == reading.value
-            if token.kind != "word" or (not equal and changes_value(token.text)):
-                raise Unreadable("an unknown remark")
-
-    def _sign(self, token: Token) -> None:
-        before, follows = self._tokens[self._place - 1], self._peek(1)
-        words_follow = follows is None or follows.kind == "word"
-        self._place += 1
-        if token.text == "/":
-            if follows is None or follows.kind != "word" or follows.text in CURRENCIES or changes_value(follows.text):
-                raise Unreadable("a quotient")
-            self._place += 1
-        elif token.text == "^":
-            power = "".join(self._text(n) or "" for n in range(3))
-            digits = next((n for n in ("2", "3") if power.startswith((n, f"{{{n}}}"))), None)
-            if digits is None or not (before.text in POWERS_OF or before.text == "m"):
-                raise Unreadable("a power of a word")
-            self._place += 1 if power.startswith(digits) else 3
-        elif token.text in CURRENCIES or token.text == "\u00a2":
-            if before.kind == "word":
-                raise Unreadable("a second amount")
-        elif token.text == "!" and before.kind == "word":
-            pass
-        elif not (token.text in (",", ".", "'") and words_follow):
-            raise Unreadable(f"{token.text!r} after a number")
-
-    def _peek(self, ahead: int = 0) -> Token | None:
-        place = self._place + ahead
-        return self._tokens[place] if place < len(self._tokens) else None
-
-    def _text(self, ahead: int = 0) -> str | None:
-        token = self._peek(ahead)
-        return None if token is None else token.text
-
-    def _take(self, text: str) -> bool:
-        found = self._text() == text
-        self._place += found
-        return found
 
 
 def _skip_leading(tokens: Sequence[Token]) -> int:
@@ -341,21 +212,3 @@ def _split_at_or(tokens: Sequence[Token]) -> list[list[Token]]:
 
 def _has_word(tokens: Sequence[Token]) -> bool:
     return any(token.kind == "word" for token in tokens)
-
-
-def _has_number(tokens: Sequence[Token]) -> bool:
-    return any(token.kind == "number" for token in tokens)
-
-
-def _check_agreement(other: Reading, reading: Reading, nearly: bool) -> None:
-    """Raise unless both are one value: rounded, as a percentage, or in another unit."""
-    margin = 0.5 * 10.0**-reading.decimals if nearly or reading.decimals else 0.0
-    pairs = [(other.value, reading.value)]
-    if other.percent != reading.percent:
-        pairs.append((other.value * 100, reading.value) if reading.percent else (other.value, reading.value * 100))
-    here = factor(reading.unit) if reading.unit else None
-    there = factor(other.unit) if other.unit else None
-    if here and there and here[0] == there[0]:
-        pairs = [(other.value * float(there[1] / here[1]), reading.value)]
-    if not any(abs(a - b) <= max(_AGREE, margin) for a, b in pairs):
-        raise Unreadable("several numbers")
