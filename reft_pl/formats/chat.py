@@ -64,7 +64,13 @@ class Chat(CoTFormat):
         solution = problem.solution.strip()
         if self.answer_pattern == _PROGRAM:
             return solution if next(code_blocks(solution), None) is not None else f"```python\n{solution}\n```"
-        if self._stated(solution) is not None:
+        try:
+            stated = self._stated(solution)
+        except TimeoutError:
+            raise UserError(
+                f"the answer pattern {self.answer_pattern!r} takes over {SECONDS:g} s on {problem.id}'s solution: simplify it"
+            ) from None
+        if stated is not None:
             return solution
         answer = answer_text(problem.answer)
         if self.answer_pattern == _BOXED:

@@ -104,6 +104,7 @@ def _plain(text: str) -> str:
         text = "".join(_digit(character) for character in text)
     text = text.replace("{,}", ",").replace("{:}", ":").replace("{.}", ".").replace(",\\!", ",").strip()
     text = _EMPHASIS.sub(r" \1 ", text).strip()
+    text = text.removesuffix("**").strip()  # the emphasis began before the answer: **Answer: 18**
     text = text.strip("$ \t\r\n") if text.count("$") > 1 else text
     for _ in range(8):
         text = text.removesuffix(".").strip() if not text.endswith("..") else text

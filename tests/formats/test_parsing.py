@@ -59,7 +59,7 @@ def test_part_of_a_number_is_not_taken_for_it(text):
         ("\uff11\uff0c\uff18\uff10\uff10", 1800), ("1'000", 1000), ("1_000", 1000), ("18\u200b", 18), ("= 18", 18),
         ("x = 18", 18),
         ("x_1 = 18", 18), ("f(3) = 18", 18), ("about 18", 18), ("The answer is 18", 18), ("Janet makes $18 every day.", 18),
-        ("Answer: 18", 18), ("**Answer: 18**", 18), ("18 apples", 18), ("18 apples and some pears", 18), ("(18 apples)", 18),
+        ("Answer: 18", 18), ("**Answer: 18**", 18), ("18**", 18), ("18.**", 18), ("18 apples", 18), ("18 apples and some pears", 18), ("(18 apples)", 18),
         ("18 (eighteen)", 18), ("eighteen (18)", 18), ("a dozen, 12", 12), ("0.5 or 1/2", 0.5), ("3 + 4 = 7", 7),
         ("10/3 = 3.33", 3.33),
         (r"100/7 \approx 14", 14), (r"\frac{1}{2} = 50\%", 50), ("25% of 40 = 10", 10), ("2 hours = 120 minutes", 120),
