@@ -98,10 +98,7 @@ def test_a_pattern_is_searched_for_at_the_end_and_for_a_second():
     far = Chat(r"x=(\d+)")
     assert far.answer(PROBLEM, "x=5" + " " * 4000).value == 5.0
     assert far.answer(PROBLEM, "x=5" + " " * 5000).status is Status.NO_RESULT
-    slow = r"(?:(?:a|a)*)*c(\d)"
-    if Chat(slow).answer(PROBLEM, "a" * 40 + "b").status is Status.TIMEOUT:
-        with pytest.raises(UserError, match="takes over 1 s on x_1's solution"):
-            Chat(slow).target_text(replace(PROBLEM, solution="a" * 40 + "b"))
-    result = Chat(r"(?:a|a)*b(\d)").answer(PROBLEM, "a" * 4000 + "c")
-    assert result.value is None
-    assert Chat(r"(?:(?:a|aa)+)+b(\d)").answer(PROBLEM, "a" * 60 + "c").status in {Status.TIMEOUT, Status.NO_RESULT}
+    slow, response = Chat(r"(?:(?:a|aa)+)+b(\d)"), "a" * 60 + "c"
+    assert slow.answer(PROBLEM, response).status is Status.TIMEOUT
+    with pytest.raises(UserError, match="takes over 1 s on x_1's solution"):
+        slow.target_text(replace(PROBLEM, solution=response))
