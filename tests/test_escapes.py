@@ -209,7 +209,7 @@ def test_compare_report_and_card(
 
 
 @pytest.mark.parametrize(
-    ("text", "block"),
+    ("raw", "block"),
     [
         ("x = 1\n", "```python\nx = 1\n```"),
         ("a\n```\n# not a heading\n```\n", "````python\na\n```\n# not a heading\n```\n````"),
@@ -217,15 +217,15 @@ def test_compare_report_and_card(
         ("\x1b[2J", "```python\n\\x1b[2J\n```"),
     ],
 )
-def test_a_block_ends_where_its_text_ends(text: str, block: str) -> None:
-    assert fenced(text, "python") == block
+def test_a_block_ends_where_its_text_ends(raw: str, block: str) -> None:
+    assert fenced(raw, "python") == block
 
 
 @pytest.mark.parametrize(
-    ("text", "span"), [("a", "`a`"), ("a`b", "``a`b``"), ("`a`", "`` `a` ``"), ("two\nlines", "`two lines`"), ("a|b", "`a|b`")]
+    ("raw", "span"), [("a", "`a`"), ("a`b", "``a`b``"), ("`a`", "`` `a` ``"), ("two\nlines", "`two lines`"), ("a|b", "`a|b`")]
 )
-def test_a_span_holds_backticks(text: str, span: str) -> None:
-    assert code_span(text) == span
+def test_a_span_holds_backticks(raw: str, span: str) -> None:
+    assert code_span(raw) == span
 
 
 def test_a_cell_may_hold_what_separates_cells() -> None:
@@ -233,7 +233,7 @@ def test_a_cell_may_hold_what_separates_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("raw", "shown"),
     [
         ("def f():\n\treturn 'ä€😀'\n", "def f():\n\treturn 'ä€😀'\n"),
         ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
@@ -245,5 +245,5 @@ def test_a_cell_may_hold_what_separates_cells() -> None:
     ],
     ids=["plain", "colour", "return", "control", "direction", "surrogate", "backslash"],
 )
-def test_what_is_not_shown_is_escaped(text: str, shown: str) -> None:
-    assert printable(text) == shown
+def test_what_is_not_shown_is_escaped(raw: str, shown: str) -> None:
+    assert printable(raw) == shown

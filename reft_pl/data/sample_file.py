@@ -9,6 +9,7 @@ else reads their files. ``read_samples`` reads either.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,10 @@ def _gold(value: Any, item_id: Any) -> Answer:
         return text
     if str(item_id).startswith("mathqa_"):
         raise ValueError(f"answer_value {text[:20]!r} is no choice from {CHOICES[0]} to {CHOICES[-1]}")
-    return float(text)
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"answer_value {text[:20]!r} is not finite")
+    return number
 
 
 def _prediction(entry: dict[str, Any], gold: Answer) -> Prediction:

@@ -6,12 +6,12 @@ nothing of the question's kind; a sample without an answer has no vote and canno
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from math import comb
+from collections.abc import Sequence
+from math import comb, fsum
 
 import numpy as np
 
-from reft_pl.formats.answers import answer_key
+from reft_pl.formats.answers import votes
 from reft_pl.types import Answer
 
 MAX_SAMPLES = 1000
@@ -33,7 +33,8 @@ def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Seq
     """Voting@k: probability that the most common answer among k samples is right, for each k.
 
     Ties are shared: of t answers that are equally common each is taken with probability 1 / t, which is what "the first one
-    sampled" comes to when all orders are equally likely. An answer is as right as the first sample that has it.
+    sampled" comes to when all orders are equally likely. ``formats.answers.votes`` forms the groups, once over all n samples:
+    in each subset the same samples are one vote, so the expectation is exact. A group is correct if its representative is.
 
     With ``c`` the size of an answer's group, the number of k-subsets in which it has j votes and t others have as many is a
     coefficient of a product of one small polynomial a rival group; groups of fewer than j samples cannot rival it and count
@@ -47,19 +48,15 @@ def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Seq
     n = len(answers)
     for k in ks:
         _checked(n, k)
-    sizes: dict[Hashable, int] = {}
-    verdicts: dict[Hashable, bool] = {}
-    for answer, verdict in zip(answers, correct, strict=True):
-        if answer is not None:
-            key = answer_key(answer)
-            sizes[key] = sizes.get(key, 0) + 1
-            verdicts.setdefault(key, verdict)
+    groups = votes(answers)
     wins = np.zeros(len(ks))
-    for key in (key for key, verdict in verdicts.items() if verdict):
-        others = [size for other, size in sizes.items() if other != key]
-        for votes in range(1, sizes[key] + 1):
-            ways = comb(sizes[key], votes) * _ways_to_be_outvoted(n - sizes[key], others, votes)
-            wins += [ways[k - votes] if 0 <= k - votes < len(ways) else 0.0 for k in ks]
+    for index, group in enumerate(groups):
+        if not correct[group[0]]:
+            continue
+        others = [len(other) for place, other in enumerate(groups) if place != index]
+        for count in range(1, len(group) + 1):
+            ways = comb(len(group), count) * _ways_to_be_outvoted(n - len(group), others, count)
+            wins += [ways[k - count] if 0 <= k - count < len(ways) else 0.0 for k in ks]
     return [float(win / comb(n, k)) for win, k in zip(wins, ks, strict=True)]
 
 
@@ -102,15 +99,13 @@ def rerank_at(
 
 
 def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool]) -> bool:
-    """Whether the answer with the largest sum of scores over all n samples is right; of equal sums the first sampled."""
-    sums: dict[Hashable, float] = {}
-    verdicts: dict[Hashable, bool] = {}
-    for score, answer, verdict in zip(scores, answers, correct, strict=True):
-        if answer is not None:
-            key = answer_key(answer)
-            sums[key] = sums.get(key, 0.0) + score
-            verdicts.setdefault(key, verdict)
-    return verdicts[max(sums, key=sums.__getitem__)] if sums else False
+    """Whether the answer with the largest sum of scores over all n samples is right; of equal sums the first sampled.
+
+    Samples of one group of ``formats.answers.votes`` add their scores, and its representative decides whether it is correct.
+    """
+    groups = sorted(votes(answers), key=min)
+    chosen = max(groups, key=lambda group: fsum(scores[index] for index in group), default=None)
+    return chosen is not None and correct[chosen[0]]
 
 
 def powers_of_two(n: int) -> list[int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reft_pl.choices import CHOICES
 from reft_pl.types import Answer, Sample
 
 TOLERANCE = 1e-2
-"""Largest ``|answer - gold|`` that counts as right; the value of the scripts released with the ReFT paper."""
+"""Largest difference of two numbers that are the same answer, in verdicts and votes; as in the scripts of the ReFT paper."""
 
 
 def is_answer_to(value: Answer | None, gold: Answer | None) -> bool:
@@ -46,24 +46,78 @@ def is_correct(sample: Sample, tolerance: float = TOLERANCE) -> bool:
     return answers_equal(sample.result.value, sample.problem.answer, tolerance)
 
 
-def answer_key(answer: Answer) -> Hashable:
-    """What two answers share that are one vote: a choice's letter, or a number rounded to 6 significant digits."""
-    return answer if isinstance(answer, str) else float(f"{answer:.6g}") + 0.0  # adding 0 turns -0 into 0
-
-
 def votes(answers: Sequence[Answer | None]) -> list[list[int]]:
-    """The samples of each answer, by index in sampling order: the most common answer first.
+    """Group the samples of one question by answer: the most common answer first, its representative first within each.
 
-    Among answers that are equally common the one that was sampled first stands first. A sample without an answer has no vote.
+    Letters are the same answer if they are equal, numbers if they differ by at most ``TOLERANCE``: what decides whether an
+    answer is correct also decides whether two answers are one vote. That relation is not transitive (2.992, 3, 3.008), so each
+    group has a representative. The number within whose tolerance most samples lie represents them all, then the next one,
+    until every sample has a vote. Ties go to the number with more samples of its own, then to an integer, then to the smaller
+    one.
+
+    - Groups depend on the multiset of answers, not on their order. Two integers never share a group.
+    - If a sample equals the gold answer, the vote that it belongs to is correct.
+    - Every member is the same answer as its representative, and a vote is correct if its representative is. So if the
+      representative is the gold answer, all members are correct; otherwise a member whose own verdict differs lies within
+      ``2 * TOLERANCE`` of the gold answer, or its representative does.
+    - Two correct answers share a vote if either of them represents it. They may not if neither does: 2.992 and 3.008 without a
+      3.
+
+    Args:
+        answers: [n] answers in sampling order; None, NaN and infinity have no vote.
+
+    Returns:
+        The indices of each group: the first sample with the representative's value, then the others in sampling order. Of
+        groups of equal size the one that was sampled first comes first.
     """
-    groups: dict[Hashable, list[int]] = {}
+    places: dict[Answer, list[int]] = {}
     for index, answer in enumerate(answers):
-        if answer is not None:
-            groups.setdefault(answer_key(answer), []).append(index)
-    return sorted(groups.values(), key=len, reverse=True)  # stable: in ties the order of first appearance stays
+        if answer is not None and is_answer_to(answer, None):
+            places.setdefault(answer, []).append(index)  # -0.0 and 0.0 are equal
+    numbers = sorted(answer for answer in places if not isinstance(answer, str))
+    groups = [indices for answer, indices in places.items() if isinstance(answer, str)]
+    for run in _runs(numbers):
+        for representative, members in _groups(run, {number: len(places[number]) for number in run}):
+            first, *others = places[representative]
+            others += [index for number in members if number != representative for index in places[number]]
+            groups.append([first, *sorted(others)])
+    return sorted(groups, key=lambda group: (-len(group), min(group)))
 
 
 def most_voted(answers: Sequence[Answer | None]) -> int | None:
-    """Index of the first sample that has the most common answer (see ``votes``), or None where no sample has one."""
+    """Index of the representative of the most common answer (see ``votes``), or None if no sample has an answer."""
     groups = votes(answers)
     return groups[0][0] if groups else None
+
+
+def _runs(numbers: Sequence[float]) -> Iterator[list[float]]:
+    """Cut sorted numbers wherever two neighbours are not the same answer: no group reaches beyond such a gap."""
+    run: list[float] = []
+    for number in numbers:
+        if run and not answers_equal(number, run[-1]):
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
+def _groups(run: list[float], counts: Mapping[float, int]) -> Iterator[tuple[float, list[float]]]:
+    """Yield each representative of a sorted run with its members, the one with most samples first."""
+    while run:
+        best: tuple[int, int, bool, float] | None = None
+        chosen, members = run[0], run
+        low = high = covered = 0  # run[low:high] are the same answer as the candidate
+        for candidate in run:
+            while high < len(run) and (run[high] <= candidate or answers_equal(run[high], candidate)):
+                covered += counts[run[high]]
+                high += 1
+            while not answers_equal(run[low], candidate):
+                covered -= counts[run[low]]
+                low += 1
+            rank = (covered, counts[candidate], float(candidate).is_integer(), -candidate)
+            if best is None or rank > best:
+                best, chosen, members = rank, candidate, run[low:high]
+        yield chosen, members
+        taken = set(members)
+        run = [number for number in run if number not in taken]

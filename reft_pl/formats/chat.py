@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import regex
 from typing_extensions import override
 
 from reft_pl.errors import UserError
 from reft_pl.formats.base import ChatTemplate, CoTFormat
-from reft_pl.formats.parsing import answer_text, last_boxed, read_answer
-from reft_pl.types import ExecutionResult, Problem
+from reft_pl.formats.markers import SEARCHED, SECONDS, AnswerPattern, after_hashes, code_blocks
+from reft_pl.formats.parsing import BACKEND, answer_text, last_boxed, read_answer
+from reft_pl.types import ExecutionResult, Problem, Status
 
 _BOXED, _HASHES, _PROGRAM = "boxed", "####", "program"
 _SPELLINGS = {"\\boxed{}": _BOXED, "\\boxed": _BOXED, "hash": _HASHES}
@@ -18,7 +20,6 @@ _INSTRUCTIONS = {
     _HASHES: "Think step by step and end with the final answer on a line of its own after ####.",
     _PROGRAM: "Write a Python function solution() without arguments that returns the answer, in one ```python block.",
 }
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
 class Chat(CoTFormat):
@@ -27,7 +28,8 @@ class Chat(CoTFormat):
     Args:
         answer_pattern: where a response states its answer: ``boxed`` (the last ``\boxed{}``), ``####`` (what follows the last
             one on its line), ``program`` (a ``solution()`` in the last code fence, run in the sandbox), or a regular expression
-            with one group, whose last match counts.
+            with one group, whose last match counts. A pattern of your own is searched for in the last 4,096 characters; where
+            it takes over a second, the response has the status ``timeout`` and no answer.
         instruction: what is said after the question; null says what suits the pattern, an empty text says nothing.
         system: the system message; null leaves it to the template.
     """
@@ -61,8 +63,14 @@ class Chat(CoTFormat):
             )
         solution = problem.solution.strip()
         if self.answer_pattern == _PROGRAM:
-            return solution if _FENCE.search(solution) else f"```python\n{solution}\n```"
-        if self._stated(solution) is not None:
+            return solution if next(code_blocks(solution), None) is not None else f"```python\n{solution}\n```"
+        try:
+            stated = self._stated(solution)
+        except TimeoutError:
+            raise UserError(
+                f"the answer pattern {self.answer_pattern!r} takes over {SECONDS:g} s on {problem.id}'s solution: simplify it"
+            ) from None
+        if stated is not None:
             return solution
         answer = answer_text(problem.answer)
         if self.answer_pattern == _BOXED:
@@ -78,7 +86,7 @@ class Chat(CoTFormat):
     def program(self, problem: Problem, response: str) -> str | None:
         if self.answer_pattern != _PROGRAM:
             return None
-        blocks = [str(match[1]) for match in _FENCE.finditer(response)]
+        blocks = list(code_blocks(response))
         with_solution = [block for block in blocks if "def solution(" in block]
         found = with_solution or blocks
         return found[-1] if found else None
@@ -87,7 +95,11 @@ class Chat(CoTFormat):
     def answer(self, problem: Problem, response: str) -> ExecutionResult:
         if self.answer_pattern == _PROGRAM:
             raise TypeError("these responses hold programs: run them in a sandbox")
-        return read_answer(self._stated(response), problem.answer)
+        try:
+            return read_answer(self._stated(response), problem.answer)
+        except TimeoutError:
+            detail = f"the answer pattern takes over {SECONDS:g} s on the last {SEARCHED} characters: simplify it"
+            return ExecutionResult(Status.TIMEOUT, seconds=SECONDS, backend=BACKEND, detail=detail)
 
     @override
     def settings(self) -> dict[str, object]:
@@ -97,18 +109,17 @@ class Chat(CoTFormat):
     def _stated(self, response: str) -> str | None:
         """What stands where the pattern looks, or None."""
         if self._expression is not None:
-            matches = list(self._expression.finditer(response))
-            return matches[-1][1] if matches else None
+            return self._expression.last(response)
         if self.answer_pattern == _BOXED:
             return last_boxed(response)
-        _, marker, rest = response.rpartition("####")
-        return rest.strip().split("\n", 1)[0] if marker else None
+        return after_hashes(response)
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _expression(pattern: str) -> AnswerPattern:
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
+        re.compile(pattern)
+        expression = AnswerPattern(pattern)
+    except (re.error, regex.error) as error:
         raise UserError(f"the answer pattern {pattern!r} is not a regular expression: {error}") from None
     if expression.groups != 1:
         raise UserError(

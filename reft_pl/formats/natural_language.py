@@ -15,10 +15,13 @@ from reft_pl.types import ExecutionResult, Problem
 PHRASE = "Therefore, the answer is:"
 
 # Annotations may end in a conclusion of their own ("Therefore, the answer is <203>."). It is taken off where it is a sentence
-# by itself, so that the target concludes once and in one form.
+# by itself, so that the target concludes once and in one form. Bounded blanks keep the search linear: self-training reads
+# solutions
+# that a model wrote.
 _OWN_CONCLUSION = re.compile(
-    r"(?:^|\n|(?<=[.!?])[ \t]+)[ \t]*(?:(?:therefore|so|thus|hence),?\s+)?the answer is:?[^\n]*$", re.IGNORECASE
+    r"(?:^|\n|(?<=[.!?])[ \t]{1,9})[ \t]{0,9}(?:(?:therefore|so|thus|hence),?\s{1,9})?(?P<phrase>the answer is)", re.IGNORECASE
 )
+_LONGEST = 64  # of what the pattern matches
 
 
 class NaturalLanguage(CoTFormat):
@@ -35,7 +38,7 @@ class NaturalLanguage(CoTFormat):
                 f"{problem.id} has no annotated solution with an answer to train on; give the source a solution field, or "
                 "go without SFT"
             )
-        reasoning = _OWN_CONCLUSION.sub("", problem.solution.strip()).rstrip()
+        reasoning = _reasoning(problem.solution.strip())
         return "\n".join(filter(None, [reasoning, f"{PHRASE} {answer_text(problem.answer)}"]))
 
     @override
@@ -56,3 +59,12 @@ class NaturalLanguage(CoTFormat):
 def _stated(rest: str) -> str:
     """The line of the answer, of what follows the phrase."""
     return rest.strip().split("\n", 1)[0]
+
+
+def _reasoning(solution: str) -> str:
+    """A solution without a conclusion of its own in the last line."""
+    last_line = solution.rfind("\n") + 1
+    for match in _OWN_CONCLUSION.finditer(solution, max(0, last_line - _LONGEST)):
+        if match.start("phrase") >= last_line:
+            return solution[: match.start()].rstrip()
+    return solution

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from reft_pl.choices import CHOICES
 from reft_pl.formats.parsing import parse_number
 
-_OPTION = re.compile(rf"([{CHOICES}])\s*\)\s*(.*?)\s*(?=,?\s*'?,?\s*'?[{CHOICES}]\s*\)|$)", re.DOTALL)
+_LETTER = re.compile(rf"([{CHOICES}])\s*\)")
+_EDGES = " \t\r\n,'\"[]"
 
 
 def read_options(options: str) -> dict[str, str]:
     """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
-    return {letter: text.strip(" ,'\"[]") for letter, text in _OPTION.findall(options)}
+    letters = list(_LETTER.finditer(options))
+    ends = [match.start() for match in letters[1:]] + [len(options)]
+    return {match[1]: options[match.end() : end].strip(_EDGES) for match, end in zip(letters, ends, strict=False)}
 
 
 def option_values(options: Mapping[str, str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Numbers and choice letters in text: how an answer is written into a target and read from a response."""
+r"""Numbers and choice letters in text: how an answer is written into a target and read from a response."""
 
 from __future__ import annotations
 
@@ -6,53 +6,29 @@ import math
 import re
 
 from reft_pl.choices import CHOICES
+from reft_pl.formats.statement import stated_value
+from reft_pl.formats.tokens import Unreadable
 from reft_pl.types import Answer, ExecutionResult, Status
 
 BACKEND = "text"
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
-_DECIMAL = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
-# A number does not start inside a word or another number ("x2", "1.2.3"); the tail of a list of digits such as "1,5" is refused
-# by the guard at the end, since nobody can tell whether its comma is a decimal point.
-_NUMBER = re.compile(
+_NOT_FINITE = re.compile(r"[-+]?\s*(?:nan|inf|infinity|\\infty|\u221e)\W*", re.IGNORECASE)
+_MAX_CHOICE = 2000  # characters; nobody states a letter in more
+_CHOICE_MARKUP = re.compile(
+    r"\\(?:text\w*|math(?:rm|bf|it|sf|tt)|boxed|mbox|emph|underline|left|right)(?![a-z])|\\[,;: ()]|[$\\{}<>~]"
+)
+_CHOICE = re.compile(
+    rf"(?:(?:option|choice|answer)\s+)?[(\[*]*([{CHOICES}])[\s*]*(?:[)\].:,*](.*))?", re.IGNORECASE | re.DOTALL
+)
+_ANOTHER_CHOICE = re.compile(
     rf"""
-    (?<![\w.,/^\u221a])
-    (?P<sign>[-+]\s*)?
-    (?:
-        (?:(?P<whole>{_DIGITS})\s+)?(?P<top>{_DECIMAL})\s*/\s*(?P<bottom>{_DECIMAL})   # 3/4, 1 1/2
-      | (?P<number>{_DECIMAL})
-        (?:[eE](?P<e>[-+]?\d+) | \s*(?:\*|x|\u00d7)\s*10\s*(?:\^|\*\*)\s*(?P<power>[-+]?\d+))?   # 1e5, 3 x 10^5
-    )
-    (?![\d/^]|,\d|\.\d|[eE]\d)
-    """,
-    re.VERBOSE,
-)
-_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*([-+]?[\d.,]+)\s*\}\s*\{\s*([-+]?[\d.,]+)\s*\}")
-_LATEX_WRAPPER = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf|tt)|boxed|mbox|emph|underline)\s*\{([^{}]*)\}")
-_LATEX_NOTHING = re.compile(r"\\!|(?<=\d)\\[,;:]\s*(?=\d{3}(?!\d))")  # 10,\!000 and 10\,000 are ten thousand
-_LATEX_SPACE = re.compile(
-    r"\\[,;: ]|\\(?:q?quad|left|right|displaystyle|textstyle|therefore)(?![a-zA-Z])|~|\^?\{?\\circ(?![a-zA-Z])\}?"
-)
-_LATEX_EQUALS = re.compile(r"\\(?:approx|simeq|implies|Rightarrow)(?![a-zA-Z])")
-_LATEX_COMMAND = re.compile(r"\\[a-zA-Z]")
-_DIGIT = re.compile(r"(?<!\w)\d")  # not that of H2O
-# What makes another number of the digits before it, so that these alone would be an answer that nobody gave.
-_GOES_ON = re.compile(
-    r"""
-    k\b                                                                                   # 5k
-    | [\s-]*(?:hundred|thousand|million|billion|trillion|lakh|crore)(?:s|ths?)?\b         # 1.5 million, 3 hundredths
-    | [\s-]*(?:tenths?|dozens?|squared|cubed)\b
-    | [\s-]*and\s+(?:an?|one|two|three)[\s-]+(?:half|third|quarter|fourth|fifth)s?\b     # 2 and a half
-    | \s*[\u221a\u03c0]                                                                   # 2√3, 2π
-    | [\u00b2\u00b3\u00b9\u2070-\u2079\u00bc-\u00be\u2150-\u215e]                         # 5², 3½
-    | [\s\u00a0\u202f]\d{3}(?![\d/])                                                      # 1 000
+    (?:\b(?:or|and|not|but|nor)\s+|[,/&;+]\s*)(?:(?:option|choice|answer)\s+)?[(\[*]*[{CHOICES}](?![\w']|\s+\w)
+    | [(\[]\s*[{CHOICES}]\s*[)\]]
+    | (?<![\w'])[{CHOICES}]\s*\)
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_NOT_FINITE = re.compile(r"[-+]?\s*(?:nan|inf|infinity|\\infty|∞)\W*", re.IGNORECASE)
-_CHOICE = re.compile(
-    rf"[\s(\[*]*(?:(?:option|choice|answer)\s+)?[(\[*]*([{CHOICES}])[\s*]*(?:[)\].:,*].*)?", re.IGNORECASE | re.DOTALL
-)
+_BRACES = re.compile(r"\\[{}]|\\boxed\s*\{|[{}]")
 
 
 def answer_text(answer: Answer) -> str:
@@ -63,33 +39,36 @@ def answer_text(answer: Answer) -> str:
 
 
 def parse_number(text: str) -> float | None:
-    r"""Return the number that a short text states, or None when it states none.
+    r"""Return the number that a short text states, or None where it states none.
 
-    Understands signs, thousands separators, ``$`` and other units around the number, a per cent sign (``25%`` is 25), fractions
-    (``3/4``, ``1 1/2``, ``\frac{3}{4}``), powers of ten and LaTeX wrapping. Of an equation the right-hand side counts, of
-    several numbers the first. The result may be infinite when the text's number exceeds what a float holds.
+    The whole text must be accounted for. It holds one value: a number, or arithmetic that is evaluated exactly (``2^3``,
+    ``5!``, ``\frac12``, ``2\sqrt3``, ``2 1/2``). Around it may stand what does not change it: a currency sign, units, a name or
+    calculation before an equals sign, a few words (``formats/words.py``), LaTeX wrapping. A per cent sign is a unit, as in gold
+    answers: ``25%`` is 25. Of several numbers all must be equal (``0.5 or 1/2``), or the text states none (``12 or 13``).
 
-    What it does not understand it does not guess at: a text with a LaTeX command of another kind (``2\sqrt{3}``), or whose
-    digits go on in a word or sign that makes another number of them (``1.5 million``, ``2 and a half``, ``5²``), states none;
-    nor does it pass over a number that it cannot read to one that stands behind it (``2^3 or 5``).
+    What can be read in two ways is refused: ``10-15`` (a range), ``3:4``, ``1,5``, ``1 000``, ``1.5 million``, ``2x``. The
+    result is infinite where the value exceeds a float.
     """
-    stated = _plain(text).rsplit("=", 1)[-1]
-    match = _NUMBER.search(stated)
-    if match is None or _LATEX_COMMAND.search(stated) or _GOES_ON.match(stated, match.end()):
+    try:
+        return stated_value(text)
+    except Unreadable:
         return None
-    return None if _DIGIT.search(stated, 0, match.start()) else _value(match)
-
-
-def last_number(text: str) -> float | None:
-    """Return the number of a text that no other follows, or None where it holds none."""
-    matches = list(_NUMBER.finditer(_plain(text)))
-    return _value(matches[-1]) if matches else None
 
 
 def parse_choice(text: str) -> str | None:
-    """Return the lower-case letter that a short text chooses (``B``, ``(b)``, ``b ) 30``, ``option b.``), or None."""
-    match = _CHOICE.fullmatch(_plain(text))
-    return match[1].lower() if match else None
+    """Return the lower-case letter that a short text chooses (``B``, ``(b)``, ``b ) 30``, ``option b.``), or None.
+
+    A text that names several letters (``b or c``) chooses none.
+    """
+    if len(text) > _MAX_CHOICE:
+        return None
+    plain = _CHOICE_MARKUP.sub(" ", text).strip().rstrip(".").lstrip(" \t\n([*")
+    match = _CHOICE.fullmatch(plain)
+    if match is None or (
+        match[2] and _ANOTHER_CHOICE.search(f",{match[2]}" if plain[match.end(1) :].lstrip(" *")[:1] == "," else match[2])
+    ):
+        return None
+    return match[1].lower()
 
 
 def read_answer(text: str | None, gold: Answer | None) -> ExecutionResult:
@@ -119,42 +98,17 @@ def read_answer(text: str | None, gold: Answer | None) -> ExecutionResult:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return what stands in the last ``\boxed{...}`` whose braces balance, or None."""
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        begin = start + len("\\boxed{")
-        depth = 1
-        for index in range(begin, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-            if depth == 0:
-                return text[begin:index]
-        start = text.rfind("\\boxed{", 0, start)
-    return None
+    r"""Return what the last ``\boxed{...}`` holds whose braces balance and that is not empty, or None.
 
-
-def _plain(text: str) -> str:
-    """Undo LaTeX and typography that do not change which number or letter a text states."""
-    text = text.replace("\u2212", "-").replace("\u2013", "-").replace("{,}", ",").replace("\\times", "x").replace("\\cdot", "*")
-    text = _LATEX_NOTHING.sub("", _FRACTION.sub(r" \1/\2 ", text))
-    while (unwrapped := _LATEX_WRAPPER.sub(r" \1 ", text)) != text:
-        text = unwrapped
-    text = _LATEX_SPACE.sub(" ", _LATEX_EQUALS.sub("=", text))
-    text = re.sub(r"\\(?![a-zA-Z])", "", text)  # \$, \%, \(
-    # A currency sign may stand between the sign and the digits, and braces around an exponent.
-    return re.sub(r"[$€£¥{}<>]", "", text).strip().rstrip(".")
-
-
-def _value(match: re.Match[str]) -> float | None:
-    """What ``_NUMBER`` found; None for a division by zero."""
-    if match["bottom"] is not None:
-        bottom = _float(match["bottom"])
-        if bottom == 0:
-            return None
-        value = _float(match["top"]) / bottom + (_float(match["whole"]) if match["whole"] else 0.0)
-    else:
-        value = float(f"{match['number'].replace(',', '')}e{match['e'] or match['power'] or 0}")
-    return -value if (match["sign"] or "").startswith("-") else value
-
-
-def _float(digits: str) -> float:
-    return float(digits.replace(",", ""))
+    Of nested boxes the outer one counts. An empty text comes back where all boxes are empty.
+    """
+    begins: list[int | None] = []  # of each open brace: where the content of its box begins
+    last: str | None = None
+    for match in _BRACES.finditer(text):
+        if match[0] == "}":
+            begin = begins.pop() if begins else None
+            if begin is not None and (last is None or text[begin : match.start()].strip()):
+                last = text[begin : match.start()]
+        elif match[0] == "{" or match[0].startswith("\\boxed"):
+            begins.append(None if match[0] == "{" else match.end())
+    return last

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from reft_pl.formats.answers import TOLERANCE
 from reft_pl.formats.options import option_values, read_options, rounding
-from reft_pl.formats.parsing import last_number
 
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:[,_]\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|(?<![\w.])-?\.\d+")
+_QUOTIENT = re.compile(rf"(?:{_NUMBER.pattern})(?:\s*/\s*(?P<bottom>\d+(?:\.\d+)?))?")
 _DOCSTRING = re.compile(r'""".*?"""|\'\'\'.*?\'\'\'', re.DOTALL)
 _CONCLUSION = re.compile(r"therefore, the answer is", re.IGNORECASE)
 
@@ -42,7 +42,7 @@ def letter_from_another_value(letter: str, question: str, reasoning: str) -> boo
         None where the option or the reasoning holds no number.
     """
     options = read_options(question.rpartition("\n")[2])
-    value, last = option_values(options).get(letter), last_number(_CONCLUSION.split(reasoning)[0])
+    value, last = option_values(options).get(letter), _last_number(_CONCLUSION.split(reasoning, maxsplit=1)[0])
     if value is None or last is None:
         return None
     return abs(last - value) > max(rounding(options[letter]), 0.005 * abs(value))
@@ -51,3 +51,15 @@ def letter_from_another_value(letter: str, question: str, reasoning: str) -> boo
 def _numbers(text: str) -> Iterator[float]:
     for match in _NUMBER.finditer(text):
         yield float(match[0].replace(",", "").replace("_", ""))
+
+
+def _last_number(text: str) -> float | None:
+    """The number that no other follows, or the quotient (``3 / 6``) that does."""
+    last = None
+    for match in _QUOTIENT.finditer(text.replace("\u2212", "-")):
+        last = match
+    if last is None:
+        return None
+    top = float(re.split(r"\s*/", last[0], maxsplit=1)[0].replace(",", "").replace("_", ""))
+    bottom = float(last["bottom"] or 1)
+    return top / bottom if bottom else None

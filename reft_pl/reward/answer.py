@@ -40,7 +40,8 @@ class AnswerReward(RewardFunction):
 
     Args:
         partial: Reward of a valid answer that is wrong; 0 to 1.
-        tolerance: Largest absolute difference between two numbers that count as the same answer.
+        tolerance: Largest absolute difference between a number and the gold answer that earns a reward of 1. It changes what
+            training pays. Verdicts and votes, and so every reported figure, keep 0.01 (``formats.answers.TOLERANCE``).
         truncated: What a completion gets that the length limit cut off: what its answer is worth ("scored"; a program may be
             whole before the cut), nothing ("zero"), or ``partial``. To leave such completions out of the update altogether,
             see PPOModule's ``mask_truncated``.

@@ -35,7 +35,7 @@ class Solution:
 
     @property
     def chosen(self) -> Sample:
-        """The first sample with the voted answer; the first of all where none has an answer."""
+        """The representative of the voted answer; the first sample if none has an answer."""
         groups = self.votes
         return self.samples[groups[0][0] if groups else 0]
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reft_pl.evaluation.at_k import pass_at_k, powers_of_two, rerank_at, voting_at, weighted_vote
-from reft_pl.formats.answers import answer_key, most_voted
+from reft_pl.formats.answers import answers_equal, most_voted, votes
 
 ANSWERS = st.lists(st.sampled_from([None, 1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=9)
 
@@ -91,11 +91,35 @@ def test_ties_of_all_samples_are_shared():
     assert most_voted([None, None]) is None
 
 
-def test_answers_equal_to_six_digits_are_one_vote():
-    assert answer_key(1 / 3) == answer_key(0.33333334)
-    assert answer_key(0.0) == answer_key(-0.0)
-    assert answer_key(1.0) != answer_key(1.00001)
-    assert answer_key("a") != answer_key("b")
+NEAR = st.lists(st.sampled_from([None, 2.992, 3.0, 3.004, 3.011, 1234567.0, 1234568.0]), min_size=1, max_size=7)
+
+
+@settings(deadline=None)
+@given(NEAR, st.sampled_from([3.0, 3.004, 1234568.0]), st.randoms(use_true_random=False))
+def test_votes_of_near_numbers_do_not_depend_on_the_order(answers, gold, random):
+    permuted = random.sample(answers, len(answers))
+    ks = list(range(1, len(answers) + 1))
+    figures = [voting_at(order, [answers_equal(a, gold) for a in order], ks) for order in (answers, permuted)]
+    assert figures[0] == pytest.approx(figures[1])
+
+
+@settings(deadline=None)
+@given(NEAR, st.sampled_from([3.0, 1234568.0]))
+def test_voting_of_near_numbers_is_the_expectation_over_subsets(answers, gold):
+    group_of = {index: group[0] for group in votes(answers) for index in group}
+    represented = [None if answer is None else answers[group_of[index]] for index, answer in enumerate(answers)]
+    correct = [answers_equal(answer, gold) for answer in answers]
+    ks = list(range(1, len(answers) + 1))
+    expected = [expected_over_subsets(represented, [answers_equal(a, gold) for a in represented], k) for k in ks]
+    assert voting_at(answers, correct, ks) == pytest.approx(expected)
+
+
+def test_near_numbers_share_a_vote_and_large_integers_do_not():
+    answers = [3.0, 3.004, 5.0, 5.0, 3.0]
+    assert voting_at(answers, [answers_equal(a, 3.0) for a in answers], [5]) == [1.0]
+    large = [1234567.0, 1234568.0, 1234568.0]
+    assert voting_at(large, [answers_equal(a, 1234568.0) for a in large], [3]) == [1.0]
+    assert weighted_vote([0.4, 0.3, 0.3, 0.2, 0.0], answers, [answers_equal(a, 3.0) for a in answers])
 
 
 def test_weighted_vote_by_hand():

@@ -81,8 +81,62 @@ def test_where_nobody_knows_the_answer_either_kind_is_one_and_none_is_right(valu
         ([1.0, 2.0, 1 / 3, 0.33333334], [[2, 3], [0], [1]]),  # one answer to 6 significant digits
         (["b", 2.0, "b"], [[0, 2], [1]]),
         ([0.0, -0.0, 3.0], [[0, 1], [2]]),
+        ([1234567.0, 1234568.0, 1234568.0], [[1, 2], [0]]),  # integers are never one vote
+        ([3.004, 3.0, 3.0], [[1, 0, 2]]),  # the representative comes first
+        ([3.0, 3.004, 5.0], [[0, 1], [2]]),
+        ([2.992, 3.008, 3.0], [[2, 0, 1]]),
+        ([2.992, 3.008], [[0], [1]]),  # both are correct for 3, but neither is the other
+        ([1e308, -1e308, math.inf, math.nan], [[0], [1]]),
     ],
 )
 def test_votes(answers, groups):
     assert votes(answers) == groups
     assert most_voted(answers) == (groups[0][0] if groups else None)
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 3).map(float),
+    st.integers(2950, 3050).map(lambda thousandths: thousandths / 1000),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+SAMPLED = st.lists(st.one_of(st.none(), NUMBERS, st.sampled_from("abcde")), max_size=14)
+
+
+def values_of(answers, groups):
+    """Each group's representative and sorted members."""
+    return sorted((str(answers[group[0]] + 0.0), sorted(answers[i] for i in group)) for group in groups)
+
+
+@given(st.lists(NUMBERS, max_size=14).flatmap(lambda answers: st.tuples(st.just(answers), st.permutations(answers))))
+def test_groups_and_representatives_do_not_depend_on_the_order(both):
+    answers, permuted = both
+    assert values_of(answers, votes(answers)) == values_of(permuted, votes(permuted))
+
+
+@given(SAMPLED)
+def test_every_answer_has_one_vote_with_a_representative_that_it_equals(answers):
+    groups = votes(answers)
+    assert sorted(index for group in groups for index in group) == [i for i, answer in enumerate(answers) if answer is not None]
+    assert [len(group) for group in groups] == sorted(map(len, groups), reverse=True)
+    for group in groups:
+        assert all(answers_equal(answers[index], answers[group[0]]) for index in group)
+
+
+@given(st.lists(st.integers(-(2**53), 2**53).map(float), max_size=14))
+def test_two_integers_never_share_a_vote(answers):
+    for group in votes(answers):
+        assert len({answers[index] for index in group}) == 1
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=14), st.data())
+def test_a_vote_that_holds_the_gold_answer_is_correct(answers, data):
+    gold = data.draw(st.sampled_from(answers))
+    group = next(group for group in votes(answers) if answers.index(gold) in group)
+    assert answers_equal(answers[group[0]], gold)
+
+
+@given(st.integers(-1000, 1000), st.lists(st.integers(-9, 9), max_size=14))
+def test_all_correct_answers_share_a_vote_around_a_gold_answer_that_leads(gold, thousandths):
+    answers = [float(gold)] * (len(thousandths) + 1) + [gold + offset / 1000 for offset in thousandths]
+    assert len(votes(answers)) == 1
+    assert answers[votes(answers)[0][0]] == gold

@@ -28,6 +28,12 @@ def test_messages():
         ("boxed", r"First \boxed{4}, then \boxed{5}.", 5.0),
         (r"\boxed{}", r"\boxed{\frac{10}{2}}", 5.0),
         ("####", "3 + 2\n#### 1,005\nbye", 1005.0),
+        ("####", "#### 5 ####", 5.0),
+        ("####", "#### 5\n####", 5.0),
+        ("####", "#### 4\n#### 5 ####\nbye", 5.0),
+        ("####", "####\n5", 5.0),
+        ("boxed", r"\boxed {5}", 5.0),
+        ("boxed", r"\boxed{5}. I put it in \boxed{} as asked.", 5.0),
         (r"ANSWER:\s*(\S+)", "ANSWER: 4 ... ANSWER: 5", 5.0),
     ],
 )
@@ -47,6 +53,10 @@ def test_programs_stand_in_code_fences():
     assert form.program(PROBLEM, response) == "def solution():\n    return 1\n\n    # spaced\n"
     assert form.program(PROBLEM, "```py\ndef solution():\n    return 2") == "def solution():\n    return 2"
     assert form.program(PROBLEM, "no code") is None
+    assert form.program(PROBLEM, "```bash\nls\n```\nThen\n``` python\ndef solution():\n    return 3\n```\n").endswith(
+        "return 3\n"
+    )
+    assert form.program(PROBLEM, "```bash\nls\n```\nThat lists the files.") is None
     assert Chat().program(PROBLEM, response) is None
     with pytest.raises(TypeError, match="sandbox"):
         form.answer(PROBLEM, response)
@@ -82,3 +92,13 @@ def test_mistakes_are_named():
         Chat().target_text(PROBLEM)
     with pytest.raises(UserError, match="does not match the answer pattern"):
         Chat("A: (.*)").target_text(replace(PROBLEM, solution="five"))
+
+
+def test_a_pattern_is_searched_for_at_the_end_and_for_a_second():
+    far = Chat(r"x=(\d+)")
+    assert far.answer(PROBLEM, "x=5" + " " * 4000).value == 5.0
+    assert far.answer(PROBLEM, "x=5" + " " * 5000).status is Status.NO_RESULT
+    slow, response = Chat(r"(?:(?:a|aa)+)+b(\d)"), "a" * 60 + "c"
+    assert slow.answer(PROBLEM, response).status is Status.TIMEOUT
+    with pytest.raises(UserError, match="takes over 1 s on x_1's solution"):
+        slow.target_text(replace(PROBLEM, solution=response))

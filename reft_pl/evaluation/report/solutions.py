@@ -14,6 +14,7 @@ from reft_pl.data.sample_file import SampledQuestion, read_samples
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.evaluation.report.runs import Run
 from reft_pl.formats.answers import answers_equal
+from reft_pl.formats.parsing import answer_text
 from reft_pl.types import Answer
 
 
@@ -101,4 +102,4 @@ def _rollout_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _shown(answer: Answer | None) -> str | None:
     """As people write it: no ".0", no digits beyond those that tell answers apart."""
-    return answer if answer is None or isinstance(answer, str) else f"{answer:.10g}"
+    return answer if answer is None or isinstance(answer, str) else answer_text(round(float(answer), 6))
