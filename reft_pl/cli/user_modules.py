@@ -82,7 +82,7 @@ def named_in(args: Sequence[str]) -> set[str]:
         elif isinstance(value, list):
             waiting += value
         elif isinstance(value, str):
-            if _CLASS_PATH.fullmatch(value.strip()):
+            if _CLASS_PATH.fullmatch(value.strip()) and not value.endswith(_CONFIG_FILES):
                 named.add(value.strip().partition(".")[0])
             if value in read:
                 continue

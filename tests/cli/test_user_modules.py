@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from reft_pl.cli.user_modules import named_form, named_in, user_modules
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield tmp_path
@@ -80,8 +83,6 @@ def test_named_modules_and_what_they_import_are_found_and_nothing_else(work: Pat
 
 def test_a_working_folder_that_is_gone_is_no_mistake(work: Path) -> None:
     (work / "sub").mkdir()
-    import os
-
     os.chdir(work / "sub")
     (work / "sub").rmdir()
     with user_modules({"x"}):

@@ -67,9 +67,7 @@ def test_a_file_that_names_code_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("function", [os.system, eval, getattr, print, Path, torch.load, torch.hub.load])
-def test_no_function_is_called_whoever_it_belongs_to(
-    function: Callable[..., object], tmp_path: Path
-) -> None:
+def test_no_function_is_called_whoever_it_belongs_to(function: Callable[..., object], tmp_path: Path) -> None:
     torch.save({"state_dict": Payload(function, "x")}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="could run code"):
         load_restricted(tmp_path / "x.ckpt")
