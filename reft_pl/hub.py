@@ -15,17 +15,24 @@ from reft_pl.resources import model_folder
 HUB_SECONDS = 5.0
 
 
-def locate(source: str) -> tuple[str, dict[str, Any]]:
+def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str, Any]]:
     """A folder's path or a hub id, with the options that ``from_pretrained`` shall load it by.
 
     Asks the hub once and briefly, where the library would retry for minutes before it looks into the cache.
 
+    Args:
+        source: Folder or hub id.
+        trust_remote_code: Run Python code that comes with the model. Always part of the options: ``transformers`` asks on
+            standard input where nobody says.
+
     Raises:
         UserError: there is neither such a folder nor, where the hub answers, such a model.
     """
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    offline = {**options, "local_files_only": True}
     folder = model_folder(source)
     if folder is not None:
-        return str(folder), {"local_files_only": True}
+        return str(folder), offline
     try:
         HfApi().model_info(source, timeout=HUB_SECONDS)
     except GatedRepoError as error:
@@ -35,8 +42,16 @@ def locate(source: str) -> tuple[str, dict[str, Any]]:
     except RepositoryNotFoundError as error:
         raise UserError(f"There is neither a folder nor a hub model named {source}: check the name.") from error
     except Exception:  # whatever the network did, a copy in the cache may serve
-        return source, {"local_files_only": True}
-    return source, {}
+        return source, offline
+    return source, options
+
+
+def remote_code_refused(source: str) -> UserError:
+    """The mistake of loading a model that comes with code of its own, which nobody allowed to run."""
+    return UserError(
+        f"{source} needs Python code of its own, and none of it was run: if you trust its author, set policy.trust_remote_code "
+        "in the config, or give `reft-pl solve` --trust_remote_code."
+    )
 
 
 def stored_file(source: str, name: str, options: Mapping[str, Any]) -> Path | None:
@@ -49,7 +64,7 @@ def stored_file(source: str, name: str, options: Mapping[str, Any]) -> Path | No
         path = Path(source) / name
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(source, name, **options))
+        return Path(hf_hub_download(source, name, local_files_only=bool(options.get("local_files_only"))))
     except RemoteEntryNotFoundError:
         return None
     except LocalEntryNotFoundError:

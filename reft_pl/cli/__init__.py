@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -47,13 +46,25 @@ def main(args: Sequence[str] | None = None) -> int:
     if command == "--version":
         echo(f"reft-pl {version('reft-pl')}")
         return 0
-    if os.getcwd() not in sys.path:  # noqa: PTH109 (a user's own callback or reward is a file in the working folder)
-        sys.path.append(os.getcwd())  # noqa: PTH109
     try:
-        return _run(command, rest)
+        return _with_user_modules(command, rest)
     except UserError as error:
         echo(f"reft-pl {command}: {error}", error=True)
         return 2
+
+
+def _with_user_modules(command: str, args: list[str]) -> int:
+    """Run a command; classes that its arguments or configs name may be in files of the working folder."""
+    from reft_pl.cli.user_modules import named_form, named_in, user_modules  # noqa: PLC0415
+
+    if command in (*VERBS, "memory"):
+        names = named_in(args)
+    elif command == "solve":
+        names = named_form(args)
+    else:
+        return _run(command, args)
+    with user_modules(names):
+        return _run(command, args)
 
 
 def _run(command: str, args: list[str]) -> int:

@@ -98,6 +98,7 @@ class ReftCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.init_args.seed")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.init_args.policy.init_from", "data.tokenizer")
+        parser.link_arguments("model.init_args.policy.trust_remote_code", "data.trust_remote_code")
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: Lightning would merge a checkpoint's hyper-parameters, class included, over it."""

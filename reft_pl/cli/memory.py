@@ -62,7 +62,7 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
 
     gpus = options.gpus or ranks_of(config["trainer"])
     run = settings_of(config, gpus)
-    made = estimate(shape_of(run.policy.init_from, options.model_config), run)
+    made = estimate(shape_of(run.policy.init_from, options.model_config, run.policy.trust_remote_code), run)
     precision = f"{run.policy.dtype}, {'LoRA, ' if run.policy.lora else ''}{'ZeRO-' + str(run.zero) if run.zero else 'no ZeRO'}"
     echo(f"{made.parameters / 1e9:.2f} billion parameters, {made.trained / 1e9:.2f} billion trained; {precision}")
     echo()

@@ -96,7 +96,7 @@ def _strategy(strategy: Any, gpus: int) -> tuple[int, bool]:
     return (arguments.get("stage", 2), False) if name.endswith("ZeRO") else (0, gpus > 1)
 
 
-def shape_of(init_from: str, given: str | None) -> PreTrainedConfig:
+def shape_of(init_from: str, given: str | None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of the model, from a file, a folder, what is shipped of the paper's models, or the hub.
 
     Raises:
@@ -111,5 +111,5 @@ def shape_of(init_from: str, given: str | None) -> PreTrainedConfig:
         for name, folder in SHAPES.items():
             if name in init_from.lower():
                 return load_config(find(folder), {"local_files_only": True})
-    source, hub_options, _ = locate_weights(init_from)
+    source, hub_options, _ = locate_weights(init_from, trust_remote_code)
     return load_config(source, hub_options)

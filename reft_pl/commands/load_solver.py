@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ from transformers.utils import logging
 
 from reft_pl.data.codec import Codec
 from reft_pl.data.tokenizer import load_tokenizer
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.formats import CoTFormat, format_from_settings
 from reft_pl.hub import locate, stored_file
 from reft_pl.models.adapter_folder import CONFIG_FILE, locate_weights
@@ -40,15 +42,17 @@ def load_solver(options: Namespace) -> Solver:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = _source(options.model)
     description = _description(source)
-    form = _form(options.format, description.get("format"), source)
-    policy = load_policy(PolicySettings(init_from=source, dtype=options.dtype or _stored_dtype(source)))
+    form = _form(options.format, _trained_form(description, source), source)
+    trust: bool = options.trust_remote_code
+    dtype = options.dtype or _stored_dtype(source, trust)
+    policy = load_policy(PolicySettings(init_from=source, dtype=dtype, trust_remote_code=trust))
     max_tokens = _max_tokens(options.max_tokens or description.get("max_tokens"), policy.positions, source)
     max_prompt_tokens = min(max_tokens - 1, description.get("max_prompt_tokens", max_tokens))
     add_bos = not options.no_bos and description.get("add_bos", True)
     temperature = options.temperature if options.temperature is not None else float(options.samples > 1)
     return Solver(
         policy.to("cuda" if torch.cuda.is_available() else "cpu"),
-        Codec(load_tokenizer(source), form, max_prompt_tokens, max_tokens, add_bos),
+        Codec(load_tokenizer(source, trust), form, max_prompt_tokens, max_tokens, add_bos),
         InProcessSampler(),
         CPythonSandbox(),
         SamplingParams(max_tokens, temperature, options.top_k),
@@ -76,12 +80,42 @@ def _description(source: str) -> dict[str, Any]:
     return read_description(file.parent) if file else {}
 
 
-def _form(wanted: str | None, trained: dict[str, Any] | None, source: str) -> CoTFormat:
-    """The form to ask in; says where that is another one than the model was trained with."""
-    form = format_from_settings({"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT})
+def _trained_form(description: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
+    trained = description.get("format")
+    if trained is not None and not isinstance(trained, Mapping):
+        raise UserError(f"{source}/{DESCRIPTION_FILE} has a format that is no mapping: export the model again")
+    return trained
+
+
+def _form(wanted: str | None, trained: Mapping[str, Any] | None, source: str) -> CoTFormat:
+    """The form to ask in; says where that is another one than the model was trained with.
+
+    The model's own file names one of our forms. A class of the user's is imported only where ``--format`` names it; it takes
+    the arguments that stand in the file if the file names that class too.
+    """
+    settings: Mapping[str, Any] = {"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT}
+    if wanted and "." in wanted and not wanted.startswith("reft_pl."):
+        same = trained is not None and trained.get("class_path") == wanted
+        form = format_from_settings(trained if trained is not None and same else settings, _users_form(wanted))
+    else:
+        form = format_from_settings(settings)
     if trained and form.settings() != trained:
         echo(f"note: {source} was trained with {trained} and is asked with {form.settings()}", error=True)
     return form
+
+
+def _users_form(path: str) -> type[CoTFormat]:
+    """The class that ``--format`` names, from an installed package or a file of the working folder."""
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except Exception as error:  # whatever the user's file does when it is run
+        raise UserError(
+            f"--format {path} cannot be imported ({told(error)}): put its file into the folder that you run in, or correct it"
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, CoTFormat)):
+        raise UserError(f"--format {path} is no prompt form: name a subclass of reft_pl.formats.base.CoTFormat")
+    return kind
 
 
 def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
@@ -91,7 +125,7 @@ def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
     return wanted or min(DEFAULT_MAX_TOKENS, longest)
 
 
-def _stored_dtype(source: str) -> Literal["float32", "auto"]:
+def _stored_dtype(source: str, trust_remote_code: bool) -> Literal["float32", "auto"]:
     """Number format to load weights in: theirs where that is float32, else what is fast here."""
-    base, options, _ = locate_weights(source)
+    base, options, _ = locate_weights(source, trust_remote_code)
     return "float32" if str(load_config(base, options).dtype).endswith("float32") else "auto"

@@ -51,7 +51,14 @@ def _parser() -> ArgumentParser:
         help="number format (default: that of the weights, as far as this machine is fast in it)",
     )
     parser.add_argument(
-        "--format", metavar="FORM", help="PythonProgram, NaturalLanguage or Chat (default: the model's own, else PythonProgram)"
+        "--format",
+        metavar="FORM",
+        help="PythonProgram, NaturalLanguage, Chat, or your own my_file.MyForm (default: the model's own, else PythonProgram)",
+    )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run Python code that comes with the model, with your rights (default: refuse such a model)",
     )
     parser.add_argument("--no_bos", action="store_true", help="begin without BOS, as the paper's released models were trained")
     parser.add_argument("--json", action="store_true", help="print one JSON object a question")

@@ -66,6 +66,7 @@ class ReasoningDataModule(LightningDataModule):
         eval_batch_size: problems an evaluation batch, over all ranks.
         max_prompt_tokens: longest sampling prompt, in tokens. Prompts are never cut.
         max_tokens: longest sequence of prompt and response, in tokens.
+        trust_remote_code: run Python code that comes with the tokenizer; the command line takes it from the policy.
         add_bos: begin inputs with BOS where the tokenizer's own convention does.
         on_too_long: ``error`` stops at a question over the limit; ``drop`` leaves such questions out and says how many.
         holdout_seed: fixes which questions are held out, whatever the run's seed: stages of one chain must hold out the same.
@@ -82,6 +83,7 @@ class ReasoningDataModule(LightningDataModule):
         *,
         format: CoTFormat,  # noqa: A002 (the name that configs use)
         tokenizer: str,
+        trust_remote_code: bool = False,
         train: list[ProblemSource] | None = None,
         samples: dict[str, str] | None = None,
         test: dict[str, ProblemSource] | None = None,
@@ -117,6 +119,7 @@ class ReasoningDataModule(LightningDataModule):
         self.holdout_seed = holdout_seed
         self.format = format
         self.tokenizer = tokenizer
+        self.trust_remote_code = trust_remote_code
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_prompt_tokens = max_prompt_tokens
@@ -133,7 +136,8 @@ class ReasoningDataModule(LightningDataModule):
     @cached_property
     def codec(self) -> Codec:
         """Tokenizer and form together."""
-        return Codec(load_tokenizer(self.tokenizer), self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos)
+        tokenizer = load_tokenizer(self.tokenizer, self.trust_remote_code)
+        return Codec(tokenizer, self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos)
 
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs: for ``fit`` everything, since training must not know the test questions."""

@@ -5,27 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reft_pl.errors import UserError, first_line
-from reft_pl.hub import locate
+from reft_pl.hub import locate, remote_code_refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Special tokens that it does not name itself are taken from the model's config beside it: Galactica's tokenizer, for one,
     leaves EOS to that.
 
+    Args:
+        name_or_path: Folder or hub id.
+        trust_remote_code: Run Python code that comes with the tokenizer.
+
     Raises:
-        UserError: the folder holds none, or the hub (and its cache) does not have it.
+        UserError: the folder holds none, the hub (and its cache) does not have it, or it needs code that is not trusted.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import, and not every command needs it)
 
-    source, options = locate(name_or_path)
+    source, options = locate(name_or_path, trust_remote_code)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise remote_code_refused(name_or_path) from None
         raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {first_line(error)}") from None
     missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
     if missing:

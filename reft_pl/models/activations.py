@@ -60,7 +60,12 @@ def empty_model(
     implementation = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
     with torch.device("meta"):
         try:
-            lm: PreTrainedModel = _AutoModel.from_config(deepcopy(config), dtype=dtype, attn_implementation=implementation)
+            lm: PreTrainedModel = _AutoModel.from_config(
+                deepcopy(config),
+                dtype=dtype,
+                attn_implementation=implementation,
+                trust_remote_code=hasattr(config, "auto_map"),  # which ``load_config`` leaves to trusted models alone
+            )
         except (ValueError, ImportError) as error:
             raise UserError(f"no language model can be made of the kind {config.model_type!r}: {first_line(error)}") from error
         if lora is not None:

@@ -43,6 +43,10 @@ class AdapterFolder:
         special = isinstance(config, LoraConfig) and (
             config.use_dora or config.lora_bias or config.bias != "none" or config.modules_to_save or config.target_parameters
         )
+        if isinstance(config, LoraConfig) and config.megatron_config is not None:  # peft would import the module it names
+            raise UserError(
+                f"{source}/{CONFIG_FILE} names code of Megatron's ({config.megatron_core}): remove megatron_config."
+            )
         if not isinstance(config, LoraConfig) or special:
             raise UserError(f"{source} holds adapters that are not plain LoRA: merge them into their base with peft first.")
         if not config.base_model_name_or_path:
@@ -75,17 +79,21 @@ class AdapterFolder:
         merge(model)
 
 
-def locate_weights(name: str) -> tuple[str, dict[str, Any], AdapterFolder | None]:
+def locate_weights(name: str, trust_remote_code: bool = False) -> tuple[str, dict[str, Any], AdapterFolder | None]:
     """Where the weights of a model are, by what ``locate`` says, and the adapters that belong on top of them, if any.
+
+    Args:
+        name: Folder or hub id.
+        trust_remote_code: Run Python code that the model, or the base that its adapters name, comes with.
 
     Raises:
         UserError: as ``locate``; or the base of the adapters is itself one.
     """
-    source, options = locate(name)
+    source, options = locate(name, trust_remote_code)
     if stored_file(source, CONFIG_FILE, options) is None:
         return source, options, None
     adapter = AdapterFolder(source, options)
-    base, base_options = locate(adapter.base)
+    base, base_options = locate(adapter.base, trust_remote_code)
     if stored_file(base, CONFIG_FILE, base_options) is not None:
         raise UserError(f"{name} holds adapters of {adapter.base}, which are adapters too: merge those into their base first.")
     return base, base_options, adapter

@@ -29,7 +29,11 @@ _LM_HEADS = ("lm_head.", "embed_out.")
 
 
 def load_classifier(
-    name_or_path: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0, attention: str | None = None
+    name_or_path: str,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
 
@@ -44,12 +48,13 @@ def load_classifier(
         dtype: Number format of the weights.
         seed: Of a head that is drawn: in every number format the same, but for rounding. The global generator is left alone.
         attention: Attention implementation of ``transformers``; None is the one that it prefers.
+        trust_remote_code: Run Python code that the model comes with; its class must be one of ``transformers`` all the same.
 
     Raises:
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, other than two classes, or an
             architecture that has no classifier.
     """
-    source, options, adapter = locate_weights(name_or_path)
+    source, options, adapter = locate_weights(name_or_path, trust_remote_code)
     config = load_config(source, options)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(f"transformers has no sequence classifier of the kind of {name_or_path} ({config.model_type}).")
@@ -92,7 +97,7 @@ def _draw_head(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
 def _pad_id(source: str, options: Mapping[str, Any], config: PreTrainedConfig) -> int:
     """The token that batches are padded with: what the tokenizer says, else what the config says, else EOS."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **{"trust_remote_code": False, **options})
     except (OSError, ValueError, KeyError):  # weights alone
         tokenizer = None
     text_config = config.get_text_config()

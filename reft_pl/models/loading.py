@@ -34,7 +34,7 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
     Raises:
         UserError: nothing there, the hub out of reach, unreadable or incomplete weights, not a decoder-only language model.
     """
-    source, options, adapter = locate_weights(settings.init_from)
+    source, options, adapter = locate_weights(settings.init_from, settings.trust_remote_code)
     _check_lora(settings, value, adapter)
     config = _load_config(source, options)
     stored = None if settings.from_scratch else StoredWeights(source, options)
@@ -74,7 +74,8 @@ def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
     config = load_config(source, options)
     if config.is_encoder_decoder:
         raise UserError(f"{source} is an encoder-decoder ({config.model_type}): reft-pl trains decoder-only language models.")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    own_code = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
         raise UserError(
             f"{source} is no causal language model ({config.model_type}): reft-pl trains decoder-only language models."
         )
@@ -85,7 +86,12 @@ def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreT
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            lm: PreTrainedModel = _CausalLM.from_config(config, dtype=torch.float32, attn_implementation=settings.attention)
+            lm: PreTrainedModel = _CausalLM.from_config(
+                config,
+                dtype=torch.float32,
+                attn_implementation=settings.attention,
+                trust_remote_code=settings.trust_remote_code,
+            )
         except (ValueError, ImportError) as error:
             raise UserError(f"No model can be made from {settings.init_from}: {first_line(error)}.") from error
     for parameter in lm.parameters():  # not lm.to(dtype), which rounds the rotary frequencies too

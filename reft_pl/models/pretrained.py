@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError, first_line
+from reft_pl.hub import remote_code_refused
 from reft_pl.models.stored_weights import StoredWeights, explained
 
 VALUE_HEAD = "v_head."
@@ -39,9 +40,12 @@ class Loaded:
 def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     """The configuration of a model that ``locate`` found.
 
+    Code that the configuration names is forgotten unless ``options`` trust it: neither loading nor an export meets it again.
+
     Raises:
-        UserError: there is none, or one that transformers does not know.
+        UserError: there is none, one that transformers does not know, or one that needs code that is not trusted.
     """
+    options = {"trust_remote_code": False, **options}
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise UserError(f"The folder {source} holds no config.json: it is no model (that of a run is in its hf/ folder).")
     try:
@@ -54,8 +58,20 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
             "give the path of an existing folder, or connect and try again."
         ) from error
     except (ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise remote_code_refused(source) from error
         raise UserError(f"transformers does not know the model of {source} ({first_line(error)}).") from error
+    if not options["trust_remote_code"]:
+        _forget_code(config, source)
     return config
+
+
+def _forget_code(config: PreTrainedConfig, source: str) -> None:
+    """Drop the classes that a configuration names; refuse an attention kernel that transformers would fetch and run."""
+    vars(config).pop("auto_map", None)
+    kernel = config._attn_implementation
+    if kernel is not None and "/" in str(kernel):
+        raise remote_code_refused(source)
 
 
 def load_pretrained(

@@ -55,6 +55,8 @@ class PolicySettings:
         attention: Attention implementation of ``transformers``: sdpa, eager, or flash_attention_2 where installed.
         compile: Compile the layers with ``torch.compile``, for all sizes of batches (a minute or so at the start): faster, with
             less memory, and the same but for rounding, resumed runs included. Not with ZeRO-3.
+        trust_remote_code: Run the Python code that ``init_from`` comes with, for an architecture or a tokenizer that
+            ``transformers`` does not have. It runs with your rights, so read it first. Off, such a model is refused.
         lora: Train low-rank adapters and leave the weights as they are; None trains the weights.
     """
 
@@ -64,6 +66,7 @@ class PolicySettings:
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     compile: bool = False
+    trust_remote_code: bool = False
     lora: LoRASettings | None = None
 
     @property

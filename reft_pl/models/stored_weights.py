@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from reft_pl.errors import UserError, first_line
-from reft_pl.hub import stored_file
+from reft_pl.hub import remote_code_refused, stored_file
 
 WRAPPER = "pretrained_model."
 """What a whole TRL model, stored with its wrapper, puts before the names of its language model's weights."""
@@ -106,6 +106,8 @@ def explained(source: str, if_absent: str = "") -> Iterator[None]:
             "could run code."
         ) from error
     except (OSError, ValueError, RuntimeError, ImportError, EOFError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise remote_code_refused(source) from error
         hint = f" ({if_absent})" if if_absent and "no file named" in str(error) else ""
         raise UserError(f"The weights of {source} cannot be loaded: {first_line(error)}{hint}.") from error
 

@@ -14,14 +14,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from reft_pl.data.loader import ProblemLoader
-from reft_pl.errors import UserError, first_line
+from reft_pl.errors import UserError
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
 from reft_pl.models.export import read_description
+from reft_pl.models.restricted_pickle import load_restricted
 from reft_pl.modules.curves import drop_points_from
 from reft_pl.modules.stage_module import StageModule
 from reft_pl.strategies.ranks import Ranks
-from reft_pl.strategies.sharded_checkpoint import read_weights
+from reft_pl.strategies.sharded_checkpoint import ADVICE, read_weights
 from reft_pl.strategies.zero import whole_weights
 
 
@@ -54,19 +55,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read the checkpoint at ``path``.
 
         Raises:
-            UserError: the file is damaged, or is no checkpoint of a run.
+            UserError: the file is damaged, names code, or is no checkpoint of a run.
         """
-        advice = "name another with --ckpt_path, or delete this one to start that run anew"
-        if Path(path).is_dir():
-            return read_weights(Path(path))
-        try:
-            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        except OSError:
-            raise
-        except Exception as error:  # zip, pickle and torch have one each for damage
-            raise UserError(f"{path} is damaged, or no checkpoint ({first_line(error)}): {advice}") from error
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise UserError(f"{path} is no checkpoint of a run: {advice}")
+        path = Path(path)
+        if path.is_dir():
+            return read_weights(path)
+        checkpoint = load_restricted(path, ADVICE)
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+            raise UserError(f"{path} is no checkpoint of a run: {ADVICE}")
         return checkpoint
 
 
@@ -170,7 +166,7 @@ class RunCheckpoints(Checkpoint):
         path = self.folder(trainer) / "best.ckpt"
         if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
-        best = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # once in memory, not once a rank
+        best = load_restricted(path, "delete it and fit again", mmap=True)  # once in memory, not once a rank
         root = Path(trainer.default_root_dir)
         with whole_weights(trainer.strategy):  # where weights are shared out, they are the last ones again after it
             pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)

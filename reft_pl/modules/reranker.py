@@ -78,7 +78,9 @@ class RerankerModule(StageModule):
         """Load the classifier, or begin one on a policy's trunk."""
         if not hasattr(self, "reranker"):
             settings = self.policy_settings
-            classifier = load_classifier(settings.init_from, settings.torch_dtype, self.seed, settings.attention)
+            classifier = load_classifier(
+                settings.init_from, settings.torch_dtype, self.seed, settings.attention, settings.trust_remote_code
+            )
             if settings.gradient_checkpointing:
                 checkpoint_layers(classifier)
             if settings.compile:

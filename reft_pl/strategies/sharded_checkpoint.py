@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,29 @@ from torch import nn
 
 from reft_pl.errors import UserError, told
 from reft_pl.models.folders import replace_folder
+from reft_pl.models.restricted_pickle import refuse_code, restricted_loads
 
 if TYPE_CHECKING:
     from reft_pl.strategies.zero import ZeRO
 
 TAG = "checkpoint"
 """The folder inside, as Lightning names it."""
+
+ADVICE = "name another with --ckpt_path, or delete this one to start that run anew"
+
+
+def _written_by_deepspeed() -> list[Any]:
+    """Classes that DeepSpeed's ZeRO-1 to ZeRO-3 store beside tensors and plain values; each holds settings or numbers."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+    from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: PLC0415
+    from deepspeed.utils.tensor_fragment import fragment_address  # noqa: PLC0415
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
+
+
+def _restricted(path: Path) -> AbstractContextManager[None]:
+    """A block in which DeepSpeed's own ``torch.load(weights_only=False)`` reads nothing but what it writes."""
+    return restricted_loads(path, _written_by_deepspeed(), ADVICE)
 
 
 def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None:
@@ -69,11 +86,12 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
     ranks, stage = before["reft_ranks"], before["reft_zero_stage"]
     if (ranks, stage) == (strategy.world_size, strategy.stage):
         module: Any = strategy.lightning_module
-        loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
-            str(path), tag=TAG, load_module_strict=module.strict_loading, load_lr_scheduler_states=False
-        )
+        with _restricted(path):
+            loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
+                str(path), tag=TAG, load_module_strict=module.strict_loading, load_lr_scheduler_states=False
+            )
         if loaded is None:
-            raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
+            raise UserError(f"{path} is damaged, or no checkpoint: {ADVICE}")
         return dict(client_state)
     writer = f"ZeRO-{stage} on {ranks} ranks"
     if stage == strategy.stage:
@@ -98,13 +116,16 @@ def _load_universal(strategy: ZeRO, path: Path) -> str | None:
         engine = strategy.deepspeed_engine
         engine._config.load_universal_checkpoint = True
         try:
-            engine.load_checkpoint(str(whole), tag=TAG, load_lr_scheduler_states=False)
+            with _restricted(path):
+                engine.load_checkpoint(str(whole), tag=TAG, load_lr_scheduler_states=False)
         finally:
             engine._config.load_universal_checkpoint = False
         strategy.weights_were_loaded()
     strategy.barrier()
     if strategy.is_global_zero:
         shutil.rmtree(whole, ignore_errors=True)
+    if error is not None and error.refused:
+        raise UserError(error.text)
     if error is not None and error.of_files:
         raise UserError(
             f"{path} must be copied for another number of ranks, but cannot be ({error.text}): make room in {path.parent}, "
@@ -114,10 +135,11 @@ def _load_universal(strategy: ZeRO, path: Path) -> str | None:
 
 
 class _Obstacle(NamedTuple):
-    """Why there is no copy, and whether the disk is to blame or what stands in the checkpoint."""
+    """Why there is no copy: the disk (``of_files``), code in the checkpoint (``refused``), or something missing in it."""
 
     text: str
-    of_files: bool
+    of_files: bool = False
+    refused: bool = False
 
 
 def _convert(parts: Path, whole: Path) -> _Obstacle | None:
@@ -130,8 +152,14 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     )  # fmt: skip
     try:
         whole.mkdir(parents=True)
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it reports each of its steps
+        with (
+            _restricted(parts.parent),
+            redirect_stdout(StringIO()),
+            redirect_stderr(StringIO()),
+        ):  # it reports each of its steps
             ds_to_universal.main(settings)
+    except UserError as error:  # raised on every rank, once the others know
+        return _Obstacle(str(error), refused=True)
     except Exception as error:  # whatever it finds missing
         return _Obstacle(told(error), _is_of_files(error))
     return None
@@ -148,12 +176,16 @@ def stored_client_state(path: Path) -> dict[str, Any]:
     """What Lightning saved in a folder, weights and optimizer states apart.
 
     Raises:
-        UserError: it is no such folder.
+        UserError: it is no such folder, or one of its files names code.
     """
     parts = sorted((path / TAG).glob("*mp_rank_00_model_states.pt"))
     if not parts:
-        raise UserError(f"{path} is damaged, or no checkpoint: name another with --ckpt_path, or delete this one")
-    stored: dict[str, Any] = torch.load(parts[0], map_location="cpu", weights_only=False, mmap=True)
+        raise UserError(f"{path} is damaged, or no checkpoint: {ADVICE}")
+    refuse_code(path, _written_by_deepspeed(), ADVICE)
+    with _restricted(path):
+        stored: Any = torch.load(parts[0], map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(stored, dict) or not {"module", "reft_ranks", "reft_zero_stage"} <= stored.keys():
+        raise UserError(f"{path} is no checkpoint of a run: {ADVICE}")
     own = {"module", "optimizer", "lr_scheduler", "buffer_names", "param_shapes", "frozen_param_shapes", "shared_params"}
     return {name: part for name, part in stored.items() if name not in own}
 
@@ -162,8 +194,10 @@ def read_weights(path: Path) -> dict[str, Any]:
     """The whole weights of a folder, put together from all ranks' parts, as a checkpoint of weights alone."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # noqa: PLC0415
 
-    weights = get_fp32_state_dict_from_zero_checkpoint(str(path), tag=TAG)
-    return stored_client_state(path) | {"state_dict": {name: tensor.clone() for name, tensor in weights.items()}}
+    client_state = stored_client_state(path)
+    with _restricted(path):
+        weights = get_fp32_state_dict_from_zero_checkpoint(str(path), tag=TAG)
+    return client_state | {"state_dict": {name: tensor.clone() for name, tensor in weights.items()}}
 
 
 def say_averages_begin_anew(path: Path, writer: str) -> None:

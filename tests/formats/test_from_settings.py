@@ -35,3 +35,25 @@ def test_short_names_do():
 def test_unusable_settings_are_named(settings, message):
     with pytest.raises(UserError, match=message):
         format_from_settings(settings)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.system",
+        "payload.PythonProgram",
+        "reft_pl.formats.chat.re",
+        "reft_pl.formats.base.CoTFormat",
+        "reft_pl.formats.from_settings.FORMS",
+        ".Chat.",
+        "Chat.__init__",
+        7,
+        None,
+        ["Chat"],
+    ],
+)
+def test_settings_name_nothing_but_forms_of_ours_and_import_nothing(path, tmp_path, monkeypatch):
+    (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="no prompt form of reft-pl"):
+        format_from_settings({"class_path": path})

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the threads are the trainer's too
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "PYTHONSAFEPATH": "1",  # `python -m`, by which vLLM inspects models, would import from the working folder first
 }
 """What vLLM is told by environment variables; what the user sets stays."""
 
@@ -174,6 +175,7 @@ def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings
             load_format="dummy",
             trust_remote_code=False,  # a config must not bring code
             skip_tokenizer_init=True,
+            trust_remote_code=False,
             generation_config="vllm",  # no defaults but ours
             max_model_len=max_model_len,
             max_num_seqs=settings.max_rows,

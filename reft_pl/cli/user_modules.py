@@ -1,0 +1,105 @@
+"""Modules of the working folder, for classes that the user names and for nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from reft_pl.resources import find
+
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_CONFIG_FILES = (".yaml", ".yml", ".json")
+
+
+class UserModules:
+    """Finds top-level modules in one folder: those that were named, and those that a module found here imports.
+
+    It comes last in ``sys.meta_path``, and the folder never enters ``sys.path``. A file there shadows no installed package and
+    stands in for no optional one: of a planted ``gmpy2.py`` nothing runs, since sympy asks for it and not the user.
+
+    Args:
+        folder: Where the modules are.
+        named: Top-level modules that the user named.
+    """
+
+    def __init__(self, folder: str, named: Iterable[str]) -> None:
+        self._folder = folder
+        self._named = frozenset(named)
+        self._found: set[str] = set()
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The module's spec, or None where it is not here or not the user's to name."""
+        if path is not None or not (name in self._named or self._importer() in self._found):
+            return None
+        spec = PathFinder.find_spec(name, [self._folder], target)
+        if spec is not None:
+            self._found.add(name)
+        return spec
+
+    @staticmethod
+    def _importer() -> str:
+        """Top-level module of the code that imports."""
+        frame = sys._getframe(2)
+        while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("importlib"):
+            frame = frame.f_back
+        return str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
+@contextmanager
+def user_modules(names: Iterable[str]) -> Iterator[None]:
+    """A block in which these top-level modules may come from the working folder."""
+    try:
+        finder = UserModules(os.getcwd(), names)  # noqa: PTH109
+    except FileNotFoundError:  # the folder is gone
+        yield
+        return
+    importlib.invalidate_caches()
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def named_in(args: Sequence[str]) -> set[str]:
+    """Top-level modules of all class paths on a command line and in the config files that it names."""
+    import yaml  # noqa: PLC0415 (--version must answer at once)
+
+    named: set[str] = set()
+    read: set[str] = set()
+    waiting: list[object] = [arg.partition("=")[2] if arg.startswith("-") else arg for arg in args]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            if _CLASS_PATH.fullmatch(value.strip()) and not value.endswith(_CONFIG_FILES):
+                named.add(value.strip().partition(".")[0])
+            if value in read:
+                continue
+            read.add(value)
+            with suppress(OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with a config
+                if value.endswith(_CONFIG_FILES):
+                    waiting.append(yaml.safe_load(Path(find(value)).read_text(encoding="utf-8")))
+                elif value.lstrip().startswith(("{", "[")):
+                    waiting.append(yaml.safe_load(value))
+    return named
+
+
+def named_form(args: Sequence[str]) -> set[str]:
+    """The top-level module of the class that ``--format`` of `reft-pl solve` names."""
+    values = [""]
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        if len(flag) > 2 and "--format".startswith(flag):
+            values.append(value if equals else following)
+    return {value.partition(".")[0] for value in values if _CLASS_PATH.fullmatch(value)}

@@ -1,0 +1,111 @@
+"""Pickled checkpoints, read without running any code that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from reft_pl.errors import UserError, first_line
+
+_FORCED, _FORCED_OFF = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_NAMED = re.compile(r"GLOBAL (?P<name>[\w.]+) (?:was not an allowed global|whose module)")
+
+
+@contextmanager
+def restricted_loads(path: Path, allowed: Sequence[Any] = (), advice: str = "") -> Iterator[None]:
+    """A block in which every ``torch.load`` of this process, libraries' included, reads with ``weights_only=True``.
+
+    Args:
+        path: What is read, for the messages.
+        allowed: Classes and functions that pickles may name, besides tensors and plain values.
+        advice: What to do about a file that is refused or damaged.
+
+    Raises:
+        UserError: a pickle names anything else, or is damaged.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_FORCED, _FORCED_OFF)}
+    os.environ[_FORCED] = "1"
+    try:
+        with safe_globals(list(allowed)):
+            yield
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        refusal = _refusal(path, error, advice)
+        if refusal is None:
+            raise
+        raise refusal from error
+    finally:
+        os.environ.pop(_FORCED)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def load_restricted(path: Path, advice: str = "", *, mmap: bool = False) -> Any:
+    """Read a file of tensors and plain values.
+
+    Args:
+        path: What ``torch.save`` wrote.
+        advice: What to do about a file that is refused or damaged.
+        mmap: Map tensors into memory in place of reading them.
+
+    Returns:
+        Its content, with tensors on the CPU.
+
+    Raises:
+        UserError: the file names code, or is damaged.
+        OSError: the file cannot be read.
+    """
+    try:
+        with restricted_loads(path, (), advice):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # zip, pickle and torch have one each for damage
+        raise UserError(_sentence(f"{path} is damaged, or no checkpoint ({first_line(error)})", advice)) from error
+
+
+def refuse_code(folder: Path, allowed: Sequence[Any], advice: str = "") -> None:
+    """Refuse a folder if one of its ``.pt`` files names more than ``allowed``. Reads names alone, no tensors.
+
+    Every rank sees every file and refuses for the same reason, before any rank waits for another.
+
+    Raises:
+        UserError: a file names anything else, or is damaged.
+    """
+    for file in sorted(folder.rglob("*.pt")):
+        try:
+            with safe_globals(list(allowed)):
+                unsafe = get_unsafe_globals_in_checkpoint(file)
+        except OSError:
+            raise
+        except Exception as error:  # zip, pickle and torch have one each for damage
+            raise UserError(_sentence(f"{file} is damaged, or no checkpoint", advice)) from error
+        if unsafe:
+            raise UserError(_of_code(file, min(unsafe), advice))
+
+
+def _refusal(path: Path, error: Exception, advice: str) -> UserError | None:
+    """Our sentence for an error of the restricted reader, whose own text advises to switch the safety off."""
+    text = str(error)
+    if not (isinstance(error, UnpicklingError) or "weights_only" in text):
+        return None
+    named = _NAMED.search(text)
+    if named:
+        return UserError(_of_code(path, named["name"], advice))
+    return UserError(_sentence(f"{path} is damaged, or no checkpoint", advice))
+
+
+def _of_code(path: Path, name: str, advice: str) -> str:
+    return _sentence(
+        f"{path} names {name}, which could run code and which no checkpoint of a run needs; nothing was run", advice
+    )
+
+
+def _sentence(what: str, advice: str) -> str:
+    return f"{what}: {advice}" if advice else what
