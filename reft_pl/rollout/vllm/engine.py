@@ -175,7 +175,6 @@ def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings
             load_format="dummy",
             trust_remote_code=False,  # a config must not bring code
             skip_tokenizer_init=True,
-            trust_remote_code=False,
             generation_config="vllm",  # no defaults but ours
             max_model_len=max_model_len,
             max_num_seqs=settings.max_rows,
