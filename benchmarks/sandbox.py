@@ -20,7 +20,7 @@ from pathlib import Path
 
 from reft_pl.formats.answers import answers_equal
 from reft_pl.sandbox.cpython import CPythonSandbox
-from reft_pl.sandbox.tiered import TieredSandbox
+from reft_pl.sandbox.monty import MontySandbox
 from reft_pl.types import Answer
 
 Runner = Callable[[Sequence[str]], list[Answer | None]]
@@ -69,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no {source.name} under {shared}: set REFT_SHARED", file=sys.stderr)
         return 2
     rows = json.loads(source.read_text(encoding="utf-8"))
-    tiered, cpython = TieredSandbox(workers=arguments.workers), CPythonSandbox(workers=arguments.workers)
+    cpython, monty = CPythonSandbox(workers=arguments.workers), MontySandbox(workers=arguments.workers)
     contenders: dict[str, tuple[Runner, int | None]] = {
-        "TieredSandbox (default)": (lambda programs: [result.value for result in tiered.run(programs)], 100_000),
-        "CPythonSandbox": (lambda programs: [result.value for result in cpython.run(programs)], 15_000),
+        "CPythonSandbox (default)": (lambda programs: [result.value for result in cpython.run(programs)], 30_000),
+        "MontySandbox": (lambda programs: [result.value for result in monty.run(programs)], None),
         "process pool per batch": (lambda programs: pool_per_batch(programs, arguments.workers), None),
     }
     try:
         measured = measure(rows, contenders, arguments.batch, arguments.rounds)
     finally:
-        tiered.close()
         cpython.close()
+        monty.close()
 
     print(f"{'':<26}{'programs/min':>14}{'slowest':>12}{'fastest':>12}{'right':>14}{'target':>10}")
     for figures in measured:
