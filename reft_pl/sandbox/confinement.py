@@ -40,33 +40,27 @@ def drop_capabilities() -> None:
     _libc.capset(header, bytes(24))
 
 
-def restrict_file_system(readable: Sequence[str | os.PathLike[str]] = ()) -> bool:
+def restrict_file_system(readable: Sequence[str] = ()) -> None:
     """Bind this process and its children by Landlock: no path but ``readable`` ones, no TCP, no abstract sockets.
 
-    Args:
-        readable: Files and folders that may still be read and executed; devices may also be written.
-
-    Returns:
-        Whether the kernel has Landlock. If not, seccomp still refuses the system calls.
+    Files below ``readable`` can be read and executed, devices also written. A kernel without Landlock is no error: seccomp
+    refuses the system calls, too.
     """
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
-    if abi < 1:
-        return False
     file_system = (1 << _FILE_ACCESS_BITS.get(abi, 16)) - 1
     fields = [file_system, 0b11 if abi >= 4 else 0, 0b11 if abi >= 6 else 0][: 1 if abi < 4 else 2 if abi < 6 else 3]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
-    ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
-    if ruleset < 0:
-        return False
+    if abi < 1 or (ruleset := _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)) < 0:
+        return
     try:
         for path in readable:
             _allow_reading(ruleset, path)
-        return bool(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)
+        _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: str | os.PathLike[str]) -> None:
+def _allow_reading(ruleset: int, path: str) -> None:
     """Add a path to a ruleset. A path that does not exist needs no rule."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

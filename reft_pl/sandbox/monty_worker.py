@@ -24,24 +24,18 @@ from reft_pl.sandbox.seccomp import INTERPRETER_CALLS, SeccompFilter, SeccompUna
 _GRACE_SECONDS = 0.25
 """How long after its time limit the interpreter may take to notice before it is killed."""
 
-_RECURSION_DEPTH = 1000
 _MAX_OUTPUT_BYTES = 1 << 20
 _PREFIX, _CALL = "import math\n", "\n\nsolution()"
 
 
 def main(timeout_seconds: float, memory_mb: int) -> None:
-    """Serve programs until the trainer closes the socket.
-
-    Args:
-        timeout_seconds: Wall time of one program, its compilation included.
-        memory_mb: What a program may allocate, in MiB.
-    """
+    """Serve programs until the trainer closes the socket; see ``MontySandbox`` for the limits."""
     channel = Channel()
     limits = ResourceLimits(
         max_feed_duration_secs=timeout_seconds,
         max_total_sleep_secs=timeout_seconds,
         max_memory=memory_mb << 20,
-        max_recursion_depth=_RECURSION_DEPTH,
+        max_recursion_depth=1000,
     )
     with contextlib.ExitStack() as stack:
         try:

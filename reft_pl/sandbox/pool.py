@@ -17,11 +17,8 @@ from reft_pl.sandbox.base import Execution, Sandbox, check_limits
 from reft_pl.sandbox.worker import Worker, WorkerGoneError, WorkerStartError
 from reft_pl.types import ExecutionResult, Status
 
-_GRACE_SECONDS = 0.75
-"""How long a worker may stay silent after a program's deadline: the program is killed first, the worker only then."""
-
-ATTEMPTS = 5
-"""How often a program runs whose worker dies, or whose process somebody else kills."""
+_GRACE_SECONDS = 0.75  # how long a worker may stay silent after a program's deadline before it is killed
+ATTEMPTS = 5  # runs of a program whose worker dies, or whose process somebody else kills
 
 
 class WorkerPool:
@@ -132,13 +129,7 @@ class PoolExecution(Execution):
 
 
 class PooledSandbox(Sandbox):
-    """A sandbox of worker processes.
-
-    Args:
-        timeout_seconds: Wall time of one program, its compilation included.
-        memory_mb: What one program may allocate, in MiB.
-        workers: Programs that run at the same time.
-    """
+    """A sandbox of worker processes, for each kind of program as many as ``workers``."""
 
     backend: str
     refusal: str

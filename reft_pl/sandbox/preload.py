@@ -48,12 +48,6 @@ def preloading() -> Iterator[None]:
         sys.modules |= dict.fromkeys(("ctypes", "_ctypes"))  # type: ignore[arg-type]  # None: an import raises ModuleNotFoundError
 
 
-def import_standard_modules() -> None:
-    """Import the standard library's modules for arithmetic, text, dates and a little more."""
-    for name in STANDARD_MODULES:
-        importlib.import_module(name)
-
-
 def import_package(name: str) -> ModuleType:
     """Import a package with the parts that it would otherwise import later, and return it."""
     with warnings.catch_warnings():

@@ -17,12 +17,8 @@ from typing import IO
 
 from reft_pl.sandbox import frames
 
-START_SECONDS = 60.0
-"""How long a worker may take to import what it needs (SymPy on a busy machine)."""
-
-START_ATTEMPTS = 10
-"""How often a worker is started that dies before it is ready: somebody may be killing our processes."""
-
+START_SECONDS = 60.0  # how long a worker may take to import what it needs (SymPy on a busy machine)
+START_ATTEMPTS = 10  # starts of a worker that dies before it is ready: somebody may be killing our processes
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "MONTY_BIN", "TMPDIR")
 _WORKER_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",

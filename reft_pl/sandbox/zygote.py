@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import math
 import os
 import resource
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from reft_pl.sandbox import confinement, frames, values
 from reft_pl.sandbox.channel import Channel, read_all
-from reft_pl.sandbox.preload import import_package, import_standard_modules, preloading
+from reft_pl.sandbox.preload import STANDARD_MODULES, import_package, preloading
 from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
 
 _RESULT_FD = 3
@@ -45,7 +46,8 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
             seccomp = SeccompFilter(writable_fds=(1, 2, _RESULT_FD))
         scope: dict[str, types.ModuleType] = {"math": math}
         with preloading():
-            import_standard_modules()
+            for name in STANDARD_MODULES:
+                importlib.import_module(name)
             scope |= {name: import_package(name) for name in packages}
         _check_surroundings()
     except OSError as error:
