@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -98,7 +99,7 @@ def named_in(args: Sequence[str]) -> set[str]:
 def named_form(args: Sequence[str]) -> set[str]:
     """The top-level module of the class that ``--format`` of `reft-pl solve` names."""
     values = [""]
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in pairwise([*args, ""]):
         flag, equals, value = arg.partition("=")
         if len(flag) > 2 and "--format".startswith(flag):
             values.append(value if equals else following)
