@@ -128,7 +128,8 @@ def test_a_solution(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_logs_warnings_and_errors(text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     escape_logs()
-    logger = logging.getLogger("reft_pl.test")
+    logger = logging.getLogger("stranger")  # apart from the handlers that other tests leave on reft_pl's
+    logger.propagate = False
     logger.addHandler(handler := CurrentStandardError())
     logger.warning("%s has the status %s", text, text)
     logger.removeHandler(handler)
