@@ -26,7 +26,7 @@ def echo(text: object = "", *, lines: bool = False, error: bool = False) -> None
 
 
 def escape_logs() -> None:
-    """Escape control characters in everything that this process logs or warns about, whoever does."""
+    """Escape control characters in all messages that this process logs and in all warnings. Tracebacks stay as they are."""
     former = logging.getLogRecordFactory()
     if not isinstance(former, _Factory):
         logging.setLogRecordFactory(_Factory(former))

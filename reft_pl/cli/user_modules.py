@@ -75,20 +75,21 @@ def named_in(args: Sequence[str]) -> set[str]:
 
     named: set[str] = set()
     read: set[str] = set()
+    seen: dict[int, object] = {}
     waiting: list[object] = [arg.partition("=")[2] if arg.startswith("-") else arg for arg in args]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
+        if isinstance(value, (dict, list)):
+            if id(value) not in seen:  # YAML lets a value hold itself
+                seen[id(value)] = value
+                waiting += value.values() if isinstance(value, dict) else value
         elif isinstance(value, str):
             if _CLASS_PATH.fullmatch(value.strip()) and not value.endswith(_CONFIG_FILES):
                 named.add(value.strip().partition(".")[0])
             if value in read:
                 continue
             read.add(value)
-            with suppress(OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with a config
+            with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser says what is wrong with a config
                 if value.endswith(_CONFIG_FILES):
                     waiting.append(yaml.safe_load(Path(find(value)).read_text(encoding="utf-8")))
                 elif value.lstrip().startswith(("{", "[")):

@@ -35,6 +35,15 @@ _lock = threading.Lock()
 _running: _Running | None = None
 
 
+def _after_fork() -> None:
+    """Another thread of the parent may hold the lock, which nobody would release here."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class TemplateFailedError(Exception):
     """The template raised, or cannot be compiled; the message says what it raised."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from reft_pl.formats.exact import Value, as_float, bounded, factorial, is_finite, is_integer, literal, power
+from reft_pl.formats.exact import TooLarge, Value, as_float, bounded, factorial, is_finite, is_integer, literal, power
 from reft_pl.formats.tokens import Token, Unreadable
 from reft_pl.formats.words import CURRENCIES
 
@@ -209,6 +209,8 @@ class Arithmetic:
             raise Unreadable("an unknown radicand")
         if not is_integer(degree) or not 2 <= degree <= 100 or radicand < 0:
             raise Unreadable("no real root")
+        if not math.isfinite(as_float(radicand)):
+            raise TooLarge("a radicand that no float holds")
         root = round(as_float(radicand) ** (1 / int(degree)))
         return Fraction(root) if root ** int(degree) == radicand else as_float(radicand) ** (1 / int(degree))
 

@@ -71,6 +71,8 @@ def power(base: Value, exponent: Value) -> Value:
         result = as_float(base) ** (int(exponent) if is_integer(exponent) else as_float(exponent))
     except OverflowError:
         raise TooLarge("more than a float holds") from None
+    except ZeroDivisionError:  # the nearest float of a tiny base is 0
+        raise Unreadable("a power of a number that no float holds") from None
     root = round(result)
     return Fraction(root) if isinstance(exponent, Fraction) and abs(result - root) < 1e-12 * max(1, abs(root)) else result
 

@@ -20,6 +20,7 @@ from reft_pl.formats.words import (
 _EQUALS, _NEARLY = "=", "\u2248"
 _REGIONS = frozenset({"US", "CA", "AU", "NZ", "HK"})
 _FUNCTIONS = frozenset("fghPp")
+_UNDONE = frozenset({"abs", "acos", "asin", "atan", "cbrt", "cos", "exp", "lg", "ln", "log", "root", "sin", "sqrt", "tan"})
 _NAMES = frozenset(
     ("\\alpha", "\\beta", "\\gamma", "\\delta", "\\theta", "\\lambda", "\\mu", "\\phi", "\\omega", "\\angle", "\\triangle")
 )
@@ -57,6 +58,8 @@ def stated_value(text: str) -> float:
         return _statement(tokenize(text), 0).value
     except TooLarge:
         return float("inf")
+    except ArithmeticError as error:  # floats round tiny and huge exact values to 0 and infinity
+        raise Unreadable(str(error)) from None
 
 
 def _statement(tokens: Sequence[Token], depth: int) -> Reading:
@@ -175,6 +178,8 @@ def _is_name(tokens: Sequence[Token]) -> bool:
         token = tokens[place]
         follows = tokens[place + 1].text if place + 1 < len(tokens) else ""
         if token.kind == "word" and (token.text.lower() in _DENIALS or changes_name(token.text, follows)):
+            return False
+        if follows == "(" and token.text.lstrip("\\").lower() in _UNDONE:
             return False
         if token.text in _FUNCTIONS and follows == "(":
             place = _closing(tokens, place + 1)

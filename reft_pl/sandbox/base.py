@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -79,8 +78,8 @@ def check_limits(owner: str, timeout_seconds: float, memory_mb: int, workers: in
     Raises:
         UserError: a limit is not positive, or not finite.
     """
-    if not (timeout_seconds > 0 and math.isfinite(timeout_seconds)):
-        raise UserError(f"{owner}: timeout_seconds is {timeout_seconds}, but it must be a finite number above 0")
+    if not 0 < timeout_seconds <= 86_400:
+        raise UserError(f"{owner}: timeout_seconds is {timeout_seconds}, but it must be above 0 and at most 86400, a day")
     if memory_mb < 16:
         raise UserError(f"{owner}: memory_mb is {memory_mb}, but a program needs at least 16")
     if workers < 1:

@@ -18,9 +18,6 @@ _FILE_ACCESS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # access rights per Landlock A
 _CAPABILITY_VERSION_3 = 0x20080522
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 
-MAX_FD = 256
-"""No descriptor of a zygote is higher: it starts with three, and its socket is at the first free one from 64 on."""
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -37,7 +34,8 @@ def drop_capabilities() -> None:
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _libc.capset(header, bytes(24))
+    if _libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "capabilities could not be dropped")
 
 
 def restrict_file_system(readable: Sequence[str] = ()) -> None:
@@ -55,7 +53,8 @@ def restrict_file_system(readable: Sequence[str] = ()) -> None:
     try:
         for path in readable:
             _allow_reading(ruleset, path)
-        _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+        if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
+            raise OSError(ctypes.get_errno(), "Landlock refused to bind the process")
     finally:
         os.close(ruleset)
 

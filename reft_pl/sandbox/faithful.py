@@ -38,11 +38,12 @@ def unfaithful_part(program: str) -> str:
     if ast.unparse(function.args) or function.decorator_list:
         return "arguments or decorators"
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    for statement in body:
-        for node in ast.walk(statement):
-            if not _is_faithful(node):
-                return type(node).__name__
-    return ""
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    if any(isinstance(node, (ast.List, ast.ListComp)) for node in nodes) and any(
+        isinstance(node, ast.AugAssign) for node in nodes
+    ):
+        return "AugAssign"  # CPython changes a list in place
+    return next((type(node).__name__ for node in nodes if not _is_faithful(node)), "")
 
 
 def _is_import_of_math(node: ast.AST) -> bool:

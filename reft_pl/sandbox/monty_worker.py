@@ -62,7 +62,7 @@ def confine(memory_bytes: int) -> None:
     confinement.drop_capabilities()
     binary = os.environ.get("MONTY_BIN") or shutil.which("monty", path=sysconfig.get_path("scripts")) or ""
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/proc/self", "/dev/null")
-    readable = (binary, sysconfig.get_path("stdlib"), *sys.path, *system)
+    readable = (binary, sysconfig.get_path("stdlib"), *sys.path[1:], *system)
     confinement.restrict_file_system([path for path in readable if path])
     confinement.limit(
         (resource.RLIMIT_AS, confinement.address_space() + 2 * memory_bytes),

@@ -8,7 +8,8 @@ import signal
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from reft_pl.errors import UserError
@@ -83,16 +84,19 @@ class WorkerPool:
                 # No program can send itself SIGKILL: it was an operator, or a kernel short of memory.
                 if executed.status is not Status.KILLED or os.WTERMSIG(wait_status) != signal.SIGKILL:
                     return executed
+                executed = replace(executed, status=Status.WORKER_DIED)
         except TimeoutError:
             worker.kill()
             executed = ExecutionResult(self._silent, None, self._request_seconds, self._backend)
+        except OSError as error:  # no descriptors or processes left
+            raise WorkerStartError(str(error)) from error
         finally:
             self._idle.put(worker)
         return executed
 
 
 class PoolExecution(Execution):
-    """Programs that pools run as they arrive. Equal programs run once: nothing that a program can observe tells runs apart.
+    """Programs that pools run as they arrive. Equal programs run once: their results differ only by clocks and process ids.
 
     Args:
         pool_of: Returns the pool that runs a program.
@@ -119,8 +123,8 @@ class PoolExecution(Execution):
         """
         try:
             return [self._futures[program].result() for program in self._programs]
-        except WorkerStartError as error:
-            raise UserError(self._refusal.format(error)) from error
+        except (WorkerStartError, CancelledError) as error:
+            raise UserError(self._refusal.format(str(error) or "they were closed")) from error
 
     def cancel(self) -> None:
         """Drop programs that have not started."""

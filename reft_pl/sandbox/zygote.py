@@ -19,7 +19,6 @@ import signal
 import sys
 import time
 import types
-from pathlib import Path
 
 from reft_pl.sandbox import confinement, frames, values
 from reft_pl.sandbox.channel import Channel, read_all
@@ -49,19 +48,21 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
             for name in STANDARD_MODULES:
                 importlib.import_module(name)
             scope |= {name: import_package(name) for name in packages}
-        _check_surroundings()
-    except OSError as error:
-        channel.send(frames.greeting(error.strerror or str(error)))
+        sys.modules["random"].seed(_SEED)
+        if "numpy" in scope:
+            scope["numpy"].random.seed(_SEED)
+        run = ProgramRunner(scope, memory_mb, math.ceil(timeout_seconds) + 1, seccomp)
+        confinement.forbid_new_privileges()
+        confinement.forbid_tracing()
+        confinement.drop_capabilities()
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise OSError(0, "an imported module started threads")
+        confinement.restrict_file_system()
+        _hide_ourselves()
+        _check_child(run)
+    except Exception as error:
+        channel.send(frames.greeting(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"))
         return
-    sys.modules["random"].seed(_SEED)
-    if "numpy" in scope:
-        scope["numpy"].random.seed(_SEED)
-    run = ProgramRunner(scope, memory_mb, math.ceil(timeout_seconds) + 1, seccomp)
-    confinement.forbid_new_privileges()
-    confinement.forbid_tracing()
-    confinement.restrict_file_system()
-    confinement.drop_capabilities()
-    _hide_ourselves()
     gc.collect()
     gc.freeze()  # these objects stay shared with every child
     channel.send(frames.greeting())
@@ -69,11 +70,10 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
         channel.send(frames.ENDED.pack(*supervise(run, *descriptors, timeout_seconds)))
 
 
-def _check_surroundings() -> None:
-    """Raise OSError where children could not be forked cleanly, or their end not be awaited."""
-    os.close(os.pidfd_open(os.getpid()))
-    if len(list(Path("/proc/self/task").iterdir())) != 1:
-        raise OSError(0, "an imported module started threads")
+def _check_child(run: ProgramRunner) -> None:
+    """Raise OSError if a child cannot confine itself and run a program (an empty one)."""
+    if (wait_status := supervise(run, os.dup(0), os.dup(0), 60.0)[1]) != 0:
+        raise OSError(0, f"a confined process does not run here (wait status {wait_status})")
 
 
 def _hide_ourselves() -> None:
@@ -153,7 +153,7 @@ class ProgramRunner:
         write, leave = os.write, os._exit  # bound before the program can replace them
         source = read_all(source_fd)
         os.dup2(result_fd, _RESULT_FD)
-        os.closerange(_RESULT_FD + 1, confinement.MAX_FD)
+        os.closerange(_RESULT_FD + 1, 256)  # beyond the socket, which is at the first free number from 64 on
         confinement.limit_resources(self._memory_bytes, self._cpu_seconds)
         if self._seccomp is not None:
             self._seccomp.install()

@@ -23,6 +23,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
+@pytest.mark.timeout(20)
+def test_a_config_that_holds_itself_is_read_once(work: Path) -> None:
+    (work / "c.yaml").write_text("a: &x [*x, {class_path: nested.R}]\n")
+    (work / "deep.yaml").write_text("a: " + "[" * 5000 + "]" * 5000)
+    assert named_in(["fit", "--config", "c.yaml", "--config", "deep.yaml"]) == {"nested"}
+
+
 def test_class_paths_are_found_on_the_command_line_and_in_configs_within_configs(work: Path) -> None:
     (work / "callbacks.yaml").write_text("- {class_path: in_list.A}\n- short.B\n")
     (work / "c.yaml").write_text(

@@ -100,3 +100,14 @@ def test_values_are_those_of_exact_arithmetic(expression: tuple[str, Fraction]) 
 @given(st.text(alphabet="0123456789.,+-*/^!()[]{} xe%$=:\\fracsqtpi", max_size=40))
 def test_no_text_raises(text: str) -> None:
     parse_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\sqrt{1e400}", r"\sqrt[3]{10^{400}}", "√" + "9" * 400, r"\pi/(10^{-200}*10^{-200})",
+        r"\frac{\pi}{10^{-200}*10^{-200}}", r"(10^{-200}*10^{-200})^{-0.5}", r"(10^{-200}*10^{-200})^{0.5}",
+    ],
+)  # fmt: skip
+def test_values_at_the_edges_of_floats_raise_nothing_but_refusals(text):
+    assert read_answer(text, None).value in (None, 0.0)

@@ -18,6 +18,7 @@ from reft_pl.sandbox import cpython as cpython_module
 from reft_pl.sandbox import frames
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.sandbox.worker import Worker, WorkerStartError
 from reft_pl.types import Status
 
 VALUE, EXCEPTION, TIMEOUT, MEMORY = Status.OK, Status.EXCEPTION, Status.TIMEOUT, Status.MEMORY
@@ -248,7 +249,8 @@ def test_a_machine_without_seccomp_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"timeout_seconds": 0.0}, {"timeout_seconds": float("inf")}, {"memory_mb": 1}, {"workers": 0}]
+    "settings",
+    [{"timeout_seconds": 0.0}, {"timeout_seconds": float("inf")}, {"timeout_seconds": 1e7}, {"memory_mb": 1}, {"workers": 0}],
 )
 def test_limits_that_make_no_sense_are_refused(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
@@ -414,3 +416,19 @@ def test_leaving_an_execution_drops_what_has_not_started():
     finally:
         sandbox.close()
     assert time.monotonic() - start < 10
+
+
+def test_a_zygote_that_cannot_start_reports_why():
+    worker = Worker("reft_pl.sandbox.zygote", (2.0, 256, ("nosuchpackage",), False), [], isolated=True)
+    with pytest.raises(WorkerStartError, match="No module named 'nosuchpackage'"):
+        worker.start()
+
+
+def test_closing_beside_an_execution_is_one_sentence():
+    sandbox = CPythonSandbox(timeout_seconds=0.3, workers=1)
+    execution = sandbox.begin()
+    for i in range(50):
+        execution.submit(f"while {i + 1}: pass")
+    sandbox.close()
+    with pytest.raises(UserError, match="closed"):
+        execution.results()

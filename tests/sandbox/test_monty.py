@@ -76,7 +76,8 @@ def test_verdicts_that_hold_in_cpython_too(monty, program, status, value):
         "return 1 is 1", "return round(2.675, 2)", "return list({30, 1, 22})[0]", "return {1: 2}[1]", "return f'{1}'",
         "return len('x' * 9)\n del x", "from decimal import Decimal\n return Decimal(1)", "return (lambda: 1)()",
         "global x\n x = 1\n return x", "sum = max\n return sum([1, 2])", "return math.factorial(5)", "print(1)\n return 1",
-        "yield 1", "while True: pass", "return [0] * 10**10",
+        "yield 1", "while True: pass", "return [0] * 10**10", "a = [1]\n b = a\n a *= 2\n return len(b)",
+        "x = [[1], 2]\n y = x[0]\n y *= 3\n return len(x[0])",
     ],
 )  # fmt: skip
 def test_everything_else_is_unsupported(monty, body):

@@ -144,8 +144,8 @@ def test_what_monty_decides_is_what_cpython_says(monty, seed):
     dice = random.Random(seed)
     programs = [ProgramWriter(f"{seed}{i}").program() for i in range(50)]
     programs += [
-        f"import math\ndef solution():\n x = 5\n y = {arithmetic(dice, 1)}\n for i in range(3):\n  x += {arithmetic(dice, 2)}\n"
-        f" return {arithmetic(dice, 3)}"
+        f"import math\ndef solution():\n x = 5\n y = {arithmetic(dice, 1)}\n for i in range(3):\n"
+        f"  x = x + {arithmetic(dice, 2)}\n return {arithmetic(dice, 3)}"
         for _ in range(250)
     ]
     results = monty.run(programs)
