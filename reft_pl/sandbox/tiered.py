@@ -1,7 +1,3 @@
-"""The former name of the default sandbox."""
-
-from __future__ import annotations
-
 from reft_pl.sandbox.cpython import CPythonSandbox
 
 

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 import types
+from pathlib import Path
 
 from reft_pl.sandbox import confinement, frames, values
 from reft_pl.sandbox.channel import Channel, read_all
@@ -55,8 +56,8 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
         confinement.forbid_new_privileges()
         confinement.forbid_tracing()
         confinement.drop_capabilities()
-        if len(os.listdir("/proc/self/task")) != 1:
-            raise OSError(0, "an imported module started threads")
+        if len(list(Path("/proc/self/task").iterdir())) != 1:
+            raise OSError(0, "an imported module started threads")  # noqa: TRY301 (the reason goes to the trainer)
         confinement.restrict_file_system()
         _hide_ourselves()
         _check_child(run)
