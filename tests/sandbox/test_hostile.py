@@ -50,6 +50,7 @@ def test_hostile_programs_end_as_expected(shared, name):
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hostile.jsonl", "hostile_2.jsonl"])
 def test_in_monty_nothing_escapes_hangs_or_forges_a_value(shared, name):
     wrong = [
