@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reft_pl.formats import PythonProgram
 from reft_pl.formats.answers import answers_equal, is_answer_to
-from reft_pl.rollout.execution import execute_responses
+from reft_pl.rollout.execution import ResponseExecution
 from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import Answer, Problem, TokenBatch
 
@@ -110,7 +110,11 @@ def run_programs(problems: list[Problem], texts: list[str]) -> list[Answer | Non
     """A pool of processes for this batch alone. They are our confined ones: programs of a model never run elsewhere."""
     sandbox = CPythonSandbox()
     try:
-        return [result.value for result in execute_responses(PythonProgram(), sandbox, problems, texts)]
+        with sandbox.begin() as execution:
+            running = ResponseExecution(PythonProgram(), execution)
+            for problem, text in zip(problems, texts, strict=True):
+                running.submit(problem, text)
+            return [result.value for result in running.results()]
     finally:
         sandbox.close()
 

@@ -23,7 +23,7 @@ def main(args: list[str]) -> int:
         _check(options)
         _answer_questions(options)
     except KeyboardInterrupt:
-        echo(error=True)  # the shell's prompt begins a line of its own
+        echo(error=True)  # the shell's prompt begins on a new line
         return 130
     except BrokenPipeError:  # whoever read the answers has left; what is still buffered must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from reft_pl.formats.base import CoTFormat
-from reft_pl.sandbox.base import Execution, Sandbox
+from reft_pl.sandbox.base import Execution
 from reft_pl.types import ExecutionResult, Problem, Status
 
 _NO_PROGRAM = ExecutionResult(Status.NO_SOLUTION, backend="text", detail="no program in the response")
@@ -38,14 +36,3 @@ class ResponseExecution:
         """Wait for all programs and return one result per response, in the order of ``submit``."""
         ran = iter(self._execution.results())
         return [next(ran) if result is None else result for result in self._read]
-
-
-def execute_responses(
-    cot_format: CoTFormat, sandbox: Sandbox, problems: Sequence[Problem], responses: Sequence[str]
-) -> list[ExecutionResult]:
-    """Execute responses that are all there, and return the result of each, in order; see ``ResponseExecution``."""
-    with sandbox.begin() as execution:
-        running = ResponseExecution(cot_format, execution)
-        for problem, response in zip(problems, responses, strict=True):
-            running.submit(problem, response)
-        return running.results()

@@ -1,4 +1,4 @@
-"""Which programs Monty runs exactly as CPython does, decided by their syntax. Standard library only.
+"""Which programs Monty may run, decided by their syntax: tests found no difference from CPython. Standard library only.
 
 The allow-list holds one function ``solution()`` of assignments, branches, loops and arithmetic on numbers, strings, lists and
 tuples. It leaves out what Monty does otherwise: generators, ``map``, ``filter``, ``zip``, ``enumerate`` and ``reversed`` (eager

@@ -8,7 +8,7 @@ from reft_pl.types import Status
 
 
 class MontySandbox(PooledSandbox):
-    """Runs in pydantic-monty what a syntax check proves faithful, and answers ``unsupported`` to everything else.
+    """Runs in pydantic-monty what a syntax check admits, and answers ``unsupported`` to everything else.
 
     Needs ``pip install 'reft-pl[monty]'``. Monty differs from Python (lazy iterators, rounding, sets, ``Decimal``), so only
     plain arithmetic, lists, branches and loops run (``reft_pl.sandbox.faithful``), and only an answer counts: an error, a

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TAG = "checkpoint"
 """The folder inside, as Lightning names it."""
 
-ADVICE = "name another with --ckpt_path, or delete this one to start that run anew"
+ADVICE = "name another with --ckpt_path, or delete this one to start that run again"
 
 
 def _written_by_deepspeed() -> list[Any]:
