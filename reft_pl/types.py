@@ -56,7 +56,7 @@ class Status(str, Enum):
 class ExecutionResult:
     """What running a program, or reading a text, gave.
 
-    ``value`` is set exactly when ``status`` is ``OK``; ``backend`` names what decided (``cpython``, ``monty``, ``text``);
+    ``value`` is set exactly when ``status`` is ``OK``; ``backend`` names what decided (``cpython``, ``text``);
     ``detail`` is one line for people (an exception's class, say) and never decides anything.
     """
 

@@ -112,7 +112,6 @@ def _classes() -> Iterator[str]:
         "formats",
         "rollout.inprocess",
         "sandbox.cpython",
-        "sandbox.monty",
         "models.optim",
     ):
         yield from (name for name in vars(import_module(f"reft_pl.{module}")) if name[0].isupper())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 
 
 class Channel:
-    """Receives programs as pairs of descriptors and sends how they ended.
+    """Receives requests and sends how programs ended.
 
     Takes the socket from standard input and leaves /dev/null on all standard streams.
     """
@@ -21,20 +22,21 @@ class Channel:
             os.dup2(null, stream)
         os.close(null)
 
-    def receive(self) -> tuple[int, int] | None:
-        """Return the descriptors to read the next program from and to write its result to, or None after the trainer's end."""
+    def receive(self) -> tuple[int, ...] | None:
+        """Return the next request's descriptors, or None after the trainer's end.
+
+        Two are a program: one to read it from, one to write its result to. No descriptor asks for a child that programs share.
+        """
         try:
             data, descriptors, _, _ = socket.recv_fds(self._socket, 1, 2)
         except OSError:
             return None
-        return (descriptors[0], descriptors[1]) if data and len(descriptors) == 2 else None
+        return tuple(descriptors) if data else None
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, *descriptors: int) -> None:
         """Send a message. A vanished trainer is not an error: the next ``receive`` reports it."""
-        try:
-            self._socket.sendall(message)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._socket, [message], descriptors)
 
 
 def read_all(fd: int) -> bytes:

@@ -6,17 +6,15 @@ import ctypes
 import os
 import resource
 import signal
-import stat
 import struct
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
-_LANDLOCK_CREATE_RULESET_VERSION = _LANDLOCK_RULE_PATH_BENEATH = 1
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same number on every architecture
+_LANDLOCK_CREATE_RULESET_VERSION = 1
 _FILE_ACCESS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # access rights per Landlock ABI; 16 since ABI 5
 _CAPABILITY_VERSION_3 = 0x20080522
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -38,11 +36,10 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capabilities could not be dropped")
 
 
-def restrict_file_system(readable: Sequence[str] = ()) -> None:
-    """Bind this process and its children by Landlock: no path but ``readable`` ones, no TCP, no abstract sockets.
+def restrict_file_system() -> None:
+    """Bind this process and its children by Landlock: no path, no TCP, no abstract sockets.
 
-    Files below ``readable`` can be read and executed, devices also written. A kernel without Landlock is no error: seccomp
-    refuses the system calls, too.
+    A kernel without Landlock is no error: seccomp refuses the system calls, too.
     """
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     file_system = (1 << _FILE_ACCESS_BITS.get(abi, 16)) - 1
@@ -51,52 +48,40 @@ def restrict_file_system(readable: Sequence[str] = ()) -> None:
     if abi < 1 or (ruleset := _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)) < 0:
         return
     try:
-        for path in readable:
-            _allow_reading(ruleset, path)
         if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
             raise OSError(ctypes.get_errno(), "Landlock refused to bind the process")
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
-    """Add a path to a ruleset. A path that does not exist needs no rule."""
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        mode = os.fstat(fd).st_mode
-        rights = _READ_FILE | _EXECUTE
-        rights |= _READ_DIR if stat.S_ISDIR(mode) else _WRITE_FILE if stat.S_ISCHR(mode) else 0
-        rule = struct.pack("=Qi", rights, fd)
-        if _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0) != 0:
-            raise OSError(ctypes.get_errno(), f"Landlock refused a rule for {path}")
-    finally:
-        os.close(fd)
-
-
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its (single-threaded) parent ends, also if it just has."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def address_space() -> int:
-    """Bytes of virtual memory that this process has mapped now."""
+    """Bytes of virtual memory that this process has mapped now; 0 where the kernel does not tell."""
+    if sys.platform != "linux":
+        return 0
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def limit_resources(address_space_bytes: int, cpu_seconds: int) -> None:
-    """Limit one program's memory and CPU time, and forbid it files, processes and core dumps.
+def limit_resources(address_space_bytes: int, cpu_seconds: int | None) -> None:
+    """Limit memory and CPU time of a process that runs programs, and forbid it new files, processes and core dumps.
 
     Args:
         address_space_bytes: Virtual memory, including what is mapped already.
-        cpu_seconds: CPU time after which the kernel kills the process if nothing else has.
+        cpu_seconds: CPU time after which the kernel kills the process if nothing else has; None is no limit.
     """
     nothing = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)
-    limit((resource.RLIMIT_AS, address_space_bytes), (resource.RLIMIT_CPU, cpu_seconds), *((which, 0) for which in nothing))
+    limit(*((which, 0) for which in nothing))
+    if cpu_seconds is not None:
+        limit((resource.RLIMIT_CPU, cpu_seconds))
+    if sys.platform == "linux":  # others count other things
+        limit((resource.RLIMIT_AS, address_space_bytes))
 
 
 def limit(*limits: tuple[int, int]) -> None:

@@ -9,8 +9,10 @@ from reft_pl.errors import UserError
 from reft_pl.sandbox.pool import PooledSandbox
 from reft_pl.sandbox.seccomp import seccomp_available
 from reft_pl.sandbox.worker import Worker, package_folders
+from reft_pl.types import Status
 
 _SCIENTIFIC = re.compile(r"\b(?:sympy|numpy|mpmath|np)\b")
+_PLAIN_SECONDS = 0.25  # of a program in a shared child; one that takes longer starts anew in a process of its own
 _SCIENTIFIC_PACKAGES = ("numpy", "sympy", "mpmath")
 
 
@@ -23,6 +25,7 @@ class CPythonSandbox(PooledSandbox):
     programs that name it. Importable: the standard library's modules for arithmetic, text and dates, NumPy, SymPy, mpmath.
 
     The zygote never holds a program's text or result, so a program finds nothing of its predecessors in the memory it inherits.
+    Plain programs share a process: their syntax gives them nothing to look with (``reft_pl.sandbox.plain``).
     A program can report only what it could bring about honestly: an answer it could return, a failure it could cause.
 
     Not covered: side channels of time and load.
@@ -35,7 +38,7 @@ class CPythonSandbox(PooledSandbox):
     """
 
     backend = "cpython"
-    refusal = "CPythonSandbox cannot start its processes: {}; MontySandbox may run here"
+    refusal = "CPythonSandbox cannot start its processes: {}; PlainSandbox may run here"
 
     def __init__(self, timeout_seconds: float = 2.0, memory_mb: int = 256, workers: int = 2, allow_unsafe: bool = False):
         super().__init__(timeout_seconds, memory_mb, workers)
@@ -48,19 +51,42 @@ class CPythonSandbox(PooledSandbox):
             UserError: this is not Linux, or there is no seccomp and ``allow_unsafe`` is not set.
         """
         if not sys.platform.startswith("linux"):
-            raise UserError("CPythonSandbox needs Linux; on this machine set --model.sandbox MontySandbox")
+            raise UserError("CPythonSandbox needs Linux; on this machine set --model.sandbox PlainSandbox")
         if not (self.allow_unsafe or seccomp_available()):
             raise UserError(
-                "CPythonSandbox needs seccomp, which this kernel or container lacks; set --model.sandbox MontySandbox, or "
+                "CPythonSandbox needs seccomp, which this kernel or container lacks; set --model.sandbox PlainSandbox, or "
                 "--model.sandbox.allow_unsafe true if you trust the model with your account"
             )
 
     def kind_of(self, program: str) -> str:
         """``scientific`` for programs that name NumPy, SymPy or mpmath: their zygote has these loaded."""
-        return "scientific" if _SCIENTIFIC.search(program) else "plain"
+        return "scientific" if _SCIENTIFIC.search(program) else "standard"
 
     def make_worker(self, kind: str) -> Worker:
         """Make a zygote."""
         folders = package_folders(_SCIENTIFIC_PACKAGES) if kind == "scientific" else {}
-        arguments = (float(self.timeout_seconds), self.memory_mb, tuple(folders), self.allow_unsafe)
-        return Worker("reft_pl.sandbox.zygote", arguments, list(dict.fromkeys(folders.values())), isolated=True)
+        arguments = (float(self.timeout_seconds), self.memory_mb, tuple(folders), self.allow_unsafe, False)
+        paths = list(dict.fromkeys(folders.values()))
+        return Worker(arguments, paths, None if folders else min(self.timeout_seconds, _PLAIN_SECONDS))
+
+
+class PlainSandbox(PooledSandbox):
+    """Runs plain programs in CPython (see ``reft_pl.sandbox.plain``), and answers ``unsupported`` to everything else.
+
+    For machines whose kernel cannot confine programs: a plain one can do arithmetic and nothing else. What the kernel has of
+    confinement applies here, too. Use ``CPythonSandbox``, the default, wherever it runs.
+
+    Args:
+        timeout_seconds: Wall time of one program.
+        memory_mb: What one program may allocate, in MiB (Linux only).
+        workers: Programs that run at the same time.
+    """
+
+    backend = "cpython"
+    refusal = "PlainSandbox cannot start its processes: {}"
+    silent = Status.UNSUPPORTED
+
+    def make_worker(self, kind: str) -> Worker:
+        """Make a zygote that forks only the child for plain programs; there is one kind."""
+        arguments = (float(self.timeout_seconds), self.memory_mb, (), True, True)
+        return Worker(arguments, [], self.timeout_seconds, only_plain=True)

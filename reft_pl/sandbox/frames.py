@@ -47,6 +47,9 @@ MAX_RESULT_BYTES = 1 + MAX_BODY_BYTES
 COMPILED = b"\xc0"
 """Precedes the body once the program has compiled: from then on the process runs code of the program's."""
 
+LENGTH = struct.Struct("<I")
+"""Precedes a program on the socket to the child that plain programs share: how many bytes it has."""
+
 GREETING_BYTES = 256
 """Length of a worker's first message: why it will not serve, padded with zeros; all zeros if it will."""
 
@@ -65,6 +68,8 @@ _BEFORE_COMPILED = frozenset({"syntax_error", "memory", "unsupported"})
 _AFTER_COMPILED = frozenset(
     {"ok", "wrong_type", "non_numeric", "non_finite", "too_large", "no_solution", "exception", "memory"}
 )
+DECIDED_WHEN_PLAIN = (_AFTER_COMPILED | {"syntax_error"}) - {"memory"}
+"""What counts of the word of a child that plain programs share."""
 
 
 class FrameError(Exception):

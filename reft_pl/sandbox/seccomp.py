@@ -11,7 +11,7 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Mapping
+import sys
 
 _X86_64 = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12,
@@ -29,26 +29,6 @@ _AARCH64 = {
     "gettid": 178, "futex": 98, "sched_getaffinity": 123, "restart_syscall": 128, "clock_gettime": 113,
     "clock_getres": 114, "clock_nanosleep": 115, "exit_group": 94, "pselect6": 72, "getrandom": 278,
 }  # fmt: skip
-INTERPRETER_CALLS = {
-    "x86_64": {
-        "poll": 7, "ioctl": 16, "pread64": 17, "writev": 20, "dup": 32, "dup2": 33, "sendto": 44, "recvfrom": 45, "sendmsg": 46,
-        "recvmsg": 47, "shutdown": 48, "socketpair": 53, "clone": 56, "vfork": 58, "execve": 59, "wait4": 61, "kill": 62,
-        "fcntl": 72, "readlink": 89, "setpgid": 109, "setsid": 112, "prctl": 157, "arch_prctl": 158, "getdents64": 217,
-        "set_tid_address": 218, "epoll_wait": 232, "epoll_ctl": 233, "tgkill": 234, "waitid": 247, "openat": 257,
-        "newfstatat": 262, "ppoll": 271, "set_robust_list": 273, "epoll_pwait": 281, "eventfd2": 290, "epoll_create1": 291,
-        "dup3": 292, "pipe2": 293, "prlimit64": 302, "membarrier": 324, "statx": 332, "rseq": 334, "pidfd_send_signal": 424,
-        "pidfd_open": 434, "clone3": 435, "close_range": 436,
-    },
-    "aarch64": {
-        "eventfd2": 19, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "dup": 23, "dup3": 24, "fcntl": 25,
-        "ioctl": 29, "openat": 56, "pipe2": 59, "getdents64": 61, "writev": 66, "pread64": 67, "ppoll": 73, "readlinkat": 78,
-        "newfstatat": 79, "waitid": 95, "set_tid_address": 96, "set_robust_list": 99, "kill": 129, "tgkill": 131,
-        "setpgid": 154, "setsid": 157, "prctl": 167, "socketpair": 199, "sendto": 206, "recvfrom": 207, "shutdown": 210,
-        "sendmsg": 211, "recvmsg": 212, "clone": 220, "execve": 221, "wait4": 260, "prlimit64": 261, "membarrier": 283,
-        "statx": 291, "rseq": 293, "pidfd_send_signal": 424, "pidfd_open": 434, "clone3": 435, "close_range": 436,
-    },
-}  # fmt: skip
-"""What a process also needs to start and supervise an interpreter of its own, and that interpreter to start."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64, 317), "aarch64": (0xC00000B7, _AARCH64, 277)}
 """AUDIT_ARCH constant, numbers of the allowed system calls, and the number of seccomp(2) itself."""
@@ -73,13 +53,12 @@ class SeccompUnavailableError(OSError):
     """This kernel, architecture or container has no seccomp filters."""
 
 
-def filter_code(machine: str, writable_fds: tuple[int, ...] | None, also: Mapping[str, Mapping[str, int]] = {}) -> bytes:
+def filter_code(machine: str, writable_fds: tuple[int, ...]) -> bytes:
     """BPF code of the allow-list for an architecture.
 
     Args:
         machine: As ``platform.machine()`` names it.
-        writable_fds: The only file descriptors that write(2) may name; None allows all.
-        also: More allowed system calls, by machine and name, which may map executable memory.
+        writable_fds: The only file descriptors that write(2) may name.
 
     Raises:
         SeccompUnavailableError: no table for the architecture.
@@ -87,10 +66,7 @@ def filter_code(machine: str, writable_fds: tuple[int, ...] | None, also: Mappin
     if machine not in _ARCHITECTURES:
         raise SeccompUnavailableError(f"no system call table for {machine}")
     arch, table, _ = _ARCHITECTURES[machine]
-    table = {**table, **also.get(machine, {})}
-    checked = {} if also else {"mmap": "memory", "mprotect": "memory"}
-    if writable_fds is not None:
-        checked["write"] = "write"
+    checked = {"mmap": "memory", "mprotect": "memory", "write": "write"}
     code: list[tuple[int, str, str, int]] = [  # operation, where to go on if true, if false ("" is the next), constant
         (_LOAD_WORD, "", "", _OFFSET_ARCH),
         (_JUMP_EQUAL, "", "kill", arch),
@@ -102,7 +78,7 @@ def filter_code(machine: str, writable_fds: tuple[int, ...] | None, also: Mappin
     code.append((_RETURN, "", "", _REFUSE))
     places["write"] = len(code)
     code.append((_LOAD_WORD, "", "", _OFFSET_ARGUMENTS))
-    code += [(_JUMP_EQUAL, "allow", "", fd) for fd in writable_fds or ()]
+    code += [(_JUMP_EQUAL, "allow", "", fd) for fd in writable_fds]
     code.append((_RETURN, "", "", _REFUSE))
     places["memory"] = len(code)
     code.append((_LOAD_WORD, "", "", _OFFSET_ARGUMENTS + 2 * 8))
@@ -134,15 +110,16 @@ class SeccompFilter:
     """A filter made ready before the fork, so that installing it in the child is one system call.
 
     Args:
-        writable_fds: The only file descriptors that write(2) may name; None allows all.
-        also: More allowed system calls; see ``filter_code``.
+        writable_fds: The only file descriptors that write(2) may name.
 
     Raises:
         SeccompUnavailableError: this machine has no seccomp filters.
     """
 
-    def __init__(self, writable_fds: tuple[int, ...] | None = None, also: Mapping[str, Mapping[str, int]] = {}):
-        code = filter_code(platform.machine(), writable_fds, also)
+    def __init__(self, writable_fds: tuple[int, ...]):
+        if sys.platform != "linux":
+            raise SeccompUnavailableError("this is not Linux")
+        code = filter_code(platform.machine(), writable_fds)
         self._seccomp = _ARCHITECTURES[platform.machine()][2]
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _FilterProgram(len(code) // 8, ctypes.addressof(self._code))

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from reft_pl.sandbox import frames
 
 START_SECONDS = 60.0  # how long a worker may take to import what it needs (SymPy on a busy machine)
 START_ATTEMPTS = 10  # starts of a worker that dies before it is ready: somebody may be killing our processes
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "MONTY_BIN", "TMPDIR")
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "TMPDIR")
 _WORKER_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "PYTHONHASHSEED": "0",  # a program that iterates over a set answers the same in every worker
@@ -47,18 +46,27 @@ class Worker:
     """A worker process in its own session that takes programs over a socket and reports how they ended.
 
     Args:
-        entry: A module of this package with a function ``main``.
-        arguments: What to call ``main`` with: literals only.
-        import_paths: Folders that the process may import from, besides the standard library.
-        isolated: Leave site-packages out (``-S``).
+        arguments: What to call the zygote's ``main`` with: literals only.
+        import_paths: Folders that it may import from, besides the standard library.
+        plain_seconds: How long a plain program may take in the child that they share; None if there is no such child.
+        only_plain: Answer ``unsupported`` to all that this child does not decide.
     """
 
-    def __init__(self, entry: str, arguments: Sequence[object], import_paths: Sequence[str], isolated: bool):
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        import_paths: Sequence[str],
+        plain_seconds: float | None = None,
+        only_plain: bool = False,
+    ):
         paths = [str(Path(__file__).parents[2]), *import_paths]
-        code = f"import sys; sys.path[:1] = {paths!r}; import {entry} as entry; entry.main(*{tuple(arguments)!r})"
-        self._command = [sys.executable, "-s", *(["-S"] if isolated else []), "-c", code]
+        code = f"import sys; sys.path[:1] = {paths!r}; from reft_pl.sandbox import zygote; zygote.main(*{tuple(arguments)!r})"
+        self._command = [sys.executable, "-s", "-S", "-c", code]
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._plain_seconds = plain_seconds
+        self._only_plain = only_plain
+        self._plain: socket.socket | None = None  # to the child that plain programs share
         self._owner = os.getpid()
 
     @property
@@ -92,7 +100,9 @@ class Worker:
         raise WorkerStartError(reason)
 
     def run(self, source: bytes, timeout: float) -> tuple[frames.Result, int, float]:
-        """Run a program: its text travels in an anonymous file, its result in a pipe.
+        """Run a program: in the child that plain programs share, or in a process of its own.
+
+        The latter reads its text from an anonymous file and writes its result to a pipe.
 
         Returns its result, the wait status of its process, and its wall time in seconds.
 
@@ -102,13 +112,16 @@ class Worker:
             TimeoutError: no report came in time; the process is useless from now on.
         """
         self.start()
+        start = time.monotonic()
+        if self._plain_seconds is not None and (decided := self._run_plain(source, timeout)) is not None:
+            return decided, 0, time.monotonic() - start
+        if self._only_plain:
+            return ("unsupported", None, ""), 0, time.monotonic() - start
         result, write_end = os.pipe()
         with open(result, "rb", 0) as pipe:  # noqa: PTH123 (a descriptor)
             try:
                 with _anonymous_file(source) as program:
-                    if self._socket is None:  # another thread has closed the sandbox
-                        raise WorkerGoneError("the process was stopped")
-                    socket.send_fds(self._socket, [b"p"], [program.fileno(), write_end])
+                    socket.send_fds(self._channel, [b"p"], [program.fileno(), write_end])
             except OSError as error:
                 raise WorkerGoneError(str(error)) from error
             finally:
@@ -120,25 +133,57 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and whatever it started. In a fork of its owner, only let go of it."""
-        if self._owner != os.getpid():
-            self.forget()
-            return
-        process, channel = self._process, self._socket
-        self._process = self._socket = None
-        if channel is not None:
-            channel.close()
-        if process is not None:
+        process, sockets = self._process, (self._socket, self._plain)
+        self._process = self._socket = self._plain = None
+        for end in filter(None, sockets):
+            end.close()
+        if process is not None and self._owner != os.getpid():
+            process.returncode = 0  # not our child: nobody to wait for
+        elif process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def forget(self) -> None:
-        """Let go of a process that belongs to another process (after a fork of the trainer)."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._process is not None:
-            self._process.returncode = 0  # not our child: nobody to wait for
-        self._process = self._socket = None
+    def _run_plain(self, source: bytes, timeout: float) -> frames.Result | None:
+        """Offer a program to the shared child. None if it is not plain, or did not end well: then another process decides."""
+        if self._plain is None:
+            self._renew_shared_child(timeout)
+        if self._plain is None:
+            return None
+        data = b""
+        with contextlib.suppress(OSError):  # out of time, or the child has gone
+            self._plain.sendall(frames.LENGTH.pack(len(source)) + source)
+            data = self._plain.recv(frames.MAX_RESULT_BYTES + 1)
+        if not data:
+            self._renew_shared_child(timeout)
+        result = frames.judge(data, late=False, wait_status=0)
+        return result if result[0] in frames.DECIDED_WHEN_PLAIN else None
+
+    def _renew_shared_child(self, timeout: float) -> None:
+        """Have the zygote end the shared child and fork another, unless no process can be forked."""
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
+        channel = self._channel
+        channel.settimeout(timeout)
+        try:
+            channel.send(b"s")
+            data, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise WorkerGoneError(str(error)) from error
+        if not data:
+            raise WorkerGoneError("the process ended")
+        if descriptors:
+            self._plain = socket.socket(fileno=descriptors[0])
+            self._plain.settimeout(self._plain_seconds)
+
+    @property
+    def _channel(self) -> socket.socket:
+        if self._socket is None:
+            raise WorkerGoneError("another thread has stopped the process")
+        return self._socket
 
     def _launch(self) -> None:
         ours, theirs = socket.socketpair()
@@ -162,10 +207,8 @@ class Worker:
     def _read(self, count: int, timeout: float) -> bytes:
         deadline, data = time.monotonic() + timeout, b""
         while len(data) < count:
-            channel = self._socket
+            channel = self._channel
             try:
-                if channel is None:
-                    raise WorkerGoneError("the process was stopped")
                 channel.settimeout(max(deadline - time.monotonic(), 1e-3))
                 part = channel.recv(count - len(data))
             except TimeoutError:
@@ -180,10 +223,7 @@ class Worker:
 
 def _anonymous_file(content: bytes) -> IO[bytes]:
     """A file without a name that holds ``content``, positioned at its start."""
-    if hasattr(os, "memfd_create"):
-        file: IO[bytes] = open(os.memfd_create("program"), "w+b", 0)  # noqa: PTH123, SIM115 (a descriptor; closed by the caller)
-    else:
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    file: IO[bytes] = open(os.memfd_create("program"), "w+b", 0)  # noqa: PTH123, SIM115 (a descriptor; closed by the caller)
     file.write(content)
     file.seek(0)
     return file

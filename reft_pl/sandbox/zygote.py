@@ -1,9 +1,10 @@
 """The process that forks one child per program: clean, single-threaded, started by exec, never a fork of the trainer.
 
 It imports what programs may use, gives up the file system, and then serves: receive two descriptors, fork, wait for the child's
-end or its deadline, and report how it ended. The child confines itself, reads the program from one descriptor and writes its
-result to the other. Neither enters this process, so no later child can find them in memory that it inherits. Standard library
-only (the scientific zygote also loads NumPy and SymPy).
+end or its deadline, and report how it ended. The child (``program.py``) confines itself, reads the program from one descriptor
+and writes its result to the other. Neither enters this process, so no later child can find them in memory that it inherits.
+Plain programs, which by their syntax cannot look for anything, share a child: a fork costs ten times what they do. Standard
+library only (the scientific zygote also loads NumPy and SymPy).
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import gc
 import importlib
 import math
 import os
-import resource
 import select
 import signal
+import socket
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 
-from reft_pl.sandbox import confinement, frames, values
-from reft_pl.sandbox.channel import Channel, read_all
+from reft_pl.sandbox import confinement, frames
+from reft_pl.sandbox.channel import Channel
 from reft_pl.sandbox.preload import STANDARD_MODULES, import_package, preloading
-from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
+from reft_pl.sandbox.program import ProgramRunner
 
-_RESULT_FD = 3
 _SEED = 0  # every program draws the same random numbers
 
 
-def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allow_unsafe: bool) -> None:
+def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allow_unsafe: bool, only_plain: bool) -> None:
     """Serve programs until the trainer closes the socket.
 
     Args:
@@ -38,12 +39,10 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
         memory_mb: What a program may allocate beyond what the zygote holds, in MiB.
         packages: Third-party packages to preload; programs find them in scope by name.
         allow_unsafe: Serve even if the kernel lacks seccomp.
+        only_plain: Fork only the child that plain programs share, which any kernel that has fork can do.
     """
     channel = Channel()
-    seccomp = None
     try:
-        with contextlib.suppress(*([SeccompUnavailableError] if allow_unsafe else [])):
-            seccomp = SeccompFilter(writable_fds=(1, 2, _RESULT_FD))
         scope: dict[str, types.ModuleType] = {"math": math}
         with preloading():
             for name in STANDARD_MODULES:
@@ -52,28 +51,40 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
         sys.modules["random"].seed(_SEED)
         if "numpy" in scope:
             scope["numpy"].random.seed(_SEED)
-        run = ProgramRunner(scope, memory_mb, math.ceil(timeout_seconds) + 1, seccomp)
-        confinement.forbid_new_privileges()
-        confinement.forbid_tracing()
-        confinement.drop_capabilities()
-        if len(list(Path("/proc/self/task").iterdir())) != 1:
-            raise OSError(0, "an imported module started threads")  # noqa: TRY301 (the reason goes to the trainer)
-        confinement.restrict_file_system()
+        runner = ProgramRunner(scope, memory_mb, math.ceil(timeout_seconds) + 1, allow_unsafe)
+        if sys.platform == "linux":
+            confinement.forbid_new_privileges()
+            confinement.forbid_tracing()
+            confinement.drop_capabilities()
+            if len(list(Path("/proc/self/task").iterdir())) != 1:
+                raise OSError(0, "an imported module started threads")  # noqa: TRY301 (the reason goes to the trainer)
+            confinement.restrict_file_system()
         _hide_ourselves()
-        _check_child(run)
+        if not only_plain:
+            _check_child(runner)
     except Exception as error:
         channel.send(frames.greeting(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"))
         return
     gc.collect()
     gc.freeze()  # these objects stay shared with every child
     channel.send(frames.greeting())
-    while (descriptors := channel.receive()) is not None:
-        channel.send(frames.ENDED.pack(*supervise(run, *descriptors, timeout_seconds)))
+    shared = frames.NOT_STARTED
+    while (request := channel.receive()) is not None:
+        if request:
+            source_fd, result_fd = request
+            channel.send(frames.ENDED.pack(*supervise(runner, source_fd, result_fd, timeout_seconds)))
+            continue
+        if shared != frames.NOT_STARTED:
+            _end(shared)
+        shared, requests = fork_shared(runner)
+        channel.send(b"s", *requests)
+        for descriptor in requests:
+            os.close(descriptor)
 
 
-def _check_child(run: ProgramRunner) -> None:
+def _check_child(runner: ProgramRunner) -> None:
     """Raise OSError if a child cannot confine itself and run a program (an empty one)."""
-    if (wait_status := supervise(run, os.dup(0), os.dup(0), 60.0)[1]) != 0:
+    if (wait_status := supervise(runner, os.dup(0), os.dup(0), 60.0)[1]) != 0:
         raise OSError(0, f"a confined process does not run here (wait status {wait_status})")
 
 
@@ -86,24 +97,13 @@ def _hide_ourselves() -> None:
         del sys.modules[name]
 
 
-def supervise(run: ProgramRunner, source_fd: int, result_fd: int, timeout_seconds: float) -> tuple[bool, int, float]:
+def supervise(runner: ProgramRunner, source_fd: int, result_fd: int, timeout_seconds: float) -> tuple[bool, int, float]:
     """Fork a child that runs the program and wait for its end.
 
-    Returns whether it was killed at its deadline, its wait status, and its wall time in seconds.
+    Returns whether it was killed at its deadline, its wait status, and its wall time in seconds. Closes the descriptors.
     """
     start = time.monotonic()
-    parent = os.getpid()
-    try:
-        pid = os.fork()
-    except OSError:
-        pid = frames.NOT_STARTED
-    if pid == 0:
-        try:
-            os.setpgid(0, 0)
-            confinement.die_with_parent(parent)
-            run(source_fd, result_fd)
-        finally:
-            os._exit(70)
+    pid = _fork(lambda: runner.run_one(source_fd, result_fd))
     os.close(source_fd)
     os.close(result_fd)
     if pid == frames.NOT_STARTED:
@@ -113,12 +113,44 @@ def supervise(run: ProgramRunner, source_fd: int, result_fd: int, timeout_second
         ended = _wait(pidfd, start + timeout_seconds)
     finally:
         os.close(pidfd)
+    return not ended, _end(pid), time.monotonic() - start
+
+
+def fork_shared(runner: ProgramRunner) -> tuple[int, list[int]]:
+    """Fork the child that plain programs share. Returns its process id and the socket to it, or ``NOT_STARTED`` and nothing."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pid = _fork(lambda: runner.run_plain(theirs.fileno()))
+    if pid == frames.NOT_STARTED:
+        ours.close()
+        return pid, []
+    return pid, [ours.detach()]
+
+
+def _fork(action: Callable[[], None]) -> int:
+    """Fork a child that does something and ends. Returns its process id, or ``NOT_STARTED``."""
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError:
+        return frames.NOT_STARTED
+    if pid == 0:
+        try:
+            os.setpgid(0, 0)
+            confinement.die_with_parent(parent)
+            action()
+        finally:
+            os._exit(70)
+    return pid
+
+
+def _end(pid: int) -> int:
+    """Kill a child with all of its process group, and return its wait status."""
     # The group dies before its leader is reaped: until then its number cannot belong to anybody else.
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
-    _, wait_status = os.waitpid(pid, 0)
-    return not ended, wait_status, time.monotonic() - start
+    return os.waitpid(pid, 0)[1]
 
 
 def _wait(pidfd: int, deadline: float) -> bool:
@@ -129,73 +161,3 @@ def _wait(pidfd: int, deadline: float) -> bool:
         if poller.poll(math.ceil(left * 1000)):
             return True
     return False
-
-
-class ProgramRunner:
-    """What a child does: confine itself, run one program, write its result, end. Never returns.
-
-    Args:
-        scope: Names that programs find defined.
-        memory_mb: What a program may allocate beyond what is mapped now, in MiB.
-        cpu_seconds: Limit of its CPU time.
-        seccomp: The filter; None only if an unsafe sandbox was asked for.
-    """
-
-    def __init__(self, scope: dict[str, types.ModuleType], memory_mb: int, cpu_seconds: int, seccomp: SeccompFilter | None):
-        self._scope = scope
-        self._memory_bytes = confinement.address_space() + (memory_mb << 20)
-        self._headroom_kb = memory_mb << 10
-        self._cpu_seconds = cpu_seconds
-        self._seccomp = seccomp
-        self._number_types, self._expression_type = values.loaded_number_types()
-
-    def __call__(self, source_fd: int, result_fd: int) -> None:
-        """Run the program behind ``source_fd``, write its result to ``result_fd``, and end the process."""
-        write, leave = os.write, os._exit  # bound before the program can replace them
-        source = read_all(source_fd)
-        os.dup2(result_fd, _RESULT_FD)
-        os.closerange(_RESULT_FD + 1, 256)  # beyond the socket, which is at the first free number from 64 on
-        confinement.limit_resources(self._memory_bytes, self._cpu_seconds)
-        if self._seccomp is not None:
-            self._seccomp.install()
-        code = self._compile(source)
-        del source
-        if isinstance(code, bytes):
-            write(_RESULT_FD, code)
-        else:
-            write(_RESULT_FD, frames.COMPILED)
-            write(_RESULT_FD, self._outcome(code))
-        leave(0)  # no atexit handlers, no finalizers, no flushing of what the program printed
-
-    def _outcome(self, code: types.CodeType) -> bytes:
-        memory_error, base_exception = MemoryError, BaseException
-        encode_failure, encode_value, type_name = frames.encode_failure, values.encode_value, values.type_name
-        out_of_memory = encode_failure("memory")  # built while memory is left
-        module = types.ModuleType("__main__")
-        sys.modules["__main__"] = module
-        namespace = module.__dict__
-        namespace.update(self._scope)
-        is_callable, missing = callable, object()
-        try:
-            exec(code, namespace)  # what the whole package confines
-            solution = namespace.get("solution", missing)
-            if solution is missing or not is_callable(solution):
-                return encode_failure("no_solution")
-            return encode_value(solution(), self._number_types, self._expression_type)
-        except memory_error:
-            return out_of_memory
-        except base_exception as error:
-            return encode_failure("exception", type_name(error))
-
-    def _compile(self, source: bytes) -> types.CodeType | bytes:
-        resident_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            return compile(frames.decode_source(source), "<program>", "exec", dont_inherit=True)
-        except MemoryError:
-            # The parser raises it for nesting beyond its stack, too: the memory really used tells the two apart.
-            used_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kb
-            if used_kb > self._headroom_kb // 4:
-                return frames.encode_failure("memory", "while compiling")
-            return frames.encode_failure("syntax_error", "nested too deeply")
-        except BaseException as error:
-            return frames.encode_failure("syntax_error", type(error).__name__)

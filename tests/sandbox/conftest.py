@@ -2,8 +2,7 @@
 
 import pytest
 
-from reft_pl.sandbox.cpython import CPythonSandbox
-from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.sandbox.cpython import CPythonSandbox, PlainSandbox
 
 
 def _shared(make):
@@ -17,4 +16,4 @@ def _shared(make):
 
 
 cpython = _shared(CPythonSandbox)
-monty = _shared(MontySandbox)
+plain = _shared(PlainSandbox)

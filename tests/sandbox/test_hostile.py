@@ -1,11 +1,10 @@
-"""The shared list of hostile programs: every one ends as expected in CPython, and none gets the better of Monty."""
+"""The shared lists of hostile programs: every one ends as expected."""
 
 import json
 
 import pytest
 
-from reft_pl.sandbox.cpython import CPythonSandbox
-from reft_pl.sandbox.monty import MontySandbox
+from reft_pl.sandbox.cpython import CPythonSandbox, PlainSandbox
 from reft_pl.types import Status
 
 SANE = "def solution():\n return 6 * 7"
@@ -50,12 +49,11 @@ def test_hostile_programs_end_as_expected(shared, name):
     assert not wrong
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hostile.jsonl", "hostile_2.jsonl"])
-def test_in_monty_nothing_escapes_hangs_or_forges_a_value(shared, name):
+def test_of_plain_programs_none_escapes_hangs_or_forges_a_value(shared, name):
     wrong = [
         (row["id"], name_of(result), result.seconds)
-        for row, result in outcomes(MontySandbox, rows_of(shared, name))
+        for row, result in outcomes(PlainSandbox, rows_of(shared, name))
         if (result.status is Status.OK and "value" not in row["expected"]) or result.seconds > row["seconds"] + 1
     ]
     assert not wrong

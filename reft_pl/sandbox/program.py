@@ -1,0 +1,118 @@
+"""What a zygote's child does: confine itself, read a program, run it, write its result. Standard library only."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import resource
+import sys
+import types
+from collections.abc import Mapping
+
+from reft_pl.sandbox import confinement, frames, plain, values
+from reft_pl.sandbox.channel import read_all
+from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
+
+_RESULT_FD = 3
+
+
+class ProgramRunner:
+    """Confines its process and runs programs in it. Make it in the zygote, call it in a child.
+
+    Args:
+        scope: Names that programs find defined.
+        memory_mb: What a program may allocate beyond what is mapped now, in MiB.
+        cpu_seconds: Limit of a program's CPU time.
+        allow_unsafe: Do without seccomp if the kernel lacks it.
+
+    Raises:
+        SeccompUnavailableError: this machine has no seccomp filters, and ``allow_unsafe`` is not set.
+    """
+
+    def __init__(self, scope: Mapping[str, types.ModuleType], memory_mb: int, cpu_seconds: int, allow_unsafe: bool):
+        self._scope = scope
+        self._memory_bytes = confinement.address_space() + (memory_mb << 20)
+        self._headroom_kb = memory_mb << 10
+        self._cpu_seconds = cpu_seconds
+        self._seccomp: SeccompFilter | None = None
+        with contextlib.suppress(*([SeccompUnavailableError] if allow_unsafe else [])):
+            self._seccomp = SeccompFilter(writable_fds=(1, 2, _RESULT_FD))
+        self._number_types, self._expression_type = values.loaded_number_types()
+        self._plain_builtins = {name: getattr(builtins, name) for name in ("__import__", *sorted(plain.FUNCTIONS))}
+
+    def run_one(self, source_fd: int, result_fd: int) -> None:
+        """Run the program behind ``source_fd``, write its result to ``result_fd``, and end the process."""
+        write, leave = os.write, os._exit  # bound before the program can replace them
+        source = read_all(source_fd)
+        self._confine(result_fd, self._cpu_seconds)
+        code = self._compile(source)
+        del source
+        if isinstance(code, bytes):
+            write(_RESULT_FD, code)
+        else:
+            module = types.ModuleType("__main__")
+            sys.modules["__main__"] = module
+            module.__dict__.update(self._scope)
+            write(_RESULT_FD, frames.COMPILED)
+            write(_RESULT_FD, self._outcome(code, module.__dict__))
+        leave(0)  # no atexit handlers, no finalizers, no flushing of what the program printed
+
+    def run_plain(self, requests: int) -> None:
+        """Run the plain programs that arrive on a socket, and decline others, until it closes.
+
+        A program that runs out of memory is declined, too: a process of its own tells what it did.
+        """
+        self._confine(requests, cpu_seconds=None)
+        with open(_RESULT_FD, "rb") as programs:
+            while length := programs.read(frames.LENGTH.size):
+                os.write(_RESULT_FD, self._run_if_plain(programs.read(*frames.LENGTH.unpack(length))))
+
+    def _confine(self, result_fd: int, cpu_seconds: int | None) -> None:
+        os.dup2(result_fd, _RESULT_FD)
+        os.closerange(_RESULT_FD + 1, 256)  # beyond the zygote's socket, which is at the first free number from 64 on
+        confinement.limit_resources(self._memory_bytes, cpu_seconds)
+        if self._seccomp is not None:
+            self._seccomp.install()
+
+    def _run_if_plain(self, source: bytes) -> bytes:
+        """Return a plain program's frame, or one of ``unsupported``."""
+        try:
+            text = frames.decode_source(source)
+            if part := plain.beyond_plain(text):
+                return frames.encode_failure("unsupported", part)
+            code = compile(text, "<program>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            return frames.encode_failure("syntax_error", type(error).__name__)
+        except (MemoryError, RecursionError) as error:
+            return frames.encode_failure("unsupported", type(error).__name__)
+        return frames.COMPILED + self._outcome(code, {"__builtins__": self._plain_builtins.copy(), **self._scope})
+
+    def _outcome(self, code: types.CodeType, namespace: dict[str, object]) -> bytes:
+        memory_error, base_exception = MemoryError, BaseException
+        encode_failure, encode_value, type_name = frames.encode_failure, values.encode_value, values.type_name
+        out_of_memory = encode_failure("memory")  # built while memory is left
+        is_callable, missing = callable, object()
+        try:
+            exec(code, namespace)  # what the whole package confines
+            solution = namespace.get("solution", missing)
+            if solution is missing or not is_callable(solution):
+                return encode_failure("no_solution")
+            return encode_value(solution(), self._number_types, self._expression_type)
+        except memory_error:
+            return out_of_memory
+        except base_exception as error:
+            return encode_failure("exception", type_name(error))
+
+    def _compile(self, source: bytes) -> types.CodeType | bytes:
+        resident_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            return compile(frames.decode_source(source), "<program>", "exec", dont_inherit=True)
+        except MemoryError:
+            # The parser raises it for nesting beyond its stack, too: the memory really used tells the two apart.
+            used_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kb
+            if used_kb > self._headroom_kb // 4:
+                return frames.encode_failure("memory", "while compiling")
+            return frames.encode_failure("syntax_error", "nested too deeply")
+        except BaseException as error:
+            return frames.encode_failure("syntax_error", type(error).__name__)
