@@ -179,8 +179,8 @@ def _is_name(tokens: Sequence[Token]) -> bool:
         follows = tokens[place + 1].text if place + 1 < len(tokens) else ""
         if token.kind == "word" and (token.text.lower() in _DENIALS or changes_name(token.text, follows)):
             return False
-        if follows == "(" and token.text.lstrip("\\").lower() in _UNDONE:
-            return False
+        if token.text.lstrip("\\").lower() in _UNDONE and (follows == "(" or len(follows) == 1):
+            return False  # ln(x), ln x
         if token.text in _FUNCTIONS and follows == "(":
             place = _closing(tokens, place + 1)
         elif token.text == "_":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import resource
 import time
@@ -125,6 +126,21 @@ def test_variables_and_named_templates_are_those_of_transformers(renderer, chat_
     assert odd[0]["content"] in made.render(odd)
     long = [{"role": "user", "content": "x" * 3_000_000}]
     assert long[0]["content"] in made.render(long), "a long question is not the template's doing"
+
+
+@pytest.mark.parametrize("chat_tokenizer", ["smollm2"], indirect=True)
+def test_a_fork_does_not_wait_for_a_lock_that_another_thread_holds(renderer):
+    """A data loader forks while another thread renders: nobody would release its lock in the fork."""
+    made = renderer("<{{ messages[0].content }}>")
+    queue = multiprocessing.get_context("fork").SimpleQueue()
+    with template_process._lock:
+        process = multiprocessing.get_context("fork").Process(target=lambda: queue.put(made.render(QUESTION)))
+        process.start()
+        process.join(timeout=30)
+        ended = process.exitcode
+        process.kill()
+    assert ended == 0
+    assert queue.get() == "<How many?>"
 
 
 def test_a_rendering_adds_less_than_a_millisecond(renderer, chat_tokenizer):

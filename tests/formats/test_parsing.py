@@ -93,6 +93,7 @@ def test_a_text_with_several_numbers_states_none(text):
         r"\$1.5M", "2bn", "18 grand", "3 tens", "18K", "18 mil", "18 lakh", "1.5 Mio", "18\u4e07", "18 \u4e07", "18 (million)",
         "Total (in thousands) = 18", "Answer in millions: 18", "half of 18", "twice 18", "square root of 16",
         "half of x is 9", "x^2 = 9",
+        "ln(x) = 5", "ln x = 5", r"\ln x = 5", "log(x) = 3", "sqrt(x) = 5", r"\sin\theta = 1", "exp(x)=2", "root x = 5",
         "2x = 10", "x + 2 = 5", "-x = 5", "x squared = 9", "not 18", "18 is not the answer", "18 degrees below zero",
         "18 factorial",
         "18th", "5C2", "18_{10}", "101\u2082", "0b101", "at least 18", "almost 18", "18?", "18..", "18 +", "18 =",

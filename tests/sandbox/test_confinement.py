@@ -1,0 +1,43 @@
+"""What the kernel refuses ends the zygote before it serves: nothing runs with half of its confinement."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from reft_pl.sandbox import confinement
+
+
+def kernel(monkeypatch, **calls):
+    monkeypatch.setattr(confinement, "_libc", SimpleNamespace(**calls))
+
+
+def test_capabilities_that_stay_are_an_error(monkeypatch):
+    kernel(monkeypatch, prctl=lambda *arguments: -1, capset=lambda *arguments: -1)
+    with pytest.raises(OSError, match="capabilities could not be dropped"):
+        confinement.drop_capabilities()
+
+
+def test_new_privileges_that_stay_are_an_error(monkeypatch):
+    kernel(monkeypatch, prctl=lambda *arguments: -1)
+    with pytest.raises(OSError, match="no_new_privs was refused"):
+        confinement.forbid_new_privileges()
+
+
+@pytest.mark.parametrize("abi", [1, 4, 6])
+def test_a_ruleset_that_does_not_bind_is_an_error(monkeypatch, abi):
+    create = 444
+
+    def syscall(number, attributes, *more):
+        if number != create:
+            return -1
+        return abi if attributes is None else os.open(os.devnull, os.O_RDONLY)  # closed by the caller
+
+    kernel(monkeypatch, syscall=syscall)
+    with pytest.raises(OSError, match="Landlock refused to bind the process"):
+        confinement.restrict_file_system()
+
+
+def test_a_kernel_without_landlock_is_no_error(monkeypatch):
+    kernel(monkeypatch, syscall=lambda *arguments: -1)
+    confinement.restrict_file_system()
