@@ -53,7 +53,7 @@ def leave_one_out(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor
     Source: RLOO, arXiv 2402.14740, eq. 8. Arguments as for ``centred_in_group``.
     """
     centred, selected = _groups(centred_in_group(x, size, counted), size, counted)
-    n = selected.sum(1, keepdim=True)
+    n = selected.sum(1, keepdim=True).to(x.dtype)  # the quotient of integers would be float32
     return (centred * (n / (n - 1).clamp(min=1))).flatten()
 
 
