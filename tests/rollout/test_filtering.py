@@ -67,7 +67,7 @@ def groups(outcomes: list[list[float]], statuses: list[list[Status]] | None = No
     real = torch.ones(len(samples), 2 + length, dtype=torch.bool)
     actions = real.clone()
     actions[:, 0] = actions[:, -1] = False
-    return Rollout(samples, TokenBatch(real.long(), real, actions), torch.tensor(outcomes).flatten())
+    return Rollout(samples, TokenBatch(real.long(), real, actions), torch.tensor(outcomes, dtype=torch.float32).flatten())
 
 
 def kept(rollout: Rollout) -> list[str]:
