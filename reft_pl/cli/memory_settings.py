@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
 from reft_pl.errors import UserError
 from reft_pl.models.adapter_folder import locate_weights
 from reft_pl.models.memory import Run
+from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.pretrained import load_config
 from reft_pl.models.settings import LoRASettings, PolicySettings
+from reft_pl.modules import PPOModule, RerankerModule, SFTModule
 from reft_pl.resources import find
+from reft_pl.rl.estimators import GAE
+from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.strategies import ZeRO
 
 SHAPES = {
     "codellama-7b": "configs/models/codellama_7b",
@@ -46,41 +53,40 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         gpu: Whether they are GPUs.
     """
     model, data, trainer = config["model"], config["data"], config["trainer"]
-    stage, settings = model["class_path"].rpartition(".")[2], model["init_args"]
+    stage, settings = _class_of(model, PPOModule), model["init_args"]
     if "micro_batch_tokens" not in settings:
-        raise UserError(f"{stage} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
+        raise UserError(f"{stage.__name__} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
     policy = dict(settings["policy"])
     if gpu and policy["dtype"] == "auto":
         policy["dtype"] = "bfloat16"  # as on the GPUs that are asked about, whatever this machine is fast in
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
     zero, replicated = _strategy(trainer.get("strategy"), gpus)
-    optimizer = (settings.get("optimizer") or {}).get("class_path", "MasterAdamW").rpartition(".")[2]
-    on_policy = stage == "PPOModule"
+    on_policy = issubclass(stage, PPOModule)
     sampled = data["batch_size"] * (settings.get("samples_per_problem") or 1)
     step = min(sampled, settings.get("minibatch_size") or sampled)
     if step < gpus:
         raise UserError(f"an optimizer step of {step} sequences cannot be shared by {gpus} GPUs: raise data.batch_size")
-    sampler = settings.get("sampler") or {"class_path": "InProcessSampler"}
+    sampler = settings.get("sampler") or {}
     rows = drafts = 0
-    if sampler["class_path"].endswith("InProcessSampler"):
+    if issubclass(_class_of(sampler, InProcessSampler), InProcessSampler):
         # Validation samples too, and SFT in it alone.
-        at_once = max(data["eval_batch_size"], 0 if stage == "SFTModule" else sampled)
+        at_once = max(data["eval_batch_size"], 0 if issubclass(stage, SFTModule) else sampled)
         arguments = sampler.get("init_args") or {}
         rows = min(arguments.get("max_rows", 64), ceil(at_once / gpus))
         drafts = arguments.get("draft_tokens", 8)
-    estimator = (settings.get("advantages") or {"class_path": "GAE"})["class_path"].rpartition(".")[2]
+    estimator = _class_of(settings.get("advantages"), GAE)
     return Run(
         PolicySettings(**policy, lora=lora),
         max_tokens=data["max_tokens"],
         micro_batch_tokens=settings["micro_batch_tokens"],
         sequences=ceil(step / gpus),
-        cache_rows=rows if stage != "RerankerModule" else 0,
+        cache_rows=0 if issubclass(stage, RerankerModule) else rows,
         draft_tokens=drafts,
         reference=on_policy and lora is None,
         reference_offloaded=bool(settings.get("offload_reference")),
-        value_trunk=bool(on_policy and settings.get("separate_value_model") and estimator == "GAE"),
+        value_trunk=bool(on_policy and settings.get("separate_value_model") and getattr(estimator, "uses_values", False)),
         rollouts=on_policy,
-        optimizer={"MasterAdamW": "master", "SGD": "none"}.get(optimizer, "master" if zero else "plain"),
+        optimizer=_optimizer(settings.get("optimizer"), zero),
         optimizer_offloaded=bool(((settings.get("optimizer") or {}).get("init_args") or {}).get("offload")),
         gpus=gpus,
         zero=zero,
@@ -89,11 +95,33 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     )
 
 
+def _class_of(settings: Mapping[str, Any] | None, default: type) -> type:
+    """The class that part of a config names, so that a subclass counts as what it is; ``default`` where it names none.
+
+    The parser has imported it already. What is no class (a function that makes an optimizer) counts as ``object``.
+    """
+    if not settings or "class_path" not in settings:
+        return default
+    module, _, name = str(settings["class_path"]).rpartition(".")
+    found = getattr(import_module(module), name)
+    return found if isinstance(found, type) else object
+
+
+def _optimizer(settings: Mapping[str, Any] | None, zero: int) -> str:
+    """Which states it keeps, as ``Run.optimizer`` names them."""
+    optimizer = _class_of(settings, MasterAdamW)
+    if issubclass(optimizer, MasterAdamW):
+        return "master"
+    if issubclass(optimizer, torch.optim.SGD):
+        return "none"
+    return "master" if zero else "plain"
+
+
 def _strategy(strategy: Any, gpus: int) -> tuple[int, bool]:
     """ZeRO's stage (0 for none), and whether gradients are averaged in buckets."""
-    name = strategy["class_path"] if isinstance(strategy, Mapping) else str(strategy)
-    arguments = strategy.get("init_args") or {} if isinstance(strategy, Mapping) else {}
-    return (arguments.get("stage", 2), False) if name.endswith("ZeRO") else (0, gpus > 1)
+    if isinstance(strategy, Mapping) and issubclass(_class_of(strategy, object), ZeRO):
+        return (strategy.get("init_args") or {}).get("stage", 2), False
+    return 0, gpus > 1
 
 
 def shape_of(init_from: str, given: str | None, trust_remote_code: bool = False) -> PreTrainedConfig:

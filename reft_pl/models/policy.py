@@ -17,6 +17,9 @@ from reft_pl.models.adapters import adapters_off, plain_weights
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
 """No value function; a head on the policy's own trunk; a head on a trunk of its own that starts as a copy."""
 
+VALUE_PARTS = ("value_head.", "value_trunk.")
+"""How the names of the value function's own weights begin."""
+
 
 class Policy(nn.Module):
     """A causal language model taken apart at its last hidden state.
@@ -113,7 +116,7 @@ class Policy(nn.Module):
 
     def value_parameters(self) -> dict[str, Tensor]:
         """What belongs to the value function alone, by name: ``value_head.*`` and, with its own trunk, ``value_trunk.*``."""
-        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("value_head.", "value_trunk."))}
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(VALUE_PARTS)}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The language model's weights by their names, with its adapters, if any, merged into them."""

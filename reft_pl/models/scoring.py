@@ -17,7 +17,7 @@ CHUNK_LOGITS = 2**26
 """Logits (positions times vocabulary) that exist at once: 128 MB in bfloat16, 1,365 positions of a 49k vocabulary."""
 
 
-def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0) -> Scores:
+def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0, detach_values: bool = False) -> Scores:
     """Score the actions of a batch, with gradient exactly if torch's grad mode is on.
 
     The result does not depend on the side of the padding nor on what else is in the batch.
@@ -26,6 +26,7 @@ def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0) -> Sco
         policy: The policy. Train or eval mode (dropout) is the caller's decision.
         batch: [B, T] tokens on the policy's device.
         temperature: Logits are divided by it, as the sampler does.
+        detach_values: Keep the gradient of the values out of the policy's trunk; it reaches the value head alone.
 
     Returns:
         [B, T] float32, 0 outside the action mask.
@@ -46,7 +47,7 @@ def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0) -> Sco
     )
     values = None
     if policy.value_head is not None:
-        states = policy.value_hidden_states(batch.input_ids, batch.attention_mask, hidden)
+        states = policy.value_hidden_states(batch.input_ids, batch.attention_mask, hidden.detach() if detach_values else hidden)
         values = policy.state_values(states.flatten(0, 1).index_select(0, actions))
         values = _spread(values, actions, batch)
     return Scores(_spread(logprobs, actions, batch), _spread(entropy, actions, batch), values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -15,23 +15,31 @@ from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.loading import load_policy
 from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.policy import BasePolicy, Policy
+from reft_pl.models.policy import VALUE_PARTS, BasePolicy, Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
+from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rl.aggregation import Aggregation
+from reft_pl.rl.aggregation import Aggregation, AggregationKind
 from reft_pl.rl.estimators import GAE, AdvantageEstimator, Experience
 from reft_pl.rl.importance import truncated_importance
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.filtering import with_varied_groups, without_truncated, without_unjudged
+from reft_pl.rollout.filtering import (
+    judged,
+    with_overlong_punishment,
+    with_varied_groups,
+    without_truncated,
+    without_unjudged,
+)
+from reft_pl.rollout.global_batch import GlobalBatch
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.strategies.zero import whole_weights
@@ -52,23 +60,30 @@ class PPOModule(PolicyModule):
         rescore: Score the samples under the policy before they are learned from. False takes what the sampler said of them when
             it drew them, which saves a forward pass: old log-probabilities and values are then off by rounding, or by all that
             an engine computes otherwise, and the entropy is estimated from the samples. Not with ``importance_clip``, a
-            sampler's ``max_mismatch``, or values that the sampler does not record (a separate value model's, or beside an
-            engine); the mismatch that is logged is 0 then.
+            sampler's ``max_mismatch``, values that the sampler does not record (a separate value model's, or beside an
+            engine), or ``SequenceClip`` in bfloat16; the mismatch that is logged is 0 then.
         importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
             (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
-        aggregation: Mean of the losses over a sequence's actions and then over sequences (the paper), or over all actions alike
-            (DAPO, arXiv 2503.14476, section 3.3).
+        aggregation: How losses are averaged (``rl.aggregation.Aggregation``): over a sequence's actions and then over sequences
+            (``sequence``, the paper), over all actions (``token``, DAPO), summed over a sequence's actions and averaged over
+            sequences (``sequence_sum``, RLOO), or divided by ``data.max_tokens`` times sequences (``constant``, Dr. GRPO). None
+            is what the source of ``advantages`` does.
         value_clip_range: Clip of the value's change, in units of reward.
         value_coef: Weight of the value loss.
         ppo_epochs: Passes over each rollout.
         minibatch_size: Samples an optimizer step; None is the whole rollout.
         samples_per_problem: Completions a question in each rollout.
         filter_groups: Leave questions out of the update whose samples all have the same outcome (DAPO, section 3.2).
-        max_resamples: Times that such a question is sampled anew, before it is left out.
+        max_resamples: Times that other questions are sampled in the places of such questions, until the batch is full.
         mask_truncated: Leave completions out of the update that the length limit cut off (DAPO, section 3.4).
+        overlong_buffer: Share of a response's token limit over which the soft overlong punishment grows from 0 to -1 (DAPO,
+            eq. 13: 0.2). It is added to the reward after ``filter_groups``. 0 is off.
         temperature: At which rollouts are sampled and scored; no top-k and no top-p.
         offload_reference: Keep the reference in the computer's memory but for scoring.
         separate_value_model: Give values a trunk of their own instead of a head on the policy's (twice the compute).
+        value_lr: Learning rate of the value head, and of a separate value model; None is the policy's.
+        value_warmup: Rollouts at the start in which the value head alone learns, from Monte Carlo returns of the fixed policy
+            (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule.
         gradient_clip_norm: Global norm to which gradients are clipped.
         micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
             but for rounding, not results (``StageModule.update``).
@@ -90,7 +105,7 @@ class PPOModule(PolicyModule):
         policy_loss: PolicyLoss | None = None,
         rescore: bool = True,
         importance_clip: float | None = None,
-        aggregation: Literal["sequence", "token"] = "sequence",
+        aggregation: AggregationKind | None = None,
         value_clip_range: float = 0.2,
         value_coef: float = 5.0,
         ppo_epochs: int = 2,
@@ -99,9 +114,12 @@ class PPOModule(PolicyModule):
         filter_groups: bool = False,
         max_resamples: int = 0,
         mask_truncated: bool = False,
+        overlong_buffer: float = 0.0,
         temperature: float = 1.0,
         offload_reference: bool = False,
         separate_value_model: bool = False,
+        value_lr: float | None = None,
+        value_warmup: int = 0,
         gradient_clip_norm: float = 1.0,
         micro_batch_tokens: int = 4096,
         sampler: Sampler | None = None,
@@ -109,40 +127,14 @@ class PPOModule(PolicyModule):
         seed: int = 1,
     ) -> None:
         super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
-        if min(temperature, value_clip_range) <= 0 or min(value_coef, max_resamples) < 0:
-            raise UserError(
-                "temperature and value_clip_range must be positive, value_coef and max_resamples at least 0: check model.*"
-            )
-        if importance_clip is not None and importance_clip <= 0:
-            raise UserError(f"model.importance_clip is {importance_clip}, but must be positive: 2 is usual, null is off")
-        if min(ppo_epochs, samples_per_problem, 1 if minibatch_size is None else minibatch_size) < 1:
-            raise UserError("ppo_epochs, samples_per_problem and minibatch_size must be at least 1: check model.*")
         self.reward = reward or AnswerReward()
         self.kl = kl
         self.kl_coef = kl.coef
         self.advantages = advantages or GAE()
         self.policy_loss = policy_loss or PPOClip()
-        self.importance_clip = importance_clip
-        needed = max(self.advantages.min_group, 2 if filter_groups else 1)
-        if samples_per_problem < needed:
-            who = type(self.advantages).__name__ if self.advantages.min_group == needed else "filter_groups"
-            raise UserError(f"{who} compares a question's samples: set model.samples_per_problem to at least {needed}")
-        if separate_value_model and not self.advantages.uses_values:
-            name = type(self.advantages).__name__
-            raise UserError(f"{name} learns no values: leave model.separate_value_model out, or choose GAE as model.advantages")
-        unrecorded = self.advantages.uses_values and not self.sampler.records_values
-        beside = f"{type(self.advantages).__name__} beside {type(self.sampler).__name__}, which records no values,"
-        for setting, is_set in (
-            ("model.importance_clip", importance_clip is not None),
-            ("a separate value model", separate_value_model),
-            (beside, unrecorded),
-        ):
-            if not rescore and is_set:
-                raise UserError(f"{setting} needs the scores that model.rescore: false leaves out: choose one of the two")
-        if not rescore and self.sampler.max_mismatch is not None:
-            raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")
         self.rescore = rescore
-        self.aggregation = aggregation
+        self.importance_clip = importance_clip
+        self.aggregation = aggregation or self.advantages.aggregation
         self.value_clip_range = value_clip_range
         self.value_coef = value_coef
         self.ppo_epochs = ppo_epochs
@@ -151,11 +143,14 @@ class PPOModule(PolicyModule):
         self.filter_groups = filter_groups
         self.max_resamples = max_resamples
         self.mask_truncated = mask_truncated
+        self.overlong_buffer = overlong_buffer
         self.temperature = temperature
-        if offload_reference and policy.lora is not None:
-            raise UserError("beside adapters the reference is the policy's own base: leave model.offload_reference out")
         self.offload_reference = offload_reference
+        self.separate_value_model = separate_value_model
+        self.value_lr = value_lr
+        self.value_warmup = value_warmup
         self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
+        check_settings(self)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """One iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
@@ -171,12 +166,29 @@ class PPOModule(PolicyModule):
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
+    @property
+    def step(self) -> int:
+        """Training batches before this one."""
+        return self.trainer.fit_loop.epoch_loop.total_batch_idx
+
+    @property
+    def warms_up_values(self) -> bool:
+        """Whether the value head alone learns from this batch."""
+        return self.step < self.value_warmup
+
     def collect(self, problems: list[Problem]) -> ScoredRollout:
         """Sample, execute, reward and score ``samples_per_problem`` solutions of each problem."""
+        places, pool = self.ranks.places(len(problems)), self.problems.train_problems
+        self.batch = batch = GlobalBatch(problems, places, self.ranks.gather, pool, self.seed, self.step)
+
+        def refill(left_out: Sequence[Problem], attempt: int) -> Sequence[Problem] | None:
+            return batch.refill(left_out) if attempt <= self.max_resamples else None
+
         with whole_weights(self.trainer.strategy):  # ranks sample other lengths, and score other numbers of micro-batches
             rollout = self.sample_and_reward(problems)
             if self.filter_groups:
-                rollout = with_varied_groups(rollout, self.samples_per_problem, self.max_resamples, self.sample_and_reward)
+                rollout = with_varied_groups(rollout, self.samples_per_problem, refill, self.sample_and_reward)
+            rollout = with_overlong_punishment(rollout, self.overlong_buffer, self.problems.codec.max_tokens)
             rollout = without_unjudged(rollout)
             if self.mask_truncated:
                 rollout = without_truncated(rollout)
@@ -186,54 +198,61 @@ class PPOModule(PolicyModule):
             )  # fmt: skip
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
-        """A group of samples a problem, other ones at each attempt."""
+        """A group of samples a problem; an attempt after the first has seeds that no other of the epoch has."""
         params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
-        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=attempt * n))
+        first = n * (self.step * self.max_resamples + attempt) if attempt else 0
+        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=first))
 
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Advantages of every action and, with a value head, the returns that it shall learn, both [B, T]."""
         mask = rollout.tokens.action_mask
         kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
-        return self.advantages.estimate(
-            Experience(rollout.outcome, kl_rewards, rollout.values, mask, self.samples_per_problem, self.ranks.sum)
-        )
+        size, counted = self.samples_per_problem, judged(rollout)
+        experience = Experience(rollout.outcome, kl_rewards, rollout.values, mask, size, self.ranks.sum, counted)
+        if self.warms_up_values:
+            return torch.zeros_like(kl_rewards), self.advantages.warmup_targets(experience)
+        return self.advantages.estimate(experience)
 
     def learn(
         self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
     ) -> dict[str, float]:
         """All optimizer steps on one rollout; as many as the batch's ``problems`` take, whatever was left out."""
         statistics = UpdateStatistics(self.policy_loss)
-        step, size = self.trainer.fit_loop.epoch_loop.total_batch_idx, self.samples_per_problem
-        places = self.places(problems, rollout)
-        n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), len(problems) * size))
+        places = self.places(rollout)
+        sampled = len(problems) * self.samples_per_problem
+        n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), sampled))
         parts = n_minibatches(taken, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
                 # Parts that are empty on every rank, where too many were left out, are the last ones.
-                for rows in minibatches(places, n, parts, self.seed, step, epoch)[:n]:
-                    result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
+                for rows in minibatches(places, n, parts, self.seed, self.step, epoch)[:n]:
+                    losses = self.losses(rollout, advantages, returns, rows, statistics)
+                    result = self.update(losses, fixed_groups=1 if self.warms_up_values else 0)
                     statistics.add_step(result)
                     progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
         return statistics.compute(rollout, returns, self.ranks)
 
-    def places(self, problems: Sequence[Problem], rollout: ScoredRollout) -> Tensor:
+    def places(self, rollout: ScoredRollout) -> Tensor:
         """Where the samples of this rank's rollout stand in that of all ranks, [B]."""
-        place_of = dict(zip((p.id for p in problems), self.ranks.places(len(problems)), strict=True))
-        mine = [place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
+        mine = [self.batch.place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
         return places_over_ranks(mine, self.ranks.gather(mine), self.samples_per_problem)
 
     def losses(
         self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
     ) -> MicroBatches:
-        """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value (+ KL), each aggregated alike."""
-        mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows], self.ranks.share)
+        """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value (+ KL), each aggregated alike.
+
+        While values warm up, the policy's terms have weight 0, and no gradient of the values reaches the policy.
+        """
+        limit, alone = self.problems.codec.max_tokens, self.warms_up_values
+        mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows], self.ranks.share, max_tokens=limit)
 
         def loss(micro_rows: Tensor) -> Tensor:
             tokens = take(rollout.tokens, micro_rows)
             mask, columns = tokens.action_mask, slice(tokens.input_ids.shape[1])
             old_logprobs = rollout.logprobs[micro_rows, columns]
-            scores = score(self.policy, tokens, temperature=self.temperature)
+            scores = score(self.policy, tokens, temperature=self.temperature, detach_values=alone)
             ratio = self.policy_loss.ratio(scores.logprobs, old_logprobs, mask)
             policy_loss = self.policy_loss.per_action(ratio, advantages[micro_rows, columns], mask)
             if self.importance_clip is not None:
@@ -247,6 +266,8 @@ class PPOModule(PolicyModule):
             if self.kl.place == "loss":
                 kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
                 terms["kl"] = self.kl_coef * mean(kl, mask)
+            if alone:  # a pass of weight 0, because ranks exchange the gradients of all weights
+                terms = {name: term if name == "value" else 0.0 * term for name, term in terms.items()}
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
             return torch.stack(list(terms.values())).sum()
 
@@ -255,7 +276,8 @@ class PPOModule(PolicyModule):
     def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
         """Move the weight of the KL penalty towards its target; says which weight this iteration had."""
         used = self.kl_coef
-        self.kl_coef = self.kl.adapted(used, kl)
+        if not self.warms_up_values:
+            self.kl_coef = self.kl.adapted(used, kl)
         return {"update/kl_coef": used}
 
     # ---- model
@@ -299,6 +321,14 @@ class PPOModule(PolicyModule):
             )
         if self.kl.target is not None:
             self.kl_coef = checkpoint["reft_kl_coef"]
+
+    def parameter_groups(self) -> list[Any]:
+        """The trainable weights; if a setting tells them apart, the policy's and then the value function's."""
+        if self.value_lr is None and not self.value_warmup:
+            return super().parameter_groups()
+        named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
+        policy, values = ([p for name, p in named if name.startswith(VALUE_PARTS) is of_values] for of_values in (False, True))
+        return [{"params": policy}, {"params": values, **({} if self.value_lr is None else {"lr": self.value_lr})}]
 
     def steps_per_batch(self) -> int:
         """Optimizer steps that a rollout of the full size takes."""

@@ -88,12 +88,16 @@ class StageModule(RunModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over what is trainable, with its schedule; stepped by ``update``."""
         try:
-            optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+            optimizer = self.optimizer_factory(self.parameter_groups())
         except ValueError as error:
             raise UserError(f"the optimizer refuses its settings ({error}): check model.optimizer") from error
         total = self.schedule_steps()
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[Any]:
+        """What the optimizer is made from: the trainable weights, or a group of them for each learning rate."""
+        return [p for p in self.parameters() if p.requires_grad]
 
     def steps_per_batch(self) -> int:
         """Optimizer steps that one full training batch takes."""
@@ -112,7 +116,7 @@ class StageModule(RunModule):
             return 1
         return max(1, int(steps))
 
-    def update(self, micro_batches: MicroBatches) -> dict[str, float]:
+    def update(self, micro_batches: MicroBatches, fixed_groups: int = 0) -> dict[str, float]:
         """One optimizer step on the sum of the losses of micro-batches, averaged over ranks.
 
         Their gradients add up in the precision of the weights, so their number shows in rounding: not to speak of in float32,
@@ -121,6 +125,10 @@ class StageModule(RunModule):
 
         A loss or gradient that is not finite, on any rank, stops this step on all: the weights and the optimizer stay as they
         were. Returns ``loss`` and ``gradient_norm`` (before clipping), both over all ranks, and ``skipped`` (0 or 1).
+
+        Args:
+            micro_batches: Losses of the micro-batches.
+            fixed_groups: So many of the first ``parameter_groups`` stay as they are; their gradients must be 0.
         """
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
@@ -135,6 +143,7 @@ class StageModule(RunModule):
             norm = gradients.clip(self, self.gradient_clip_norm)
             finite = bool(torch.isfinite(total) & torch.isfinite(norm))
             if finite:
+                gradients.fix(self, optimizer.param_groups[:fixed_groups])
                 optimizer.step()
                 cast("LambdaLR", self.lr_schedulers()).step()
             else:

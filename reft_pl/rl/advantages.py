@@ -1,4 +1,4 @@
-"""Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438)."""
+"""Sums of rewards over time: generalised advantage estimation (arXiv 1506.02438) and the reward-to-go."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def generalized_advantages(
         next_value = v_bt[:, t]
         advantages[:, t] = next_advantage
     return advantages, advantages + v_bt
+
+
+def rewards_to_go(rewards: Tensor, action_mask: Tensor) -> Tensor:
+    """G_t = sum_{k >= t} r_k over a row's actions, [B, T], 0 outside the mask, without gradient.
+
+    Args:
+        rewards: r_t, [B, T].
+        action_mask: [B, T] bool.
+    """
+    r_bt = zero_outside(rewards.detach(), action_mask)
+    return zero_outside(r_bt.flip(-1).cumsum(-1).flip(-1), action_mask)

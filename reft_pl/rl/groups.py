@@ -1,43 +1,78 @@
-"""Statistics within the samples of one question. Rows of a group stand together: x[g * n : (g + 1) * n]."""
+"""Statistics within the samples of one question. Rows of a group are adjacent: x[g * n : (g + 1) * n].
+
+``counted`` [B] bool selects the samples that enter a group's statistics; None selects all. A sample that is not counted has
+no reward that means anything: it gets 0, and the others get what a group without it would give them.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
-def centred_in_group(x: Tensor, size: int) -> Tensor:
+def centred_in_group(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
     """x_i - mean_j x_j over its group, [B].
 
     Args:
         x: [B].
         size: n, the rows of a group.
+        counted: [B] bool, or None.
 
     Raises:
         ValueError: B is no multiple of n.
     """
-    groups = _groups(x, size)
-    return (groups - groups.mean(1, keepdim=True)).flatten()
+    groups, selected = _groups(x, size, counted)
+    return torch.where(selected, groups - _means(groups, selected), 0).flatten()
 
 
-def normalised_in_group(x: Tensor, size: int, epsilon: float = 1e-4) -> Tensor:
-    """(x_i - mean) / (std + epsilon) within the group, std unbiased, [B] (arXiv 2402.03300, 4.1); 0 if all are equal."""
-    centred = centred_in_group(x, size).view(-1, size)
-    std = (centred.square().sum(1, keepdim=True) / (size - 1)).sqrt()
-    return (centred / (std + epsilon)).flatten()
+def normalised_in_group(x: Tensor, size: int, epsilon: float = 1e-4, counted: Tensor | None = None) -> Tensor:
+    """(x_i - mean) / (std + epsilon) within the group, std unbiased, [B]; 0 if all are equal.
+
+    Source: GRPO, arXiv 2402.03300, section 4.1.2. Arguments as for ``centred_in_group``.
+    """
+    centred, selected = _groups(centred_in_group(x, size, counted), size, counted)
+    variance = centred.square().sum(1, keepdim=True) / (selected.sum(1, keepdim=True) - 1).clamp(min=1)
+    return (centred / (variance.sqrt() + epsilon)).flatten()
 
 
-def leave_one_out(x: Tensor, size: int) -> Tensor:
-    """x_i - sum_{j != i} x_j / (n - 1), [B] (arXiv 2402.14740, eq. 8); it equals n / (n - 1) * (x_i - mean)."""
-    return centred_in_group(x, size) * (size / (size - 1))
+def relative_to_mean(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
+    """(x_i - mean) / mean within the group, [B]; 0 where the mean is not positive.
+
+    For rewards of 0 and 1 this weighs a question by the inverse of its success rate.
+
+    Source: MaxRL, arXiv 2602.02710, algorithm 1. Arguments as for ``centred_in_group``.
+    """
+    groups, selected = _groups(x, size, counted)
+    means = _means(groups, selected)
+    return torch.where(selected & (means > 0), (groups - means) / torch.where(means > 0, means, 1), 0).flatten()
 
 
-def varied_groups(x: Tensor, size: int) -> Tensor:
-    """Which groups' elements are not all equal, [B / n] bool: those that a baseline of the group can learn from."""
-    groups = _groups(x, size)
-    return (groups != groups[:, :1]).any(1)
+def leave_one_out(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
+    """x_i - sum_{j != i} x_j / (n - 1), [B]; it equals n / (n - 1) * (x_i - mean). 0 for a sample without others.
+
+    Source: RLOO, arXiv 2402.14740, eq. 8. Arguments as for ``centred_in_group``.
+    """
+    centred, selected = _groups(centred_in_group(x, size, counted), size, counted)
+    n = selected.sum(1, keepdim=True).to(x.dtype)  # the quotient of integers would be float32
+    return (centred * (n / (n - 1).clamp(min=1))).flatten()
 
 
-def _groups(x: Tensor, size: int) -> Tensor:
+def varied_groups(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
+    """Which groups have counted elements that differ, [B / n] bool: a group's baseline can teach these only."""
+    groups, selected = _groups(x, size, counted)
+    infinity = torch.full_like(groups, torch.inf)
+    lowest, highest = torch.where(selected, groups, infinity).amin(1), torch.where(selected, groups, -infinity).amax(1)
+    return lowest < highest
+
+
+def _means(groups: Tensor, selected: Tensor) -> Tensor:
+    """Mean of each group's selected elements, [B / n, 1]; 0 where nothing is selected."""
+    return torch.where(selected, groups, 0).sum(1, keepdim=True) / selected.sum(1, keepdim=True).clamp(min=1)
+
+
+def _groups(x: Tensor, size: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Elements and which of them count, both [B / n, n]."""
     if x.dim() != 1 or len(x) % size:
         raise ValueError(f"expected [B] with B a multiple of the group's {size} rows, got {tuple(x.shape)}")
-    return x.view(-1, size)
+    selected = torch.ones_like(x, dtype=torch.bool) if counted is None else counted
+    return x.view(-1, size), selected.view(-1, size)

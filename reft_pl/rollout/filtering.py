@@ -1,43 +1,66 @@
-"""What of a rollout is learned from: leaving out samples that say nothing, or nothing true."""
+"""Leave out of the update what says nothing, or nothing true."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 
 import torch
+from torch import Tensor
 
 from reft_pl.models.micro_batches import take
 from reft_pl.rl.groups import varied_groups
+from reft_pl.rl.overlong import soft_overlong_punishment
 from reft_pl.types import Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
 _UNJUDGED = frozenset({Status.UNSUPPORTED, Status.WORKER_DIED})
 
 
 def with_varied_groups(
-    rollout: Rollout, size: int, max_resamples: int, again: Callable[[Sequence[Problem], int], Rollout]
+    rollout: Rollout,
+    size: int,
+    refill: Callable[[Sequence[Problem], int], Sequence[Problem] | None],
+    sample: Callable[[Sequence[Problem], int], Rollout],
 ) -> Rollout:
-    """The groups whose outcomes are not all equal; the others are sampled anew, then left out (DAPO, arXiv 2503.14476, 3.2).
+    """The groups whose judged outcomes differ; other questions take the places of the rest (DAPO, arXiv 2503.14476, 3.2).
 
     Args:
         rollout: Groups of ``size`` samples, next to each other.
         size: Samples of a question.
-        max_resamples: Times that a question is sampled anew.
-        again: Samples and rewards groups for problems; told which attempt it is, from 1.
+        refill: Other questions in the places of those that are left out, of which there may be none on this rank; gets the
+            number of the attempt, from 1. None ends it. Called equally often on every rank.
+        sample: Samples and rewards groups for questions; gets the number of the attempt.
 
     Returns:
-        A rollout of whole groups, which may be empty; everything else that was sampled stands in ``left_out``.
+        A rollout of whole groups, which may be empty; ``left_out`` holds everything else that was sampled.
     """
     kept, left_out = [], []
-    for attempt in range(1, max_resamples + 2):
-        varied = varied_groups(rollout.outcome, size).repeat_interleave(size)
+    for attempt in count(1):
+        varied = varied_groups(rollout.outcome, size, judged(rollout)).repeat_interleave(size)
         kept.append(_rows(rollout, varied))
         equal = _rows(rollout, ~varied)
         left_out.append(equal)
-        if not equal.samples or attempt > max_resamples:
+        others = refill([sample.problem for sample in equal.samples[::size]], attempt)
+        if others is None:
             break
-        rollout = again([sample.problem for sample in equal.samples[::size]], attempt)
+        rollout = sample(others, attempt) if others else _rows(rollout, torch.zeros_like(varied))
     return replace(_joined(kept), left_out=_joined(left_out))
+
+
+def with_overlong_punishment(rollout: Rollout, buffer: float, max_tokens: int) -> Rollout:
+    """The rollout whose outcomes hold the soft overlong punishment too (DAPO, arXiv 2503.14476, eq. 13).
+
+    Args:
+        rollout: Groups that were filtered already: what filters them is the accuracy, not the length.
+        buffer: Share of a response's limit over which the punishment grows; 0 is none.
+        max_tokens: Limit of prompt and response together, tokens: a response may have what its prompt leaves of it.
+    """
+    if not buffer or not rollout.samples:
+        return rollout
+    lengths = rollout.outcome.new_tensor([len(sample.completion.token_ids) for sample in rollout.samples])
+    prompts = rollout.tokens.attention_mask.sum(-1) - lengths
+    return replace(rollout, outcome=rollout.outcome + soft_overlong_punishment(lengths, max_tokens - prompts, buffer))
 
 
 def without_truncated(rollout: Rollout) -> Rollout:
@@ -51,9 +74,18 @@ def without_truncated(rollout: Rollout) -> Rollout:
 def without_unjudged(rollout: Rollout) -> Rollout:
     """The rollout with no action in completions whose program no interpreter could judge: their reward says nothing about them.
 
-    Their outcomes still count in the baselines of others.
+    Estimators leave their outcomes out of baselines (``judged``).
     """
-    return _without_actions(rollout, lambda sample: sample.result.status in _UNJUDGED)
+    return _without_actions(rollout, _is_unjudged)
+
+
+def judged(rollout: Rollout) -> Tensor:
+    """Which samples an interpreter or a reader of text judged, [B] bool, on the outcomes' device."""
+    return torch.tensor([not _is_unjudged(s) for s in rollout.samples], dtype=torch.bool, device=rollout.outcome.device)
+
+
+def _is_unjudged(sample: Sample) -> bool:
+    return sample.result.status in _UNJUDGED
 
 
 def _without_actions(rollout: Rollout, leave_out: Callable[[Sample], bool]) -> Rollout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -49,3 +50,17 @@ def drop(module: LightningModule) -> None:
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeRO):
         strategy.drop_gradients()
+
+
+def fix(module: LightningModule, groups: Sequence[dict[str, Any]]) -> None:
+    """Keep the weights of some parameter groups, whose gradients are 0, out of the coming step.
+
+    An optimizer leaves weights without gradient alone, its weight decay and its counters included. DeepSpeed steps flat
+    parts of all weights, so there the learning rate is 0 until the schedule sets it again.
+    """
+    for group in groups:
+        if isinstance(module.trainer.strategy, ZeRO):
+            group["lr"] = 0.0
+        else:
+            for parameter in group["params"]:
+                parameter.grad = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,66 @@ def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert "trains nothing" in capsys.readouterr().err
     assert main(["memory", *REFT, "--model_config", "configs/models/tiny_llama/tokenizer.json"]) == 2
     assert "give a config.json" in capsys.readouterr().err
+
+
+SUBCLASSES = """
+import torch
+from reft_pl.models.optim import MasterAdamW
+from reft_pl.modules import PPOModule, RerankerModule, SFTModule
+from reft_pl.rl.estimators import GAE
+from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.strategies import ZeRO
+
+
+class Stage(PPOModule): ...
+class WarmUp(SFTModule): ...
+class Values(GAE): ...
+class Drawing(InProcessSampler): ...
+class Adam(MasterAdamW): ...
+class Descent(torch.optim.SGD): ...
+class Shared(ZeRO): ...
+"""
+
+
+BFLOAT16 = ["--model.policy.init_from", WARM_UP, "--model.policy.from_scratch", "false", "--model.policy.dtype", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--model", "trivial.Stage"]),
+        ([], ["--model.sampler", "trivial.Drawing"]),
+        ([], ["--model.optimizer", "trivial.Adam"]),
+        (["--model.optimizer", "torch.optim.SGD"], ["--model.optimizer", "trivial.Descent"]),
+        (
+            ["--model.separate_value_model", "true"],
+            ["--model.separate_value_model", "true", "--model.advantages", "trivial.Values"],
+        ),
+        (
+            ["--config", "configs/strategy/zero2.yaml", "--trainer.devices", "2"],
+            ["--trainer.strategy", "trivial.Shared", "--trainer.strategy.stage", "2", "--trainer.devices", "2"],
+        ),
+    ],
+    ids=["stage", "sampler", "optimizer", "sgd", "estimator", "strategy"],
+)
+def test_a_trivial_subclass_takes_what_its_base_takes(
+    before: list[str], after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trivial.py").write_text(SUBCLASSES)
+    ppo = ["--config", "configs/ppo.yaml", *BFLOAT16]
+    expected = told(capsys, *ppo, *before)[1]
+    assert "scoring" in expected, "the phase that a subclass lost"
+    assert gib(expected, "reference") > 0
+    assert told(capsys, *ppo, *after)[1] == expected
+
+
+def test_a_trivial_subclass_of_sft_has_no_reference_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trivial.py").write_text(SUBCLASSES)
+    sft = ["--config", "configs/sft.yaml", *BFLOAT16, "--data.eval_batch_size", "1"]
+    expected = told(capsys, *sft)[1]
+    assert "scoring" not in expected
+    assert told(capsys, *sft, "--model", "trivial.WarmUp")[1] == expected

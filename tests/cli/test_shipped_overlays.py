@@ -148,7 +148,7 @@ def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Cal
         fit_and_test(*configs("ppo", "data/svamp_python", overlay), *small(overlay[-4:], warm_up), *further)
 
 
-ALGORITHMS = ["grpo", "dr_grpo", "rloo", "reinforce", "dapo", "gspo"]
+ALGORITHMS = ["grpo", "dr_grpo", "rloo", "maxrl", "reinforce", "reinforce_baseline", "dapo", "gspo"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

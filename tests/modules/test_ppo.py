@@ -1,6 +1,7 @@
 """The invariants of one PPO iteration, on a real Trainer and a model of a few thousand weights."""
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rl.estimators import GAE, GRPO, RLOO, Reinforce
+from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, MaxRL, Reinforce
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -266,10 +267,16 @@ ESTIMATORS: list[dict[str, Any]] = [
     {"advantages": GRPO(), "policy_loss": PPOClip(clip_higher=0.28, dual_clip=3.0), "aggregation": "token"},
     {"advantages": RLOO(), "kl": KLPenalty(0.1, "k3", "loss"), "policy_loss": SequenceClip(0.1, 0.1)},
     {"advantages": Reinforce(whiten=True), "kl": KLPenalty(0.1, "k2"), "filter_groups": True},
+    {"advantages": Reinforce(True, "group"), "kl": KLPenalty(0.1, "k2", "loss"), "overlong_buffer": 0.5},
+    {"advantages": GRPO(normalise=False), "filter_groups": True, "max_resamples": 1},
+    {"advantages": MaxRL(), "kl": KLPenalty(0.1)},
+    {"advantages": GAE(), "value_warmup": 1, "value_lr": 1e-2},
 ]
 
 
-@pytest.mark.parametrize("settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce"])
+@pytest.mark.parametrize(
+    "settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce", "reinforce_baseline", "dr_grpo", "maxrl", "value_warmup"]
+)
 def test_gradients_of_every_estimator_do_not_depend_on_micro_batches(
     settings: dict[str, Any], tmp_path: Path, micro_model: Path
 ) -> None:
@@ -343,18 +350,35 @@ def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_mode
     assert 0 < share < 1
 
 
-def test_they_are_sampled_anew_up_to_a_bound(tmp_path: Path, micro_model: Path) -> None:
-    settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor()}
+@pytest.mark.parametrize("max_resamples", [1, 3])
+def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp_path: Path, micro_model: Path) -> None:
+    settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor(), "batches": 4}
     _, without = iterate(tmp_path / "0", micro_model, **settings)
-    _, recorder = iterate(tmp_path / "3", micro_model, max_resamples=3, **settings)
-    (first,), (rollout,) = without.rollouts, recorder.rollouts
+    _, recorder = iterate(tmp_path / "n", micro_model, max_resamples=max_resamples, **settings)
+    first, rollout = without.rollouts[0], recorder.rollouts[0]
     kept, before = ([s.completion for s in r.samples[: len(first.samples)]] for r in (rollout, first))
     assert kept == before, "what varied at once is not sampled again"
-    assert len(rollout.samples) > len(first.samples)
-    unsolvable = [s for s, _ in rollout.sampled if int(s.problem.id.rsplit("_", 1)[1]) % 2]
-    attempts = {s.problem.id: [t.completion.token_ids for t in unsolvable if t.problem == s.problem] for s in unsolvable}
-    assert {len(texts) for texts in attempts.values()} == {2 * 4}
-    assert any(len(set(texts)) > 2 for texts in attempts.values()), "each attempt draws other samples"
+    assert len(first.samples) < len(rollout.samples) <= 8 * 2, "the batch is filled, and never over its size"
+    sampled = Counter(s.problem.id for s, _ in rollout.sampled)
+    assert set(sampled.values()) == {2}, "dynamic sampling takes new questions, not the same ones again"
+    assert 8 < len(sampled) <= 8 * (1 + max_resamples)
+    for met in recorder.rollouts:
+        groups = met.outcome.view(-1, 2)
+        assert (groups[:, 0] != groups[:, 1]).all()
+
+
+def test_a_question_that_refills_several_batches_of_an_epoch_draws_other_samples(tmp_path: Path, micro_model: Path) -> None:
+    """Its seeds depend on the batch, or rollouts of an epoch would repeat each other's numbers."""
+    settings = {"samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0), "max_resamples": 1, "batches": 4}
+    _, recorder = iterate(tmp_path, micro_model, advantages=RLOO(), **settings)
+    texts = defaultdict(list)
+    for rollout in recorder.rollouts:
+        assert not rollout.samples
+        for sample, _ in rollout.sampled:
+            texts[sample.problem.id].append(sample.completion.token_ids)
+    assert any(len(of_question) > 2 for of_question in texts.values())
+    for of_question in texts.values():
+        assert len(set(of_question)) == len(of_question)
 
 
 def test_a_rollout_of_which_nothing_is_left_changes_nothing(tmp_path: Path, micro_model: Path) -> None:
@@ -391,8 +415,58 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scores that model.rescore"),
         ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE beside VLLMSampler, which records no values, needs the scores"),
         ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scores"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_lr": 1e-3}, "RLOO learns no values: leave model.value_lr out"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_warmup": 1}, "leave model.value_warmup out"),
+        ({"value_warmup": -1}, "value_warmup and value_lr must not be negative"),
+        ({"value_lr": -1.0}, "value_warmup and value_lr must not be negative"),
+        ({"advantages": Reinforce(baseline="group")}, "Reinforce compares a question's samples"),
+        ({"advantages": MaxRL()}, "MaxRL compares a question's samples"),
+        ({"overlong_buffer": 1.5}, r"model.overlong_buffer is 1.5, but is a share of the response limit"),
+        ({"overlong_buffer": -0.1}, r"model.overlong_buffer is -0.1"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         PPOModule(PolicySettings(str(micro_model)), **settings)
+
+
+class Narrow(SequenceClip):
+    """A subclass clips as narrowly."""
+
+
+@pytest.mark.parametrize("loss", [SequenceClip(), Narrow(1e-2, 1e-2)])
+@pytest.mark.parametrize("value", [False, True])
+def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
+    loss: SequenceClip, value: bool, micro_model: Path
+) -> None:
+    advantages = {} if value else {"advantages": GRPO(), "samples_per_problem": 2}
+
+    def make(dtype: Any, rescore: bool) -> PPOModule:
+        return PPOModule(PolicySettings(str(micro_model), dtype=dtype), policy_loss=loss, rescore=rescore, **advantages)
+
+    with pytest.raises(UserError, match=rf"{type(loss).__name__} clips whole .* bfloat16 .*: set model.rescore to true, or "):
+        make("bfloat16", rescore=False)
+    make("bfloat16", rescore=True)
+    make("float32", rescore=False)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "expected"),
+    [
+        (None, "sequence"),
+        (GRPO(), "sequence"),
+        (GRPO(normalise=False), "constant"),
+        (RLOO(), "sequence_sum"),
+        (MaxRL(), "sequence_sum"),
+        (Reinforce(), "sequence_sum"),
+        (Reinforce(whiten=True), "token"),
+    ],
+)
+def test_losses_are_averaged_as_the_estimators_source_does(
+    advantages: AdvantageEstimator | None, expected: str, micro_model: Path
+) -> None:
+    def make(**settings: Any) -> PPOModule:
+        return PPOModule(PolicySettings(str(micro_model)), advantages=advantages, samples_per_problem=2, **settings)
+
+    assert make().aggregation == expected
+    assert make(aggregation="token").aggregation == "token", "a setting comes first"

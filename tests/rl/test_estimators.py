@@ -1,11 +1,14 @@
 """Advantage estimators: by hand, what they have in common, and what a rank or a group must not change."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from reft_pl.errors import UserError
-from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Experience, Reinforce
+from reft_pl.rl.advantages import generalized_advantages, rewards_to_go
+from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Experience, MaxRL, Reinforce
 from reft_pl.rl.whitening import whiten
 
 NAN = float("nan")
@@ -52,6 +55,8 @@ def test_gae_is_the_default_of_the_paper() -> None:
         (GRPO(), [0.5 / (0.5**0.5 + 1e-4), -0.5 / (0.5**0.5 + 1e-4), 0, 0]),
         (GRPO(normalise=False), [0.5, -0.5, 0, 0]),
         (RLOO(), [1, -1, 0, 0]),
+        (MaxRL(), [1, -1, 0, 0]),
+        (Reinforce(baseline="group"), [0.5, -0.5, 0, 0]),
         (Reinforce(), [0.75, -0.25, -0.25, -0.25]),
     ],
 )
@@ -64,7 +69,7 @@ def test_by_hand(estimator: AdvantageEstimator, expected: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("estimator", "expected"),
-    [(GRPO(), [0.1, -0.1]), (GRPO(normalise=False), [0.1, -0.1]), (RLOO(), [0.2, -0.2])],
+    [(GRPO(), [0.1, -0.1]), (GRPO(normalise=False), [0.1, -0.1]), (RLOO(), [0.2, -0.2]), (MaxRL(), [0.1, -0.1])],
 )
 def test_where_all_outcomes_are_equal_a_penalty_keeps_its_own_size(
     estimator: AdvantageEstimator, expected: list[float]
@@ -90,7 +95,72 @@ def test_reinforce_whitens_over_actions_by_setting() -> None:
     torch.testing.assert_close(whitened, whiten(plain, MASK))
 
 
-@pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), Reinforce(), Reinforce(whiten=True)])
+@pytest.mark.parametrize("whitened", [False, True])
+def test_an_action_pays_for_its_own_kl_and_for_what_comes_after_it(whitened: bool) -> None:
+    """Of three actions with a penalty at the second, the first two pay for it and the third does not."""
+    whole = experience()
+    kl_rewards = whole.kl_rewards.clone()
+    kl_rewards[3, 1] = -0.5
+    advantages, _ = Reinforce(whiten=whitened).estimate(replace(whole, kl_rewards=kl_rewards))
+    first, second, third = advantages[3].tolist()
+    assert first == pytest.approx(second)
+    spread = (
+        0.5 if not whitened else 0.5 / rewards_to_go(replace(whole, kl_rewards=kl_rewards).rewards, MASK)[MASK].std().item()
+    )
+    assert third - second == pytest.approx(spread)
+
+
+ESTIMATORS: list[AdvantageEstimator] = [
+    GRPO(),
+    GRPO(normalise=False),
+    RLOO(),
+    MaxRL(),
+    Reinforce(),
+    Reinforce(whiten=True),
+    Reinforce(True, "group"),
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("said", [0.0, 0.1, 50.0, -3.0, NAN])
+def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, said: float) -> None:
+    """A third sample of each question that nothing could judge: the others get what a group of two gives them."""
+    whole = experience(kl=-0.2)
+    expected, _ = estimator.estimate(whole)
+    rows_of = torch.tensor([0, 1, 0, 2, 3, 2])
+    judged = torch.tensor([True, True, False, True, True, False])
+    outcome = torch.where(judged, whole.outcome[rows_of], said)
+    mask = MASK[rows_of] & judged.unsqueeze(-1)
+    larger = Experience(outcome, whole.kl_rewards[rows_of], whole.values[rows_of], mask, 3, judged=judged)
+    advantages, _ = estimator.estimate(larger)
+    torch.testing.assert_close(advantages[judged], expected)
+    assert (advantages[~judged] == 0).all()
+
+
+@pytest.mark.parametrize("estimator", [GRPO(), GRPO(normalise=False), RLOO(), MaxRL()])
+@pytest.mark.parametrize("judged", [[False, False], [True, False]])
+def test_a_group_of_which_too_little_was_judged_teaches_nothing(estimator: AdvantageEstimator, judged: list[bool]) -> None:
+    mask = MASK & torch.tensor([*judged, True, True]).unsqueeze(-1)
+    advantages, _ = estimator.estimate(replace(experience(), mask=mask, judged=torch.tensor([*judged, True, True])))
+    assert (advantages[:2] == 0).all()
+
+
+@pytest.mark.parametrize("outcome", [[0.0, 0.0], [-1.0, 0.5], [-1.0, 1.0]])
+def test_maxrl_leaves_groups_without_a_positive_mean_alone(outcome: list[float]) -> None:
+    advantages, _ = MaxRL().estimate(experience(torch.tensor([*outcome, 1.0, 1.0], dtype=F64)))
+    assert (advantages == 0).all()
+
+
+def test_the_targets_of_a_value_warm_up_are_monte_carlo_returns() -> None:
+    """lambda 1 (arXiv 2503.01491, section 4.1), whatever the values say."""
+    whole = experience(kl=-0.5)
+    targets = GAE(gamma=0.9, lam=0.5).warmup_targets(whole)
+    no_values = torch.zeros_like(whole.values)
+    torch.testing.assert_close(targets, generalized_advantages(whole.rewards, no_values, MASK, 0.9, 1.0)[0])
+    assert targets[3].tolist() == [-0.5, 0, 0]
+
+
+@pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), MaxRL(), Reinforce(), Reinforce(True), Reinforce(True, "group")])
 def test_ranks_with_a_share_each_find_what_one_finds(estimator: AdvantageEstimator) -> None:
     """Two ranks played in turn: each reduction adds what the other rank puts in at the same point of its own pass."""
     whole = experience(kl=-0.2)
@@ -117,7 +187,7 @@ def test_ranks_with_a_share_each_find_what_one_finds(estimator: AdvantageEstimat
     torch.testing.assert_close(torch.cat([first, second]), expected)
 
 
-@pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), Reinforce()])
+@pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), MaxRL(), Reinforce(), Reinforce(True, "group")])
 def test_a_rollout_of_which_nothing_is_left(estimator: AdvantageEstimator) -> None:
     nothing = torch.zeros(0, 3)
     advantages, _ = estimator.estimate(Experience(torch.zeros(0), nothing, nothing, nothing.bool(), 2))

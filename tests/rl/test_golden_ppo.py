@@ -1,6 +1,7 @@
 """One PPO iteration from log-probabilities to loss, against figures that the method's authors' code computed."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,19 @@ def test_golden_ppo(shared: Path, case: int) -> None:
     check(policy_loss, "policy_loss")
     check(value_loss, "value_loss")
     check(policy_loss + settings["vf_coef"] * value_loss, "loss")
+
+
+@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("share", [0.25, 0.6, 0.9, 1.3])
+def test_explained_variance_of_golden_returns_above_its_floor(shared: Path, case: int, share: float) -> None:
+    """The golden values are so far off that the floor of -1 hides the formula in all cases; these follow the returns."""
+    golden = json.loads((shared / "golden" / "ppo.json").read_text())["cases"][case]["expected"]
+    mask = torch.tensor(golden["action_mask"]).bool()
+    returns = torch.tensor(golden["returns"], dtype=torch.float64)
+    noise = torch.randn(returns.shape, generator=torch.Generator().manual_seed(case), dtype=torch.float64)
+    values = share * returns + 0.1 * returns[mask].std() * noise + 3.0
+    errors = (returns - values)[mask].tolist()
+    expected = 1 - statistics.variance(errors) / statistics.variance(returns[mask].tolist())
+    assert -1 < expected < 1
+    outside = torch.where(mask, 0.0, torch.nan)
+    assert explained_variance(values + outside, returns + outside, mask).item() == pytest.approx(expected)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reft_pl.rl.groups import centred_in_group, leave_one_out, normalised_in_group, varied_groups
+from reft_pl.rl.groups import centred_in_group, leave_one_out, normalised_in_group, relative_to_mean, varied_groups
 
 X = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0], dtype=torch.float64)  # two groups of three
 
@@ -14,7 +14,23 @@ def test_hand_computed() -> None:
     std = (1 / 3) ** 0.5  # squares 4/9 + 1/9 + 1/9, over n - 1 = 2
     expected = torch.tensor([2 / 3, -1 / 3, -1 / 3, 0, 0, 0], dtype=torch.float64) / (std + 1e-4)
     torch.testing.assert_close(normalised_in_group(X, 3), expected)
+    torch.testing.assert_close(relative_to_mean(X, 3), torch.tensor([2, -1, -1, 0, 0, 0], dtype=torch.float64))
     assert varied_groups(X, 3).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        ([True, True, True], True),
+        ([True, True, False], True),
+        ([False, True, True], False),
+        ([True, False, False], False),
+        ([False, False, False], False),
+    ],
+)
+def test_a_group_varies_by_what_counts(counted: list[bool], expected: bool) -> None:
+    """Outcomes 1, 0, 0: without the first they are all equal, and one alone is compared with nothing."""
+    assert varied_groups(X[:3], 3, torch.tensor(counted)).tolist() == [expected]
 
 
 def test_leave_one_out_is_what_its_name_says() -> None:

@@ -1,9 +1,17 @@
 """What of a rollout is learned from."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
-from reft_pl.rollout.filtering import without_truncated, without_unjudged
+from reft_pl.rollout.filtering import (
+    judged,
+    with_overlong_punishment,
+    with_varied_groups,
+    without_truncated,
+    without_unjudged,
+)
 from reft_pl.types import Completion, ExecutionResult, Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
 STATUSES = tuple(Status)
@@ -38,3 +46,68 @@ def test_what_no_interpreter_could_judge_is_not_learned_from(rollout: Rollout) -
 
 def test_truncated_completions_are_not_learned_from(rollout: Rollout) -> None:
     assert learned(without_truncated(rollout)) == [False] + [True] * (len(STATUSES) - 1)
+
+
+def test_what_was_judged_is_known_by_status(rollout: Rollout) -> None:
+    assert judged(rollout).tolist() == learned(without_unjudged(rollout))
+
+
+def groups(outcomes: list[list[float]], statuses: list[list[Status]] | None = None, length: int = 3) -> Rollout:
+    """A question a list, a sample a number; prompts of two tokens."""
+    samples = tuple(
+        Sample(
+            Problem(f"q{i}", "?", 1.0),
+            Completion(f"q{i}", j, (1,) * length, (0.0,) * length, StopReason.EOS),
+            "text",
+            ExecutionResult(statuses[i][j] if statuses else Status.EXCEPTION),
+        )
+        for i, of_question in enumerate(outcomes)
+        for j in range(len(of_question))
+    )
+    real = torch.ones(len(samples), 2 + length, dtype=torch.bool)
+    actions = real.clone()
+    actions[:, 0] = actions[:, -1] = False
+    return Rollout(samples, TokenBatch(real.long(), real, actions), torch.tensor(outcomes, dtype=torch.float32).flatten())
+
+
+def kept(rollout: Rollout) -> list[str]:
+    return list(dict.fromkeys(sample.problem.id for sample in rollout.samples))
+
+
+def test_an_outcome_that_nothing_judged_does_not_make_a_group_varied() -> None:
+    """Right, right, and a 0 of a worker that died: all that was judged is equal."""
+    ok, died = Status.OK, Status.WORKER_DIED
+    rollout = groups([[1, 1, 0], [1, 0, 0], [0, 1, 0]], [[ok, ok, died], [ok, ok, died], [ok, died, died]])
+    filtered = with_varied_groups(rollout, 3, lambda problems, attempt: None, lambda problems, attempt: rollout)
+    assert kept(filtered) == ["q1"]
+    assert filtered.left_out is not None
+    assert kept(filtered.left_out) == ["q0", "q2"]
+
+
+def test_groups_are_refilled_until_there_is_nothing_more_to_draw() -> None:
+    asked: list[tuple[list[str], int]] = []
+    drawn = [[Problem("n0", "?", 1.0)], [], None]
+
+    def refill(problems: Sequence[Problem], attempt: int) -> list[Problem] | None:
+        asked.append(([problem.id for problem in problems], attempt))
+        return drawn[attempt - 1]
+
+    def sample(problems: Sequence[Problem], attempt: int) -> Rollout:
+        assert problems == drawn[0], "nothing is sampled where this rank has no free place"
+        return groups([[0, 0]], length=7)
+
+    filtered = with_varied_groups(groups([[1, 0], [0, 0]]), 2, refill, sample)
+    assert asked == [(["q1"], 1), (["q0"], 2), ([], 3)]
+    assert kept(filtered) == ["q0"]
+    assert len(filtered.sampled) == 6
+
+
+@pytest.mark.parametrize(("length", "punishment"), [(4, 0.0), (8, 0.0), (9, -0.5), (10, -1.0)])
+def test_the_punishment_grows_towards_what_the_prompt_leaves_of_the_limit(length: int, punishment: float) -> None:
+    """Twelve tokens in all less two of the prompt are ten; the last two of them are the buffer."""
+    rollout = groups([[1, 0]], length=length)
+    punished = with_overlong_punishment(rollout, 0.2, max_tokens=12)
+    assert punished.outcome.tolist() == pytest.approx([1 + punishment, punishment])
+    assert with_overlong_punishment(rollout, 0.0, max_tokens=12) is rollout
+    nothing = groups([])
+    assert with_overlong_punishment(nothing, 0.2, max_tokens=12) is nothing

@@ -1,0 +1,87 @@
+"""Settings of PPO that do not go together: one sentence each, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from reft_pl.errors import UserError
+from reft_pl.rl.policy_losses import SequenceClip
+
+if TYPE_CHECKING:
+    from reft_pl.modules.ppo import PPOModule
+
+
+def check_settings(module: PPOModule) -> None:
+    """Check every setting of a PPO stage.
+
+    Raises:
+        UserError: one is out of range, or excludes another.
+    """
+    _check_ranges(module)
+    _check_groups(module)
+    _check_values(module)
+    if not module.rescore:
+        _check_without_rescoring(module)
+    if module.offload_reference and module.policy_settings.lora is not None:
+        raise UserError("beside adapters the reference is the policy's own base: leave model.offload_reference out")
+
+
+def _check_ranges(module: PPOModule) -> None:
+    if min(module.temperature, module.value_clip_range) <= 0 or min(module.value_coef, module.max_resamples) < 0:
+        raise UserError(
+            "temperature and value_clip_range must be positive, value_coef and max_resamples at least 0: check model.*"
+        )
+    if module.importance_clip is not None and module.importance_clip <= 0:
+        raise UserError(f"model.importance_clip is {module.importance_clip}, but must be positive: 2 is usual, null is off")
+    size = 1 if module.minibatch_size is None else module.minibatch_size
+    if min(module.ppo_epochs, module.samples_per_problem, size) < 1:
+        raise UserError("ppo_epochs, samples_per_problem and minibatch_size must be at least 1: check model.*")
+    if not 0 <= module.overlong_buffer <= 1:
+        raise UserError(
+            f"model.overlong_buffer is {module.overlong_buffer}, but is a share of the response limit: "
+            "set it between 0 (off) and 1; DAPO takes 0.2"
+        )
+    if module.value_warmup < 0 or (module.value_lr is not None and module.value_lr < 0):
+        raise UserError("value_warmup and value_lr must not be negative: check model.*")
+
+
+def _check_groups(module: PPOModule) -> None:
+    estimator = module.advantages
+    needed = max(estimator.min_group, 2 if module.filter_groups else 1)
+    if module.samples_per_problem < needed:
+        who = type(estimator).__name__ if estimator.min_group == needed else "filter_groups"
+        raise UserError(f"{who} compares a question's samples: set model.samples_per_problem to at least {needed}")
+
+
+def _check_values(module: PPOModule) -> None:
+    for setting, is_set in (
+        ("separate_value_model", module.separate_value_model),
+        ("value_lr", module.value_lr is not None),
+        ("value_warmup", module.value_warmup > 0),
+    ):
+        if is_set and not module.advantages.uses_values:
+            name = type(module.advantages).__name__
+            raise UserError(f"{name} learns no values: leave model.{setting} out, or choose GAE as model.advantages")
+
+
+def _check_without_rescoring(module: PPOModule) -> None:
+    estimator, sampler = module.advantages, module.sampler
+    beside = f"{type(estimator).__name__} beside {type(sampler).__name__}, which records no values,"
+    for setting, is_set in (
+        ("model.importance_clip", module.importance_clip is not None),
+        ("a separate value model", module.separate_value_model),
+        (beside, estimator.uses_values and not sampler.records_values),
+    ):
+        if is_set:
+            raise UserError(f"{setting} needs the scores that model.rescore: false leaves out: choose one of the two")
+    if sampler.max_mismatch is not None:
+        raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")
+    dtype = module.policy_settings.torch_dtype
+    if isinstance(module.policy_loss, SequenceClip) and dtype != torch.float32:
+        raise UserError(
+            f"{type(module.policy_loss).__name__} clips whole responses so narrowly that the rounding of "
+            f"{str(dtype).removeprefix('torch.')} between sampler and policy lies outside: set model.rescore to true, or "
+            "model.policy.dtype to float32"
+        )
