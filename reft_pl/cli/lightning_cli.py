@@ -31,6 +31,7 @@ from reft_pl.cli.run_folder import (
     export_to_sample_from,
     number_format_of,
     require_folder,
+    require_paths,
     results_folder,
 )
 from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
@@ -114,6 +115,7 @@ class ReftCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that this run starts from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
+        require_paths(settings.run_dir, settings.ckpt_path)
         require_folder(run_dir)
         self._choose_number_format(run_dir)
         if self.subcommand == "fit":

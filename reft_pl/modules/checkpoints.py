@@ -69,6 +69,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
+def _known_figures(module: LightningModule) -> tuple[str, ...]:
+    """What the module's validation logs; empty where a subclass of the user's validates otherwise without saying what."""
+    for kind in type(module).__mro__:
+        own = vars(kind)
+        if "validation_figures" in own:
+            return cast("tuple[str, ...]", own["validation_figures"])
+        if {"validation_step", "on_validation_epoch_end", "on_validation_end"} & own.keys():
+            return ()
+    return ()
+
+
 def validation_follows(trainer: Trainer) -> bool:
     """Whether the schedule of validations has one after this training batch; that training stops here does not count."""
     loop, stop = trainer.fit_loop, trainer.should_stop
@@ -84,12 +95,14 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         every_n_batches: Training batches (rollouts in PPO) between saves of ``last.ckpt``; validations save it too.
-        monitor: The validation figure that ``best.ckpt`` maximises.
+        monitor: The validation figure that ``best.ckpt`` maximises; ``val/loss`` is minimised.
     """
 
     def __init__(self, every_n_batches: int = 50, monitor: str = "val/top1") -> None:
         if every_n_batches < 1:
             raise UserError(f"checkpoints.every_n_batches is {every_n_batches}, but must be at least 1")
+        if not monitor.strip():
+            raise UserError("checkpoints.monitor is empty: name a figure of the validation, such as val/top1")
         self.every_n_batches = every_n_batches
         self.monitor = monitor
         self.best_score: float | None = None
@@ -98,6 +111,19 @@ class RunCheckpoints(Checkpoint):
         self._loader_state: dict[str, Any] | None = None
         self._validation_due = False
         self._resume_point: ResumePoint | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a figure that the module's validation does not give.
+
+        Raises:
+            UserError: there is no such figure.
+        """
+        figures = _known_figures(pl_module)
+        if stage == "fit" and figures and self.monitor not in figures:
+            raise UserError(
+                f"checkpoints.monitor is {self.monitor!r}, but the validation of {type(pl_module).__name__} gives "
+                f"{' and '.join(figures)}: set it to one of these"
+            )
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
@@ -179,12 +205,13 @@ class RunCheckpoints(Checkpoint):
             return
         if self.monitor not in trainer.callback_metrics:
             given = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}")
+            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}: set it to one of these")
         interruption.deferred = not trainer.sanity_checking
         score = float(trainer.callback_metrics[self.monitor])
         # A run that goes on in another folder has no best there yet, whatever the checkpoint says.
         known = self.best_score is not None and self._has_best(trainer)
-        if not known or score > cast("float", self.best_score):
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if not known or sign * score > sign * cast("float", self.best_score):
             self.best_score, self.best_batch = score, self._batch(trainer)
             self._save_best(trainer)
         if trainer.sanity_checking:
