@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
+from signal import SIGINT
 
 from reft_pl.errors import UserError
+from reft_pl.interruption import Interrupted, interruption
 from reft_pl.terminal import echo, escape_logs
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -15,7 +18,7 @@ VERBS = ("fit", "validate", "test", "predict")
 USAGE = """usage: reft-pl COMMAND ...
 
 Train and test (each takes --config FILE, may be repeated, and --key value):
-  fit          train the stage that the config names; a killed run goes on where it was
+  fit          train the stage that the config names; a stopped or killed run resumes
   validate     greedy Top-1 of a run's best checkpoint on the held-out questions
   test         greedy Top-1 on the test sets: of the run's best checkpoint, or of any model with --ckpt_path FOLDER_OR_HUB_ID
   predict      sample n solutions a question to a file, and vote; killed it goes on, several processes share the work
@@ -35,7 +38,8 @@ reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
-    A mistake of the user ends with one sentence on standard error and code 2; anything else keeps its traceback.
+    A mistake of the user ends with one sentence on standard error and code 2, SIGINT and SIGTERM with one and the code that
+    shells have for them (130, 143). Anything else keeps its traceback.
     """
     escape_logs()
     argv = list(sys.argv[1:] if args is None else args)
@@ -47,10 +51,18 @@ def main(args: Sequence[str] | None = None) -> int:
         echo(f"reft-pl {version('reft-pl')}")
         return 0
     try:
-        return _with_user_modules(command, rest)
+        with interruption.handled() if command in VERBS else nullcontext():
+            return _with_user_modules(command, rest)
     except UserError as error:
         echo(f"reft-pl {command}: {error}", error=True)
         return 2
+    except Interrupted as stop:
+        if stop.reported:
+            echo(f"reft-pl {command}: {stop}", error=True)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        echo(f"reft-pl {command}: {Interrupted(SIGINT)}", error=True)
+        return 128 + SIGINT
 
 
 def _with_user_modules(command: str, args: list[str]) -> int:

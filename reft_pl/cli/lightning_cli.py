@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,13 +31,16 @@ from reft_pl.cli.run_folder import (
     export_to_sample_from,
     number_format_of,
     require_folder,
+    require_paths,
     results_folder,
 )
+from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError, first_line
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results, write_aside
 from reft_pl.evaluation.reranked import tell_sampled_runs
+from reft_pl.interruption import Interrupted, interruption
 from reft_pl.models.export import read_description
 from reft_pl.models.number_format import fast_format
 from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
@@ -111,6 +115,7 @@ class ReftCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that this run starts from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
+        require_paths(settings.run_dir, settings.ckpt_path)
         require_folder(run_dir)
         self._choose_number_format(run_dir)
         if self.subcommand == "fit":
@@ -170,7 +175,8 @@ class ReftCLI(LightningCLI):
                 f"to bfloat16 or float32"
             )
         refuse_strategy(made)
-        made.callbacks.insert(0, GivesFreedMemoryBack())  # type: ignore[attr-defined]
+        made.callbacks[:0] = [EndsOnSignals(), GivesFreedMemoryBack()]  # type: ignore[attr-defined]
+        interruption.at_once = partial(end_started_ranks, made)
         return made
 
     def _event_files(self, folder: str) -> TensorBoardLogger:
@@ -311,6 +317,11 @@ def run_verb(verb: str, args: list[str]) -> int:
         ReftCLI([verb, *resolve_configs(args)])
     except SystemExit as stop:
         return int(stop.code or 0)
+    except Interrupted as stop:
+        stop.reported = getattr(rank_zero_only, "rank", 0) == 0
+        if interruption.at_once is not None:
+            interruption.at_once()
+        raise
     except MisconfigurationException as error:
         text = " ".join(str(error).split())
         if "No supported gpu backend" in text:

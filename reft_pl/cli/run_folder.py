@@ -35,6 +35,20 @@ NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
 """The ends of keys under which the names are no settings of ours: sets of questions, and arguments of a user's class."""
 
 
+def require_paths(run_dir: str, ckpt_path: str | None) -> None:
+    """Refuse empty paths, such as unset shell variables, which would mean the working folder.
+
+    Raises:
+        UserError: a path is empty.
+    """
+    for name, path, advice in (
+        ("run_dir", run_dir, "name the folder of this run"),
+        ("ckpt_path", ckpt_path, "leave it out, or name a checkpoint, model folder or hub id"),
+    ):
+        if path is not None and not path.strip():
+            raise UserError(f"--{name} is empty, perhaps from an unset shell variable: {advice}")
+
+
 def require_folder(run_dir: Path) -> None:
     """Check that the run's folder is there or can be made.
 

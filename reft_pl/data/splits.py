@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import groupby
 from typing import Protocol, TypeVar
 
 from reft_pl.errors import UserError
@@ -21,12 +23,41 @@ class Asked(Protocol):
 
 T = TypeVar("T", bound=Asked)
 
-_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2044", "''\"\"/")
+_TAG = re.compile(r"<(super|sub|fraction|circle|square)>")
+_AROUND = {"super": ("^", " "), "sub": ("_", " "), "fraction": (" ", " "), "circle": ("(", ")")}
+_SPACES = re.compile(r"\s+")
+_LOOSE_SPACE = re.compile(r"(?<!\d)(?<!\d[.,:/]) | (?![.,:/]?\d)")
+"""A space that does not keep two numbers apart."""
 
 
 def question_key(question: str) -> str:
-    """The question without what does not make it another one: letter case, spacing, kind of quotation marks."""
-    return "".join(unicodedata.normalize("NFKC", question).translate(_QUOTES).casefold().split())
+    """The question without what does not make it another one: letter case, spacing, kind of quotation marks.
+
+    What makes it another one stays: the space between two numbers, and whether a digit is an exponent, an index, part of a
+    fraction or an item's number.
+    """
+    text = "".join(_plain(mark, "".join(run)) for mark, run in groupby(question, _mark))
+    text = _SPACES.sub(" ", text.translate(_QUOTES).casefold())
+    return _LOOSE_SPACE.sub("", text).strip()
+
+
+def _mark(character: str) -> str:
+    """How a character differs from the plain ones that it stands for, as Unicode has it; empty for most."""
+    match = _TAG.match(unicodedata.decomposition(character))
+    return match[1] if match else ""
+
+
+def _plain(mark: str, run: str) -> str:
+    """Characters of one mark as plain ones."""
+    if mark in _AROUND:
+        before, after = _AROUND[mark]
+        characters = [run] if mark in ("super", "sub") else run
+        return "".join(f"{before}{unicodedata.normalize('NFKC', part)}{after}" for part in characters)
+    if mark == "square":  # a unit in one character, perhaps with an exponent
+        parts = (chr(int(code, 16)) for character in run for code in unicodedata.decomposition(character).split()[1:])
+        return "".join(_plain(inner, "".join(letters)) for inner, letters in groupby(parts, _mark))
+    return unicodedata.normalize("NFKC", run)
 
 
 def hold_out(problems: Sequence[Problem], n: int, seed: int) -> tuple[list[Problem], list[Problem]]:

@@ -17,6 +17,7 @@ from transformers import (
 
 from reft_pl.errors import UserError
 from reft_pl.models.adapter_folder import locate_weights
+from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.stored_weights import StoredWeights
 
@@ -71,6 +72,7 @@ def load_classifier(
     model = loaded.model
     if adapter is not None:
         adapter.merge_into(model)
+    refuse_not_finite(name_or_path, model)
     head = {name for name in loaded.missing if not name.startswith(f"{model.base_model_prefix}.")}
     absent = loaded.missing if is_classifier else loaded.missing - head
     if absent:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
+from reft_pl.escapes import one_line
 from reft_pl.models.adapter_folder import save_adapter
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.lineage import CARD_FILE
@@ -26,6 +29,7 @@ def export_folder(
     description: Mapping[str, Any],
     card: str | None = None,
     adapter_of: str | None = None,
+    weights: bool = True,
 ) -> None:
     """Write weights, tokenizer, value function, description, card, generation settings; a former folder is replaced whole.
 
@@ -40,24 +44,84 @@ def export_folder(
         card: Text of the model card, if there shall be one.
         adapter_of: Write the policy's adapters alone, and this as the model that they belong to; None writes whole weights,
             adapters merged into them.
+        weights: False leaves the weights out, to find out whether the rest can be written.
     """
-    eos = tokenizer.eos_token_id
-    generation = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False,
-        bos_token_id=policy.lm.config.get_text_config().bos_token_id,
-        eos_token_id=eos,
-        pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        max_length=description.get("max_tokens"),
-    )
     with replace_folder(folder) as fresh:
         if adapter_of is None:
-            policy.lm.save_pretrained(fresh, state_dict=dict(policy.weights()))
+            save_model(policy.lm, fresh, dict(policy.weights()) if weights else {})
         else:  # no config.json beside: transformers would look for the base's weights in this folder
             save_adapter(policy.lm, fresh, adapter_of)
         tokenizer.save_pretrained(fresh)
-        generation.save_pretrained(fresh)
-        save_value(policy, fresh)
+        generation_settings(policy.lm, tokenizer, description.get("max_tokens")).save_pretrained(fresh)
+        if weights:
+            save_value(policy, fresh)
         write_description(fresh, description, card)
+
+
+def generation_settings(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> GenerationConfig:
+    """Settings by which ``generate`` decodes greedily; nothing of what the model came with.
+
+    Args:
+        lm: The model, which may name BOS.
+        tokenizer: Names EOS and the padding token.
+        max_tokens: Length of prompt and completion together; None is the default of ``transformers``.
+    """
+    eos, bos = tokenizer.eos_token_id, lm.config.get_text_config().bos_token_id
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        bos_token_id=bos if isinstance(bos, int) and 0 <= bos < len(tokenizer) else None,
+        eos_token_id=eos,
+        pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        max_length=max_tokens,
+    )
+
+
+def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write config and weights without the generation settings that the model came with.
+
+    ``transformers`` refuses to save settings that it has loaded without complaint, such as a temperature beside greedy decoding.
+
+    Args:
+        model: What to write; left as it is.
+        folder: Where to.
+        weights: Other weights than the model's own.
+    """
+    carried = getattr(model, "generation_config", None)
+    if carried is not None:
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
+    misplaced = [(config, name, value) for config in configs for name, value in config._get_generation_parameters().items()]
+    for config, name, _ in misplaced:
+        setattr(config, name, None)
+    try:
+        model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
+    finally:
+        for config, name, value in misplaced:
+            setattr(config, name, value)
+        if carried is not None:
+            model.generation_config = carried
+
+
+def check_export(source: str, write: Callable[[Path], None]) -> None:
+    """Find out before training whether its result can be exported.
+
+    Args:
+        source: Where the model comes from.
+        write: Writes the export, without weights, to a folder.
+
+    Raises:
+        UserError: it cannot.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            write(Path(scratch) / "hf")
+        except OSError:  # of the disk, which may have room again by then
+            raise
+        except Exception as error:  # whatever transformers does not want to save
+            raise UserError(
+                f"what is trained from {source} could not be exported ({one_line(told(error))}): mend the model's config.json "
+                f"or tokenizer_config.json"
+            ) from error
 
 
 def write_description(folder: Path, description: Mapping[str, Any], card: str | None = None) -> None:

@@ -28,6 +28,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
             folder.rename(former)
         os.replace(fresh, folder)  # noqa: PTH105 (the name says that it replaces)
     finally:
+        bring_back(folder)  # where a signal came between the two renames
         _remove(fresh)
         _remove(former)
 

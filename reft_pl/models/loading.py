@@ -11,6 +11,7 @@ from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.compilation import compile_layers
+from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
@@ -32,7 +33,8 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
         seed: Of the weights, with ``from_scratch``. The global generator is left alone.
 
     Raises:
-        UserError: nothing there, the hub out of reach, unreadable or incomplete weights, not a decoder-only language model.
+        UserError: nothing there, the hub out of reach, unreadable, incomplete or non-finite weights, not a decoder-only
+            language model.
     """
     source, options, adapter = locate_weights(settings.init_from, settings.trust_remote_code)
     _check_lora(settings, value, adapter)
@@ -42,10 +44,12 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
     if stored is not None and adapter is not None:
         adapter.merge_into(lm)
         stored = StoredWeights(adapter.source, adapter.options)  # the value function stands beside the adapters
+    refuse_not_finite(settings.init_from, lm)
     policy = Policy(lm, value, settings.gradient_checkpointing).eval()
     _check_decoder_only(policy, settings.init_from)
     if stored is not None:
         restore_value(policy, stored)
+        refuse_not_finite(settings.init_from, policy.value_parameters())
     if settings.lora is not None:
         add_adapters(policy.lm, settings.lora, seed)
     if settings.compile:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reft_pl.models.export import write_description
+from reft_pl.models.export import save_model, write_description
 from reft_pl.models.folders import replace_folder
 
 RIGHT = 1
@@ -53,11 +53,15 @@ def export_reranker(
     folder: Path,
     description: Mapping[str, object],
     card: str | None = None,
+    weights: bool = True,
 ) -> None:
-    """Write a folder that ``AutoModelForSequenceClassification`` loads anywhere; an existing one is replaced whole."""
+    """Write a folder that ``AutoModelForSequenceClassification`` loads anywhere; an existing one is replaced whole.
+
+    ``weights=False`` leaves the weights out, to find out whether the rest can be written.
+    """
     reranker.classifier.config.id2label = {0: "wrong", RIGHT: "right"}
     reranker.classifier.config.label2id = {"wrong": 0, "right": RIGHT}
     with replace_folder(folder) as fresh:
-        reranker.classifier.save_pretrained(fresh)
+        save_model(reranker.classifier, fresh, None if weights else {})
         tokenizer.save_pretrained(fresh)
         write_description(fresh, description, card)

@@ -17,9 +17,12 @@ from reft_pl.data.loader import ProblemLoader
 from reft_pl.errors import UserError
 from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
+from reft_pl.interruption import Interrupted, interruption
 from reft_pl.models.export import read_description
 from reft_pl.models.restricted_pickle import load_restricted
 from reft_pl.modules.curves import drop_points_from
+from reft_pl.modules.hooks import may_stop_within_a_batch
+from reft_pl.modules.resume_point import VALIDATION_DUE, ResumePoint, validate_now
 from reft_pl.modules.stage_module import StageModule
 from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.sharded_checkpoint import ADVICE, read_weights
@@ -66,23 +69,61 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
+def _known_figures(module: LightningModule) -> tuple[str, ...]:
+    """What the module's validation logs; empty where a subclass of the user's validates otherwise without saying what."""
+    for kind in type(module).__mro__:
+        own = vars(kind)
+        if "validation_figures" in own:
+            return cast("tuple[str, ...]", own["validation_figures"])
+        if {"validation_step", "on_validation_epoch_end", "on_validation_end"} & own.keys():
+            return ()
+    return ()
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the schedule of validations has one after this training batch; that training stops here does not count."""
+    loop, stop = trainer.fit_loop, trainer.should_stop
+    trainer.should_stop = False
+    try:
+        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+    finally:
+        trainer.should_stop = stop
+
+
 class RunCheckpoints(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` to resume from and ``checkpoints/best.ckpt`` by validation; exports the best to ``hf/``.
 
     Args:
         every_n_batches: Training batches (rollouts in PPO) between saves of ``last.ckpt``; validations save it too.
-        monitor: The validation figure that ``best.ckpt`` maximises.
+        monitor: The validation figure that ``best.ckpt`` maximises; ``val/loss`` is minimised.
     """
 
     def __init__(self, every_n_batches: int = 50, monitor: str = "val/top1") -> None:
         if every_n_batches < 1:
             raise UserError(f"checkpoints.every_n_batches is {every_n_batches}, but must be at least 1")
+        if not monitor.strip():
+            raise UserError("checkpoints.monitor is empty: name a figure of the validation, such as val/top1")
         self.every_n_batches = every_n_batches
         self.monitor = monitor
         self.best_score: float | None = None
         self.best_batch = 0
         self._saved_batch = 0
         self._loader_state: dict[str, Any] | None = None
+        self._validation_due = False
+        self._resume_point: ResumePoint | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a figure that the module's validation does not give.
+
+        Raises:
+            UserError: there is no such figure.
+        """
+        figures = _known_figures(pl_module)
+        if stage == "fit" and figures and self.monitor not in figures:
+            raise UserError(
+                f"checkpoints.monitor is {self.monitor!r}, but the validation of {type(pl_module).__name__} gives "
+                f"{' and '.join(figures)}: set it to one of these"
+            )
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
@@ -97,19 +138,30 @@ class RunCheckpoints(Checkpoint):
         """
         if trainer.train_dataloader is not None:  # there is none yet while the initial weights are validated
             checkpoint["reft_loader"] = cast("ProblemLoader[Any]", trainer.train_dataloader).state_dict()
+        if trainer.interrupted and self._resume_point is not None:
+            self._resume_point.write_into(checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember where the training data stood."""
         self._loader_state = checkpoint.get("reft_loader")
+        self._validation_due = checkpoint.get(VALIDATION_DUE, False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on where the training data and the curves stood; what was saved needs no second save."""
+        """Resume where the training data and the curves stood, with the validation that was cut off.
+
+        From here on, signals wait until the run can be saved.
+        """
+        interruption.deferred = True
         self._saved_batch = self._batch(trainer)
         if self._saved_batch:
             drop_points_from(trainer, self._saved_batch)
         if self._loader_state is not None:
             cast("ProblemLoader[Any]", trainer.train_dataloader).load_state_dict(self._loader_state)
             self._loader_state = None
+        if self._validation_due:
+            self._validation_due = False
+            self._resume_point = ResumePoint.of(trainer, validation_due=True)
+            validate_now(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the axis of the curves at training batches done; Lightning's own count slips by one after some resumes."""
@@ -119,14 +171,28 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every n batches, but not just before a validation.
+        """Save every n batches and where training stops within an epoch, but not just before a validation.
 
-        A run resumed from there would skip that validation; the save after it is as good.
+        A run resumed from there would skip that validation; the save after it is as good. Where training stops, no validation
+        is added that the run would not have without the stop: it could choose another best checkpoint.
         """
-        loop = trainer.fit_loop
-        validation_follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
-        if self._batch(trainer) % self.every_n_batches == 0 and not validation_follows and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        due = validation_follows(trainer)
+        if self._stops(trainer) and not due:
+            trainer.fit_loop.epoch_loop._skip_next_val = True
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._save_last(trainer)
+        elif self._batch(trainer) % self.every_n_batches == 0 and not due and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_last(trainer)
+        self._resume_point = ResumePoint.of(trainer, due)
+        if not (due and self._stops(trainer)):  # the last validation of a run would not be made up for
+            self._end_if_asked(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a signal interrupt the validation of a fit: it leaves weights and optimizer alone."""
+        if trainer.state.fn == TrainerFn.FITTING and interruption.deferred and may_stop_within_a_batch(trainer):
+            interruption.deferred = self._stops(trainer)
+            if not interruption.deferred:
+                interruption.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best so far, then the last.
@@ -139,11 +205,13 @@ class RunCheckpoints(Checkpoint):
             return
         if self.monitor not in trainer.callback_metrics:
             given = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}")
+            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}: set it to one of these")
+        interruption.deferred = not trainer.sanity_checking
         score = float(trainer.callback_metrics[self.monitor])
         # A run that goes on in another folder has no best there yet, whatever the checkpoint says.
         known = self.best_score is not None and self._has_best(trainer)
-        if not known or score > cast("float", self.best_score):
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if not known or sign * score > sign * cast("float", self.best_score):
             self.best_score, self.best_batch = score, self._batch(trainer)
             self._save_best(trainer)
         if trainer.sanity_checking:
@@ -151,25 +219,47 @@ class RunCheckpoints(Checkpoint):
                 logger.log_metrics({self.monitor: score}, step=0)
         else:
             self._save_last(trainer)
+            self._resume_point = ResumePoint.of(trainer, validation_due=False)
+            self._end_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what no validation saved; without any validation the last is the best."""
-        if trainer.fast_dev_run or self._batch(trainer) == 0:  # type: ignore[attr-defined]
+        if not trainer.fast_dev_run and self._batch(trainer):  # type: ignore[attr-defined]
+            # The best first: a run that is killed between the two resumes before its end, and comes here again.
+            if self.best_score is None or not self._has_best(trainer):
+                self._save_best(trainer)
+            if self._saved_batch != self._batch(trainer):
+                self._save_last(trainer)
+        self._resume_point = None  # all is saved, and the export is whole or absent
+        self._end_if_asked(trainer)
+        interruption.deferred = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save ``last.ckpt`` of a run that a signal stops, as of the last training batch that was done."""
+        if not isinstance(exception, Interrupted) or trainer.state.fn != TrainerFn.FITTING:
             return
-        if self._saved_batch != self._batch(trainer):
-            self._save_last(trainer)
-        if self.best_score is None or not self._has_best(trainer):
-            self._save_best(trainer)
+        interruption.deferred = True
+        point, last = self._resume_point, self.folder(trainer) / "last.ckpt"
+        if point is not None and not trainer.fast_dev_run and (point.validation_due or point.batches != self._saved_batch):  # type: ignore[attr-defined]
+            trainer.save_checkpoint(last)
+        if not last.exists():
+            exception.outcome = "no training batch was done: the same command begins again"
+        else:
+            done = "training so far is" if point is None else f"{point.batches} training batches are"
+            exception.outcome = f"{done} in {last}: the same command resumes there"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the best weights, write ``hf/`` and the run's figures."""
         path = self.folder(trainer) / "best.ckpt"
-        if trainer.interrupted or trainer.fast_dev_run or not path.exists() or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
-        best = load_restricted(path, "delete it and fit again", mmap=True)  # once in memory, not once a rank
+        if self._batch(trainer) == 0 and not path.exists():
+            return
         root = Path(trainer.default_root_dir)
         with whole_weights(trainer.strategy):  # where weights are shared out, they are the last ones again after it
-            pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
+            if path.exists():  # else it was deleted since, and the last weights are the best that there are
+                best = load_restricted(path, "delete it and fit again", mmap=True)  # once in memory, not once a rank
+                pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
             pl_module.export(root / "hf")
         if not trainer.is_global_zero:
             return
@@ -186,6 +276,19 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best so far."""
         self.best_score, self.best_batch = state_dict["best_score"], state_dict["best_batch"]
+
+    @staticmethod
+    def _stops(trainer: Trainer) -> bool:
+        """Whether training ends after this batch, wherever in its epoch that is."""
+        loop = trainer.fit_loop
+        reached = 0 <= loop.max_steps <= loop.epoch_loop.global_step
+        return reached or (trainer.should_stop and loop._can_stop_early)
+
+    @staticmethod
+    def _end_if_asked(trainer: Trainer) -> None:
+        """End on all ranks what a signal to one of them asks to end."""
+        interruption.signum = max(Ranks(trainer).gather(interruption.signum or 0)) or None
+        interruption.check()
 
     def _batch(self, trainer: Trainer) -> int:
         return trainer.fit_loop.epoch_loop.total_batch_idx + 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from reft_pl.rollout.phases import Phase, PhaseTimer
+from reft_pl.interruption import interruption
+from reft_pl.rollout.phases import Phase, PhaseProgress, PhaseTimer
+from reft_pl.strategies.zero import ZeRO
 from reft_pl.types import Rollout
 
 __all__ = ["Phase", "PhaseDispatcher", "RolloutCallback"]
@@ -36,12 +39,24 @@ class RolloutCallback(Callback):
         """All optimizer steps on this rollout are done. ``statistics`` is what was logged, by its TensorBoard name."""
 
 
+def may_stop_within_a_batch(trainer: Trainer) -> bool:
+    """Whether a signal may interrupt what leaves the weights alone: several processes must stop at the same place."""
+    return trainer.world_size == 1 and not isinstance(trainer.strategy, ZeRO)
+
+
 class PhaseDispatcher(PhaseTimer):
     """Times phases and tells the Trainer's ``RolloutCallback`` objects of them (and no other callback)."""
 
     def __init__(self, module: LightningModule) -> None:
         super().__init__()
         self._module = module
+
+    @contextmanager
+    def phase(self, phase: Phase, total: int) -> Iterator[PhaseProgress]:
+        """Run the body as a phase; all but updates may be interrupted by a signal."""
+        interruptible = phase != "update" and may_stop_within_a_batch(self._module.trainer)
+        with interruption.allowed() if interruptible else nullcontext(), super().phase(phase, total) as progress:
+            yield progress
 
     @property
     def callbacks(self) -> Iterator[RolloutCallback]:

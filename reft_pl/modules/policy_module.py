@@ -106,7 +106,7 @@ class PolicyModule(SolverModule, StageModule):
         """The LM head, which makes logits of so many positions at a time."""
         return list(self.policy.lm_head.parameters())
 
-    def write_export(self, folder: Path) -> None:
+    def write_export(self, folder: Path, weights: bool = True) -> None:
         """Write the policy, its prompt form and its card."""
         codec, settings = self.problems.codec, self.policy_settings
         description = {
@@ -114,14 +114,14 @@ class PolicyModule(SolverModule, StageModule):
             "base": settings.init_from,
             "from_scratch": settings.from_scratch,
             **codec.description(),
-            "weights": self.weights,
+            "weights": self.weights if weights else "",
             **({"lora": asdict(settings.lora)} if settings.lora else {}),
             "inherited": {} if settings.from_scratch else inherited_metadata(settings.init_from),
             "example": {"question": EXAMPLE.question, "prompt": codec.prompt_text(EXAMPLE)},
         }
         card = model_card(Path(self.trainer.default_root_dir), description)
         adapter_of = settings.init_from if settings.lora and settings.lora.export == "adapter" else None
-        export_folder(self.policy, codec.tokenizer, folder, description, str(card), adapter_of)
+        export_folder(self.policy, codec.tokenizer, folder, description, str(card), adapter_of, weights)
 
     # ---- adapters
 

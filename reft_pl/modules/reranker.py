@@ -54,6 +54,7 @@ class RerankerModule(StageModule):
     """
 
     stage = "reranker"
+    validation_figures = ("val/rerank", "val/weighted", "val/loss")
 
     def __init__(
         self,
@@ -217,14 +218,15 @@ class RerankerModule(StageModule):
 
     # ---- what it leaves behind
 
-    def write_export(self, folder: Path) -> None:
+    def write_export(self, folder: Path, weights: bool = True) -> None:
         """Write the classifier, for ``AutoModelForSequenceClassification``, and its card."""
         codec = self.problems.codec
         base = self.policy_settings.init_from
-        description = {"stage": self.stage, "base": base, **codec.description(), "weights": self.weights}
+        digest = self.weights if weights else ""
+        description = {"stage": self.stage, "base": base, **codec.description(), "weights": digest}
         description["inherited"] = inherited_metadata(base)
         card = model_card(Path(self.trainer.default_root_dir), description)
-        export_reranker(self.reranker, codec.tokenizer, folder, description, str(card))
+        export_reranker(self.reranker, codec.tokenizer, folder, description, str(card), weights)
 
 
 def by_length(sequences: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:

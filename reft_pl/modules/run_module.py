@@ -16,6 +16,8 @@ class RunModule(LightningModule):
 
     stage: ClassVar[str]
     """Names it in checkpoints, exports and seeds."""
+    validation_figures: ClassVar[tuple[str, ...]] = ()
+    """What its validation logs, for ``checkpoints.monitor``; empty if that is not known before the first validation."""
     seed: int
     phases: PhaseDispatcher
 

@@ -37,6 +37,7 @@ class SolverModule(RunModule):
     """
 
     value_kind: ValueKind = "none"
+    validation_figures = ("val/top1",)
 
     def __init__(
         self, policy: PolicySettings, sampler: Sampler | None = None, sandbox: Sandbox | None = None, seed: int = 1

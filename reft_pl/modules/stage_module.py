@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from reft_pl.errors import UserError
+from reft_pl.models.export import check_export
+from reft_pl.models.finite import refuse_not_finite
+from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
 from reft_pl.rollout.seeds import counter_seed
@@ -33,6 +37,8 @@ class StageModule(RunModule):
 
     Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``write_export``.
     """
+
+    policy_settings: PolicySettings
 
     def configure_training(
         self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
@@ -67,8 +73,13 @@ class StageModule(RunModule):
         return []
 
     @abstractmethod
-    def write_export(self, folder: Path) -> None:
-        """Write the model, whose weights are whole, to a folder that ``transformers`` loads anywhere; the first rank does."""
+    def write_export(self, folder: Path, weights: bool = True) -> None:
+        """Write the model, whose weights are whole, to a folder that ``transformers`` loads anywhere; the first rank does.
+
+        Args:
+            folder: Where to.
+            weights: False leaves the weights out, to find out whether the rest can be written.
+        """
 
     def export(self, folder: Path) -> None:
         """Write the model as it is now to such a folder; called on every rank."""
@@ -76,6 +87,10 @@ class StageModule(RunModule):
             if self.trainer.is_global_zero:
                 self.write_export(folder)
         self.trainer.strategy.barrier()
+
+    def on_fit_start(self) -> None:
+        """Fail before training if the model could not be exported after it."""
+        check_export(self.policy_settings.init_from, partial(self.write_export, weights=False))
 
     def train_with_dropout(self, network: nn.Module, step: int) -> None:
         """Put a network in training mode, for the whole step of this number.
@@ -194,6 +209,7 @@ class StageModule(RunModule):
             checkpoint["optimizer_states"] = []
         if "state_dict" not in checkpoint:  # parts of weights, which the strategy has compared and loaded
             return
+        refuse_not_finite(str(self.trainer.ckpt_path), checkpoint["state_dict"])
         with whole_weights(self.trainer.strategy):
             here, there = (
                 {name: tuple(t.shape) for name, t in state.items()}
