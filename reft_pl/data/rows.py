@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.choices import CHOICES
-from reft_pl.data.text import stated_number
+from reft_pl.data.text import is_ambiguous_number, stated_number
 from reft_pl.errors import UserError
 from reft_pl.types import Answer, Problem
 
@@ -162,6 +162,12 @@ def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
         wanted = f"which is no choice from {CHOICES[0]} to {CHOICES[-1]}"
         raise RowError("answer is no choice", f"{place} has the answer {value!r}, {wanted}")
     number = stated_number(str(value))
+    if number is None and is_ambiguous_number(str(value)):
+        raise RowError(
+            "ambiguous number",
+            f"{place} has the answer {value!r}, which can be read in several ways: write decimals with a point (1.5) and "
+            f"thousands in groups of three digits (1,500)",
+        )
     if number is None:
         raise RowError("non-numeric answer", f"{place} has the answer {value!r}, which is not a finite number")
     return number

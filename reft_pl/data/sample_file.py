@@ -9,7 +9,6 @@ else reads their files. ``read_samples`` reads either.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from reft_pl.choices import CHOICES
 from reft_pl.data.rows import RowError, read_json, read_json_lines
+from reft_pl.data.text import stated_number
 from reft_pl.errors import UserError
 from reft_pl.formats.answers import is_answer_to, is_correct, most_voted
 from reft_pl.types import Answer, Sample
@@ -134,14 +134,14 @@ def _item(path: Path, place: str, row: Any) -> SampledQuestion:
 
 
 def _gold(value: Any, item_id: Any) -> Answer:
-    text = str(value).replace(",", "").strip().lower()
+    text = str(value).strip().lower()
     if len(text) == 1 and text in CHOICES:
         return text
     if str(item_id).startswith("mathqa_"):
         raise ValueError(f"answer_value {text[:20]!r} is no choice from {CHOICES[0]} to {CHOICES[-1]}")
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"answer_value {text[:20]!r} is not finite")
+    number = stated_number(text)
+    if number is None:
+        raise ValueError(f"answer_value {text[:20]!r} is not a finite number such as 1.5 or 1,500")
     return number
 
 

@@ -10,13 +10,15 @@ from reft_pl.data.programs import gsm8k, mathqa, svamp
 from reft_pl.data.programs.draft import Check, Draft
 from reft_pl.data.programs.writing import Unconvertible
 from reft_pl.data.rows import RowError, read_json, read_json_lines
-from reft_pl.data.text import joined, stated_number, without_annotations
+from reft_pl.data.text import is_ambiguous_number, joined, stated_number, without_annotations
 from reft_pl.errors import UserError
 from reft_pl.formats.options import option_values, read_options, rounding
 from reft_pl.types import Answer
 
 CoT = Literal["python", "nl"]
 Dataset = Literal["gsm8k", "svamp", "mathqa", "mathqa-numeric"]
+
+_AMBIGUOUS = "the answer's separators are ambiguous (write 1.5 or 1,500)"
 
 
 def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unconvertible]:
@@ -58,7 +60,7 @@ def _gsm8k(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     solution, marker, stated = _text(row, "answer").rpartition("####")
     answer = stated_number(stated)
     if not marker or answer is None:
-        raise Unconvertible("no number after ####")
+        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(stated) else "no number after ####")
     if cot == "nl":
         return Draft(item_id, question, answer, without_annotations(solution).strip())
     return _checked(item_id, question, answer, gsm8k.program_of(question, solution))
@@ -68,7 +70,7 @@ def _svamp(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     question = joined([_text(row, "Body"), _text(row, "Question")])
     answer = stated_number(str(row.get("Answer")))
     if answer is None:
-        raise Unconvertible("the answer is no number")
+        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(str(row.get("Answer"))) else "the answer is no number")
     return _checked(item_id, question, answer, svamp.program_of(question, _text(row, "Equation")))
 
 
