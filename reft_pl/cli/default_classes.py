@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse import Namespace
-
 from reft_pl.cli.setting_types import accepts_null, bases
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
@@ -34,4 +32,4 @@ def name_default_classes(parser: Any) -> None:
             continue
         default = next((DEFAULT_CLASSES[base] for base in bases(hint) if base in DEFAULT_CLASSES), None)
         if default is not None:
-            action.default = Namespace(class_path=f"{default.__module__}.{default.__qualname__}")
+            action.default = {"class_path": f"{default.__module__}.{default.__qualname__}"}

@@ -40,7 +40,7 @@ class Setting:
     end: int
 
 
-def explain(message: str, parser: ArgumentParser) -> str:
+def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one return a kind of mistake)
     """Return the sentence.
 
     Args:
@@ -49,7 +49,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
     """
     section = _SECTION.search(message)
     if section is not None:
-        return f"{section['key']} is a section, not {section['value']}: leave it out, or give settings such as --{section['key']}.KEY"
+        key, value = section["key"], section["value"]
+        return f"{key} is a section, not {value}: leave it out, or give settings such as --{key}.KEY"
     setting = _setting(message, parser)
     required = _REQUIRED.search(message)
     if required is not None:
@@ -83,7 +84,9 @@ def _within_one_edit(one: str, other: str) -> bool:
     """Whether one letter inserted, left out, replaced, or swapped with its neighbour makes the words equal."""
     start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     left, right = one[start:], other[start:]
-    return left[1:] == right[1:] or left[1:] == right or left == right[1:] or left[:2] == right[1::-1] and left[2:] == right[2:]
+    if left[:2] == right[1::-1] and left[2:] == right[2:]:
+        return True
+    return left[1:] == right[1:] or left[1:] == right or left == right[1:]
 
 
 def _setting(message: str, parser: ArgumentParser) -> Setting | None:
@@ -191,7 +194,7 @@ def _wrong_value(message: str, setting: Setting) -> str:
             f"{setting.key}.{nested['key']} is a setting of a class, and {setting.key} names none: choose the class first with "
             f"--{setting.key}, {expected(setting.hint) if setting.hint is not None else 'by its full path'}"
         )
-    value = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
+    value = "null" if value == "None" else value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
     if setting.hint is None:
         return f"{setting.key} cannot be {value}: {' '.join(message[setting.end :].split())[:200]}"
     return f"{setting.key} must be {expected(setting.hint)}, and is {value}"

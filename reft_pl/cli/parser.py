@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from reft_pl.cli.class_paths import missing_package
 from reft_pl.cli.default_classes import name_default_classes
 from reft_pl.cli.mistakes import explain
 from reft_pl.cli.nulls import refuse_nulls
-from reft_pl.cli.setting_types import types_of
+from reft_pl.cli.setting_types import defaults_of, types_of
 from reft_pl.errors import UserError, first_line
 from reft_pl.resources import find
 from reft_pl.terminal import echo
@@ -44,12 +42,12 @@ class FriendlyParser(LightningArgumentParser):
         super().__init__(*args, **{**kwargs, "logger": logger})
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Add the settings of a class; those that name a class by default get settings of their own (``--model.reward.partial``)."""
+        """Add the settings of a class; where None means a class, its settings can be given (``--model.reward.partial``)."""
         added: list[str] = super().add_class_arguments(*args, **kwargs)
         name_default_classes(self)
         return added
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line.
 
         Raises:
@@ -62,7 +60,7 @@ class FriendlyParser(LightningArgumentParser):
                     refuse_nulls(config[name].as_dict(), dict(types_of(verb)))
         return config
 
-    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
         """Make what a config names.
 
         Raises:
@@ -99,7 +97,12 @@ class DroppedSettings(logging.Filter):
             return False
         self.said.add(message)
         old, new = (dropped[side].rsplit(".", 1)[-1] for side in ("old", "new"))
-        settings = dropped["settings"].replace("Namespace(", "(")
+        settings = dropped["settings"]
+        for key, value in defaults_of(dropped["old"]).items():  # nobody misses what nobody set
+            settings = re.sub(rf"(^|, ){re.escape(f'{key!r}: {value!r}')}(?=, '|$)", "", settings)
+        settings = settings.removeprefix(", ").replace("Namespace(", "(")
+        if not settings:
+            return False
         record.msg, record.args = f"{new} takes the place of {old}, which drops {settings}", ()
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True

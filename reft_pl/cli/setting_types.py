@@ -23,13 +23,24 @@ def settings_of(class_path: str) -> dict[str, Any]:
     Args:
         class_path: The class, in full. Of a class that cannot be imported nothing is known.
     """
+    parser = _parser_of(class_path)
+    return {} if parser is None else dict(types_of(parser))
+
+
+def defaults_of(class_path: str) -> dict[str, Any]:
+    """Return the defaults of a class's settings by name; of a class that cannot be imported nothing is known."""
+    parser = _parser_of(class_path)
+    return {} if parser is None else {action.dest: action.default for action in parser._actions}
+
+
+def _parser_of(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
     except Exception:  # whatever a user's module or signature does; the caller has another sentence then
-        return {}
-    return dict(types_of(parser))
+        return None
+    return parser
 
 
 def types_of(parser: Any) -> Iterator[tuple[str, Any]]:
@@ -65,7 +76,11 @@ def bases(hint: Any) -> list[type]:
             found += bases(arguments[-1])
         elif origin is not None and origin is not Literal:
             found += [base for argument in arguments for base in bases(argument)]
-        elif isinstance(part, type) and part.__module__.partition(".")[0] not in sys.stdlib_module_names and not is_dataclass(part):
+        elif (
+            isinstance(part, type)
+            and part.__module__.partition(".")[0] not in sys.stdlib_module_names
+            and not is_dataclass(part)
+        ):
             found.append(part)
     return list(dict.fromkeys(found))
 
@@ -108,9 +123,7 @@ def expected(hint: Any) -> str:
     """Say which values a key takes: ``one of 'constant', 'linear'``, ``of type int``, ``a list or null``."""
     literals = [value for part in members(hint) if get_origin(part) is Literal for value in get_args(part)]
     words = [f"one of {listed(map(repr, literals))}"] if literals else []
-    for part in members(hint):
-        if part is not NoneType and get_origin(part) is not Literal:
-            words.append(_word(part))
+    words += [_word(part) for part in members(hint) if part is not NoneType and get_origin(part) is not Literal]
     return " or ".join(dict.fromkeys([*words, *(["null"] if accepts_null(hint) else [])]))
 
 
@@ -121,11 +134,11 @@ def _word(part: Any) -> str:
         return f"a group of settings ({listed(names)})"
     if bases(part) and (origin is Callable or origin is part):
         return f"a class ({listed(classes(part))})"
-    names = {list: "a list", dict: "a mapping", bool: "true or false"}
+    words: dict[Any, str] = {list: "a list", dict: "a mapping", bool: "true or false"}
     name = getattr(origin, "__name__", str(origin))
     if name in ("Iterable", "Sequence", "set", "tuple"):
         return "a list"
-    return names.get(origin, f"of type {name}")
+    return words.get(origin, f"of type {name}")
 
 
 def listed(names: Iterable[str]) -> str:

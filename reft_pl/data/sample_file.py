@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reft_pl.choices import CHOICES
-from reft_pl.data.rows import RowError, read_json, read_json_lines
+from reft_pl.data.files import RowError, read_json_rows
 from reft_pl.data.text import stated_number
 from reft_pl.errors import UserError
 from reft_pl.formats.answers import is_answer_to, is_correct, most_voted
@@ -115,12 +115,9 @@ def read_samples(path: Path) -> list[SampledQuestion]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        is_list = file.read(1) == "["
-    rows = ((f"item {n}", row) for n, row in enumerate(read_json(path), 1)) if is_list else read_json_lines(path)
-    for place, row in rows:
+    for place, row in read_json_rows(path):
         if isinstance(row, RowError):
-            raise UserError(f"{path}: {row.detail}; delete that line and sample again")
+            raise UserError(f"{path}, {place} is no sampled question ({row.detail}): delete it and sample again")
         yield place, row
 
 
