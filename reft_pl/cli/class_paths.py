@@ -67,6 +67,18 @@ def _import_failure(path: str) -> str | None:
     return None
 
 
+def missing_package(error: BaseException) -> str | None:
+    """Return a sentence if making a class failed because a package is not installed; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ImportError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    named = list(_CLASS.finditer(str(error)))
+    name = named[0]["path"].rsplit(".", 1)[-1] if named else "a class of the config"
+    return f"{name} needs a package that is not installed: {' '.join(str(cause).split()).rstrip('.')}"
+
+
 def _told(path: str, error: Exception) -> str:
     """The exception with the line of the user's own files that it comes from."""
     where = list(_places(error))

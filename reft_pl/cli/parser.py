@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,14 +11,20 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from reft_pl.cli.class_paths import missing_package
+from reft_pl.cli.default_classes import name_default_classes
 from reft_pl.cli.mistakes import explain
-from reft_pl.errors import UserError
+from reft_pl.cli.nulls import refuse_nulls
+from reft_pl.cli.setting_types import defaults_of, types_of
+from reft_pl.errors import UserError, first_line
 from reft_pl.resources import find
 from reft_pl.terminal import echo
 
 _DROPPED = re.compile(
     r"Due to class_path change from '(?P<old>[^']+)' to '(?P<new>[^']+)', discarding init_args: \{(?P<settings>.*)\}"
 )
+
+_SECTIONS = ("model", "data", "trainer", "checkpoints")
 
 
 class FriendlyParser(LightningArgumentParser):
@@ -36,11 +41,44 @@ class FriendlyParser(LightningArgumentParser):
             logger.filters = [DroppedSettings()]
         super().__init__(*args, **{**kwargs, "logger": logger})
 
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the settings of a class; where None means a class, its settings can be given (``--model.reward.partial``)."""
+        added: list[str] = super().add_class_arguments(*args, **kwargs)
+        name_default_classes(self)
+        return added
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line.
+
+        Raises:
+            UserError: A setting that cannot be null is null.
+        """
+        config = super().parse_args(*args, **kwargs)
+        for action in self._actions:
+            for name, verb in action.choices.items() if isinstance(action.choices, dict) else ():
+                if config.get(name) is not None:
+                    refuse_nulls(config[name].as_dict(), dict(types_of(verb)))
+        return config
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """Make what a config names.
+
+        Raises:
+            UserError: A class needs a package that is not installed.
+        """
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except (ImportError, ValueError) as error:
+            sentence = missing_package(error)
+            if sentence is None:
+                raise
+            raise UserError(sentence) from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and, for a key or class that does not exist, which is the nearest one that does."""
         if not self.exit_on_error:  # jsonargparse tries alternatives with parsers of its own
             super().error(message, ex)
-        echo(f"reft-pl: {explain(message, _keys(self))}", lines=True, error=True)
+        echo(f"reft-pl: {explain(message, self)}", lines=True, error=True)
         raise SystemExit(2)
 
 
@@ -59,20 +97,15 @@ class DroppedSettings(logging.Filter):
             return False
         self.said.add(message)
         old, new = (dropped[side].rsplit(".", 1)[-1] for side in ("old", "new"))
-        settings = dropped["settings"].replace("Namespace(", "(")
+        settings = dropped["settings"]
+        for key, value in defaults_of(dropped["old"]).items():  # nobody misses what nobody set
+            settings = re.sub(rf"(^|, ){re.escape(f'{key!r}: {value!r}')}(?=, '|$)", "", settings)
+        settings = settings.removeprefix(", ").replace("Namespace(", "(")
+        if not settings:
+            return False
         record.msg, record.args = f"{new} takes the place of {old}, which drops {settings}", ()
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
-
-
-def _keys(parser: ArgumentParser) -> Iterator[str]:
-    """All keys of a parser and of its subcommands'."""
-    for action in parser._actions:
-        if isinstance(action.choices, dict):  # the subcommands
-            for verb in action.choices.values():
-                yield from _keys(verb)
-        else:
-            yield action.dest
 
 
 def resolve_configs(args: list[str]) -> list[str]:
@@ -99,12 +132,38 @@ def resolve_configs(args: list[str]) -> list[str]:
 
 
 def _is_empty(path: str) -> bool:
-    """Whether there is a config at ``path`` that says nothing; what cannot be read is left to the parser, which tells why."""
+    """Whether a config is empty. What cannot be read is left to the parser, which says why."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError):
         return False
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(error, "problem", None) or first_line(error)
+        raise UserError(f"{path} is not valid YAML{where} ({what}): correct the file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({first_line(error)}): correct the file") from None
     if content is not None and not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else repr(content)
         raise UserError(f"{path} holds {kind}, but a config is a mapping: write lines of the form `key: value`")
+    for key in _null_sections(content or {}):
+        raise UserError(f"{path}: {key} is null, but it is a section: leave it out, or write settings under it")
     return content is None
+
+
+def _null_sections(content: dict[Any, Any]) -> Iterator[str]:
+    """Yield the sections of a config that are null."""
+    yield from (key for key in _SECTIONS if key in content and content[key] is None)
+    waiting: list[tuple[str, Any]] = [("", content)]
+    seen: set[int] = set()
+    while waiting:
+        path, value = waiting.pop()
+        if not isinstance(value, (dict, list)) or id(value) in seen:  # YAML lets a value hold itself
+            continue
+        seen.add(id(value))
+        for key, item in value.items() if isinstance(value, dict) else ((None, item) for item in value):
+            name = path if key is None else f"{path}.{key}".lstrip(".")
+            if key in ("class_path", "init_args") and item is None:
+                yield name
+            waiting.append((name, item))

@@ -40,6 +40,8 @@ def main(args: list[str]) -> int:
 
     if options.output.resolve() == options.source.resolve():
         raise UserError(f"{options.output} is the source itself: give --output another name")
+    if options.output.is_dir():
+        raise UserError(f"{options.output} is a folder: give --output the name of a file in it")
     left_out: Counter[str] = Counter()
     drafts = []
     for read in read_release(options.dataset, options.source, options.cot):
@@ -53,7 +55,11 @@ def main(args: list[str]) -> int:
         raise UserError(
             f"{options.source} gives no {options.dataset} problem ({_in_words(left_out)}): is it the release's own file?"
         )
-    write_aside(options.output, json.dumps([_row(draft) for draft in kept], indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps([_row(draft) for draft in kept], indent=1, ensure_ascii=False) + "\n"
+    try:
+        write_aside(options.output, text)
+    except OSError as error:
+        raise UserError(f"cannot write {options.output} ({error.strerror}): give --output another name") from None
     echo(f"kept {len(kept)} of {total} ({len(kept) / total:.2%}) in {options.output}")
     for reason, count in left_out.most_common():
         echo(f"left out {count}: {reason}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, read_text, to_problems
+from reft_pl.data.files import RowError, format_of, read_csv_rows, read_json_rows
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, to_problems
 from reft_pl.data.sources import ProblemSource
 from reft_pl.data.text import joined
 from reft_pl.errors import UserError, first_line
@@ -20,7 +19,8 @@ class HFDatasetSource(ProblemSource):
     r"""Any table with a question and an answer in each row.
 
     Args:
-        path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet file.
+        path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet
+            file. Text files may be compressed (.gz). JSON and JSON lines are told apart by content, not by name.
         split: which split of a hub dataset or of a folder with several.
         subset: the configuration of a hub dataset that has several (``main`` of openai/gsm8k).
         question: name of the column with the question, or of several whose texts make it up, in order.
@@ -59,7 +59,7 @@ class HFDatasetSource(ProblemSource):
         if not self.question:
             raise UserError(f"{path}: the question is made up of no column; name at least one")
         self.columns = {"answer": answer, "solution": solution, "id": id}
-        self.prefix = prefix or Path(path).stem
+        self.prefix = prefix or Path(path.removesuffix(".gz")).stem
         self.answer_pattern = _pattern(answer_pattern)
         self.answer_type = answer_type
         self.solutions = solutions
@@ -80,14 +80,20 @@ class HFDatasetSource(ProblemSource):
         )
 
     def _rows(self) -> Iterator[Row | RowError]:
-        checked = False
+        missing: str | None = None
+        complete = False  # whether a row had all columns: then a row without one is a bad row, else the name is wrong
         for index, (place, row) in enumerate(self._table()):
             if isinstance(row, RowError):
                 yield row
                 continue
-            if not checked:
-                self._check_columns(row)
-                checked = True
+            absent = self._absent(row)
+            complete = complete or absent is None
+            if absent is not None:
+                missing = missing or absent
+                if self.on_bad_row == "error" and not complete:
+                    raise UserError(f"{self.name} has {absent}")
+                yield RowError("a column missing", f"{place} has {absent}")
+                continue
             question = _whole([row.get(name) for name in self.question])
             answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
             if self.answer_pattern is not None:
@@ -98,6 +104,8 @@ class HFDatasetSource(ProblemSource):
                 answer = found[-1]
             row_id = own_id if self.columns["id"] else f"{self.prefix}_{index}"
             yield Row(place, row_id, question, answer, solution, self.answer_type)
+        if missing is not None and not complete:
+            raise UserError(f"{self.name} has {missing}")
 
     def _table(self) -> Iterable[tuple[str, Mapping[str, Any] | RowError]]:
         path = Path(self.path)
@@ -135,29 +143,12 @@ class HFDatasetSource(ProblemSource):
                 "or the name of a dataset that the hub (or the local cache) has"
             ) from None
 
-    def _check_columns(self, row: Mapping[str, Any]) -> None:
+    def _absent(self, row: Mapping[str, Any]) -> str | None:
+        """Return which column the row does not have, as words; None if it has all."""
         for field, column in [*(("question", name) for name in self.question), *self.columns.items()]:
             if column is not None and column not in row:
-                raise UserError(f"{self.name} has no column {column!r} for {field}; it has {', '.join(map(repr, row))}")
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path} holds no list of rows but {type(rows).__name__}")
-    for number, row in enumerate(rows, start=1):
-        place = f"item {number}"
-        yield place, row if isinstance(row, dict) else RowError("not an object", f"{place} is no JSON object")
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        for row in reader:
-            place = f"line {reader.line_num}"
-            yield place, RowError("too many fields", f"{place} has more fields than the header") if None in row else row
-    except csv.Error as error:
-        raise UserError(f"{path} is broken after line {reader.line_num}: {error}; mend the file") from None
+                return f"no column {column!r} for {field}; it has {', '.join(map(repr, row))}"
+        return None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
@@ -174,12 +165,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowErro
         yield f"row {number}", row
 
 
-_FILES = {".json": _json_rows, ".jsonl": read_json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}
+_FILES = {".json": read_json_rows, ".jsonl": read_json_rows, ".csv": read_csv_rows, ".parquet": _parquet_rows}
 
 
 def _reader(path: Path) -> Callable[[Path], Iterable[tuple[str, Mapping[str, Any] | RowError]]] | None:
     """What reads a file of this name; None for folders and datasets of the hub."""
-    return _FILES.get(path.suffix.lower())
+    return _FILES.get(format_of(path))
 
 
 def _pattern(pattern: str | None) -> re.Pattern[str] | None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.choices import CHOICES
-from reft_pl.data.text import stated_number
+from reft_pl.data.files import RowError
+from reft_pl.data.text import is_ambiguous_number, stated_number
 from reft_pl.errors import UserError
 from reft_pl.types import Answer, Problem
 
@@ -21,15 +20,6 @@ logger = logging.getLogger(__name__)
 
 OnBadRow = Literal["error", "skip"]
 AnswerKind = Literal["auto", "number", "choice"]
-
-
-class RowError(Exception):
-    """A row that gives no problem. ``reason`` is one of few, to be counted; ``detail`` says where and what."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,52 +32,6 @@ class Row:
     answer: object
     solution: object = None
     kind: AnswerKind = "auto"
-
-
-def read_json(path: Path) -> Any:
-    """Parse a whole JSON file.
-
-    Raises:
-        UserError: it is missing, not UTF-8, or broken (the line is named).
-    """
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; mend the file"
-        ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        raise UserError(f"{path} cannot be read as JSON: {error}; mend the file") from None
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
-    """Yield the place and the object of every line that is not blank; a broken line comes as a ``RowError``."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"line {number}"
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield place, RowError("broken JSON", f"broken JSON at {place}: {error.msg}")
-            continue
-        except (ValueError, RecursionError) as error:
-            yield place, RowError("broken JSON", f"{place} cannot be read as JSON: {error}")
-            continue
-        yield place, value if isinstance(value, dict) else RowError("not an object", f"{place} is no JSON object")
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file, or say in one sentence why it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}; check the path in the config") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def to_problems(
@@ -162,6 +106,12 @@ def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
         wanted = f"which is no choice from {CHOICES[0]} to {CHOICES[-1]}"
         raise RowError("answer is no choice", f"{place} has the answer {value!r}, {wanted}")
     number = stated_number(str(value))
+    if number is None and is_ambiguous_number(str(value)):
+        raise RowError(
+            "ambiguous number",
+            f"{place} has the answer {value!r}, which can be read in several ways: write decimals with a point (1.5) and "
+            f"thousands in groups of three digits (1,500)",
+        )
     if number is None:
         raise RowError("non-numeric answer", f"{place} has the answer {value!r}, which is not a finite number")
     return number

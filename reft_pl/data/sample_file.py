@@ -9,14 +9,14 @@ else reads their files. ``read_samples`` reads either.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reft_pl.choices import CHOICES
-from reft_pl.data.rows import RowError, read_json, read_json_lines
+from reft_pl.data.files import RowError, read_json_rows
+from reft_pl.data.text import stated_number
 from reft_pl.errors import UserError
 from reft_pl.formats.answers import is_answer_to, is_correct, most_voted
 from reft_pl.types import Answer, Sample
@@ -115,12 +115,9 @@ def read_samples(path: Path) -> list[SampledQuestion]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        is_list = file.read(1) == "["
-    rows = ((f"item {n}", row) for n, row in enumerate(read_json(path), 1)) if is_list else read_json_lines(path)
-    for place, row in rows:
+    for place, row in read_json_rows(path):
         if isinstance(row, RowError):
-            raise UserError(f"{path}: {row.detail}; delete that line and sample again")
+            raise UserError(f"{path}, {place} is no sampled question ({row.detail}): delete it and sample again")
         yield place, row
 
 
@@ -134,14 +131,14 @@ def _item(path: Path, place: str, row: Any) -> SampledQuestion:
 
 
 def _gold(value: Any, item_id: Any) -> Answer:
-    text = str(value).replace(",", "").strip().lower()
+    text = str(value).strip().lower()
     if len(text) == 1 and text in CHOICES:
         return text
     if str(item_id).startswith("mathqa_"):
         raise ValueError(f"answer_value {text[:20]!r} is no choice from {CHOICES[0]} to {CHOICES[-1]}")
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"answer_value {text[:20]!r} is not finite")
+    number = stated_number(text)
+    if number is None:
+        raise ValueError(f"answer_value {text[:20]!r} is not a finite number such as 1.5 or 1,500")
     return number
 
 

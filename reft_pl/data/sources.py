@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from reft_pl.data.codec import Codec
-from reft_pl.data.rows import AnswerKind, OnBadRow, Row, RowError, read_json, read_json_lines, to_problems
+from reft_pl.data.files import RowError, read_json_rows
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, to_problems
 from reft_pl.data.text import without_annotations
-from reft_pl.errors import UserError
 from reft_pl.types import Problem
 
 _KINDS: dict[str, AnswerKind] = {"mathqa": "choice", "mathqa-numeric": "number", "gsm8k": "number", "svamp": "number"}
@@ -39,8 +41,9 @@ class ProblemSource(ABC):
 class AuthorsJson(ProblemSource):
     """A JSON file in the form of the ReFT authors' release.
 
-    It is a list of objects with item_id, question, answer_value and, where there is a solution, answer_cot. The item_id names
-    the dataset (``svamp_17``): answers of mathqa are letters, those of svamp, gsm8k and mathqa-numeric numbers.
+    It is a list of objects, or one object a line, with item_id, question, answer_value and, where there is a solution,
+    answer_cot. The item_id names the dataset (``svamp_17``): answers of mathqa are letters, those of svamp, gsm8k and
+    mathqa-numeric numbers.
 
     Args:
         path: the file.
@@ -62,22 +65,16 @@ class AuthorsJson(ProblemSource):
 
     def load(self) -> list[Problem]:
         """Read the file."""
-        rows = read_json(self.path)
-        if not isinstance(rows, list):
-            raise UserError(
-                f"{self.path} holds no list of problems but {type(rows).__name__}; see AuthorsJson in the documentation"
-            )
         return to_problems(
-            map(self._row, range(1, len(rows) + 1), rows),
+            starmap(self._row, read_json_rows(self.path)),
             source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit,
         )  # fmt: skip
 
     @staticmethod
-    def _row(number: int, row: object) -> Row | RowError:
-        if not isinstance(row, dict):
-            return RowError("not an object", f"item {number} is no JSON object")
+    def _row(place: str, row: dict[str, Any] | RowError) -> Row | RowError:
+        if isinstance(row, RowError):
+            return row
         kind = _KINDS.get(str(row.get("item_id")).rpartition("_")[0], "auto")
-        place = f"item {number}"
         return Row(place, row.get("item_id"), row.get("question"), row.get("answer_value"), row.get("answer_cot"), kind)
 
 
@@ -120,7 +117,7 @@ class Gsm8kOfficial(ProblemSource):
         )
 
     def _rows(self) -> Iterator[Row | RowError]:
-        for index, (place, row) in enumerate(read_json_lines(self.path)):
+        for index, (place, row) in enumerate(read_json_rows(self.path)):
             if isinstance(row, RowError):
                 yield row
                 continue

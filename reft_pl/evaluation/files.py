@@ -17,8 +17,12 @@ def write_aside(path: Path, text: str) -> None:
     """Write a text file so that whoever looks sees the old one or the new one whole, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)  # noqa: PTH105 (the file-level atomic rename is the point)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)  # noqa: PTH105 (the file-level atomic rename is the point)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def update_results(run_dir: Path, section: str, figures: Mapping[str, Any]) -> None:

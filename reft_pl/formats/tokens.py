@@ -64,10 +64,10 @@ _LATEX_SPACE = re.compile(
     r"\\(?:left|right|q?quad|(?:display|text)style|therefore|[bB]igg?[lr]?|limits|(?:thin|en)space|boldmath)"
 )
 _WRAPPER = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf|tt|normal)|boxed|[fm]box|emph|underline|operatorname|bm|boldsymbol)")
-_GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?!\d)")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?!\d)")
 _NUMBER = re.compile(r"(?P<whole>\d+)?(?:\.(?P<part>\d*))?")
 _EXPONENT = re.compile(r"[eE][+-]?\d+(?![\w.])")
-_HEAD = re.compile(r"\d{1,3}(?:,\d{3})*")
+_HEAD = re.compile(r"[1-9]\d{0,2}(?:,\d{3})*")
 _GROUP = re.compile(r"\s*(\d{3})(?!\d)")
 _NUMBER_GOES_ON = re.compile(r"[,.'_]?\d|\.")
 _LETTERS = r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
@@ -85,7 +85,7 @@ def tokenize(text: str) -> list[Token]:
 
     Raises:
         Unreadable: it has over ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number that goes on in an unknown way
-        (``1,5``, ``1.2.3``), or a dash
+        (``1,5``, ``0,125``, ``1.2.3``), or a dash
             between two numbers that marks a range.
     """
     return _Tokenizer(_plain(text)).tokens()

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from reft_pl.data.files import RowError, read_json_rows
 from reft_pl.data.programs import gsm8k, mathqa, svamp
 from reft_pl.data.programs.draft import Check, Draft
 from reft_pl.data.programs.writing import Unconvertible
-from reft_pl.data.rows import RowError, read_json, read_json_lines
-from reft_pl.data.text import joined, stated_number, without_annotations
+from reft_pl.data.text import is_ambiguous_number, joined, stated_number, without_annotations
 from reft_pl.errors import UserError
 from reft_pl.formats.options import option_values, read_options, rounding
 from reft_pl.types import Answer
 
 CoT = Literal["python", "nl"]
 Dataset = Literal["gsm8k", "svamp", "mathqa", "mathqa-numeric"]
+
+_AMBIGUOUS = "the answer's separators are ambiguous (write 1.5 or 1,500)"
 
 
 def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unconvertible]:
@@ -32,7 +34,7 @@ def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unc
     """
     if (dataset, cot) == ("svamp", "nl"):
         raise UserError("the SVAMP release has equations and no solutions in words: take svamp_nl.json of the paper's authors")
-    for index, row in enumerate(_rows(path)):
+    for index, (_, row) in enumerate(read_json_rows(path)):
         yield Unconvertible(row.reason) if isinstance(row, RowError) else _draft(dataset, index, row, cot)
 
 
@@ -43,22 +45,12 @@ def _draft(dataset: Dataset, index: int, row: Mapping[str, Any], cot: CoT) -> Dr
         return reason
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any] | RowError]:
-    if path.suffix == ".jsonl":
-        yield from (row for _, row in read_json_lines(path))
-        return
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path} holds no list of rows but {type(rows).__name__}: is it the release's own file?")
-    yield from (row if isinstance(row, dict) else RowError("not an object", "") for row in rows)
-
-
 def _gsm8k(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     question = _text(row, "question")
     solution, marker, stated = _text(row, "answer").rpartition("####")
     answer = stated_number(stated)
     if not marker or answer is None:
-        raise Unconvertible("no number after ####")
+        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(stated) else "no number after ####")
     if cot == "nl":
         return Draft(item_id, question, answer, without_annotations(solution).strip())
     return _checked(item_id, question, answer, gsm8k.program_of(question, solution))
@@ -68,7 +60,7 @@ def _svamp(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     question = joined([_text(row, "Body"), _text(row, "Question")])
     answer = stated_number(str(row.get("Answer")))
     if answer is None:
-        raise Unconvertible("the answer is no number")
+        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(str(row.get("Answer"))) else "the answer is no number")
     return _checked(item_id, question, answer, svamp.program_of(question, _text(row, "Equation")))
 
 
