@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedCon
 
 from reft_pl.errors import UserError, first_line
 from reft_pl.models.adapters import add_adapters
+from reft_pl.models.architecture import trunk_of
 from reft_pl.models.settings import LoRASettings
 from reft_pl.models.transformer_layers import transformer_layers
 
@@ -112,7 +113,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         # With a mask, which none of these attentions takes: without one, models look for padding among the ids.
-        result = lm.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
+        result = trunk_of(lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
     del result  # the graph until here holds what was kept
     return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
 

@@ -18,10 +18,12 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 def trunk_of(lm: PreTrainedModel) -> nn.Module:
     """The model without its LM head: what returns ``last_hidden_state``.
 
-    Llama 4 names a trunk that its text-only class does not have; its decoder is the trunk there.
+    The text-only class of Llama 4 has its trunk under another name than ``base_model`` looks for.
     """
     trunk: nn.Module = lm.base_model
-    return trunk if trunk is not lm else lm.get_decoder()
+    if trunk is lm:
+        return next((child for child in lm.children() if isinstance(child, PreTrainedModel)), lm)
+    return trunk
 
 
 def rotary_limit(config: PreTrainedConfig) -> int | None:
