@@ -15,12 +15,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from reft_pl.errors import UserError, first_line
+from reft_pl.errors import UserError, first_line, told
+from reft_pl.hub import BAD_VALUE, unusable_config
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.policy import Policy, ValueKind
-from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
+from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.stored_weights import StoredWeights
 from reft_pl.models.value_file import restore_value
@@ -52,7 +53,8 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
     if stored is not None and adapter is not None:
         adapter.merge_into(lm)
         stored = StoredWeights(adapter.source, adapter.options)  # the value function stands beside the adapters
-    policy = Policy(lm, value, settings.gradient_checkpointing).eval()
+    with made_from(settings.init_from):
+        policy = Policy(lm, value, settings.gradient_checkpointing).eval()
     _check_decoder_only(policy, settings.init_from)
     if stored is not None:
         restore_value(policy, stored)
@@ -104,6 +106,8 @@ def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreT
             )
         except (ValueError, ImportError) as error:
             raise UserError(f"No model can be made from {settings.init_from}: {first_line(error)}.") from error
+        except BAD_VALUE as error:
+            raise unusable_config(settings.init_from, error) from error
     for parameter in lm.parameters():  # not lm.to(dtype), which rounds the rotary frequencies too
         parameter.data = parameter.data.to(settings.torch_dtype)
     lm.config.dtype = settings.torch_dtype
@@ -139,14 +143,15 @@ def _check_decoder_only(policy: Policy, source: str) -> None:
     try:
         hidden = policy.hidden_states(ids, real)
         shorter = policy.hidden_states(ids[:, :3], real[:, :3])
-    except AttributeError as error:
-        raise UserError(f"{source} ({kind}) has no trunk that gives hidden states ({first_line(error)}): {_ADVICE}.") from error
+        logits = policy.lm(input_ids=ids, use_cache=False).logits
+    except BAD_VALUE as error:
+        raise UserError(f"{source} ({kind}) does not run ({told(error)}): check its config.json, or choose another.") from error
     tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
     if _distance(shorter, hidden[:, :3]) > tolerance:
         raise UserError(f"{source} is not causal (tokens see those that follow): {_ADVICE}.")
     if hidden.shape[-1] != policy.hidden_size:
         raise unknown
-    if _distance(policy.logits(hidden), policy.lm(input_ids=ids, use_cache=False).logits) > tolerance:
+    if _distance(policy.logits(hidden), logits) > tolerance:
         raise unknown
     large = torch.linspace(-60, 60, 4 * policy.vocab_size, dtype=hidden.dtype, device=hidden.device).view(1, 4, -1)
     head = policy.lm_head.register_forward_hook(partial(_replaced, large))

@@ -63,9 +63,10 @@ class Policy(nn.Module):
 
     @property
     def positions(self) -> int | None:
-        """Tokens that the model reads at most, or None where its config sets no bound."""
+        """Tokens that the model reads at most, or None where its config sets no bound; see ``rotary_limit``."""
         bound: int | None = getattr(text_config(self.lm.config), "max_position_embeddings", None)
-        return bound
+        limit = rotary_limit(self.lm.config)
+        return bound if limit is None else limit - 1
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,9 @@ PACKED = frozenset(
 )
 """Values of ``model_type``, of the text part of a multimodal model, for which a test shows that sampler and model agree."""
 
+WITHOUT_CACHE = frozenset({"kimi_linear", "nemotron_h", "xlstm", "zamba2"})
+"""Architectures that decode with other log-probabilities from the cache of transformers 5.19, or fail with it."""
+
 
 def runs_packed(lm: PreTrainedModel) -> bool:
     """Whether the packed sampler runs the model: an architecture of transformers itself, without soft-capped attention."""

@@ -20,7 +20,7 @@ from reft_pl.rollout.attention import sampling_attention
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.compiled_sampling import compiled_sampling
 from reft_pl.rollout.continuous import ContinuousBatch
-from reft_pl.rollout.library_batch import LibraryBatch, cache_is_exact
+from reft_pl.rollout.library_batch import LibraryBatch, serves_exactly
 from reft_pl.rollout.packed_weights import PackedWeights
 from reft_pl.types import Completion, SampleRequest
 
@@ -107,7 +107,12 @@ class InProcessSampler(Sampler):
             return ContinuousBatch(lm, requests, self.max_rows, self.prefill_tokens, self.draft_tokens, value_head)
         if self._cached is None:
             with _sampling_mode(lm, packed):
-                self._cached = cache_is_exact(lm)
+                self._cached = serves_exactly(lm, cached=True)
+                if not self._cached and not serves_exactly(lm, cached=False):
+                    raise UserError(
+                        f"models of the kind {lm.config.model_type!r} cannot be sampled: transformers generates with other "
+                        "log-probabilities than the model's; choose another model"
+                    )
             _warn_of_library(lm.config.model_type, self._cached)
         return LibraryBatch(lm, requests, self.max_rows, value_head, self._cached)
 
