@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 
-from reft_pl.errors import UserError
+from reft_pl.errors import UserError, told
 from reft_pl.resources import model_folder
 
 HUB_SECONDS = 5.0
+
+BAD_VALUE = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError,
+)  # fmt: skip
+"""What transformers raises where it uses a value of ``config.json`` that has another type, or makes no sense."""
 
 
 def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str, Any]]:
@@ -52,6 +63,15 @@ def remote_code_refused(source: str) -> UserError:
         f"{source} needs Python code of its own, and none of it was run: if you trust its author, set policy.trust_remote_code "
         "in the config, or give `reft-pl solve` --trust_remote_code."
     )
+
+
+def unusable_config(source: str, error: BaseException) -> UserError:
+    """The mistake of a ``config.json`` with a value of another type, or one that no model can be made with."""
+    reason = told(error)
+    if isinstance(error, StrictDataclassError):  # the field and the type follow in lines of their own
+        reason = " ".join(str(error).split()).split("TypeError: ")[-1].split(" Errors:")[0]
+    reason = reason.rstrip(".")
+    return UserError(f"{source}/config.json cannot be used ({reason}): correct this value, or take the model's original file.")
 
 
 def stored_file(source: str, name: str, options: Mapping[str, Any]) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reft_pl.errors import UserError, first_line
-from reft_pl.hub import locate, remote_code_refused
+from reft_pl.hub import BAD_VALUE, locate, remote_code_refused, unusable_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +33,8 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
         if "trust_remote_code" in str(error):
             raise remote_code_refused(name_or_path) from None
         raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {first_line(error)}") from None
+    except BAD_VALUE as error:  # it reads the model's config, too
+        raise unusable_config(name_or_path, error) from error
     missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
     if missing:
         _take_from_config(tokenizer, source, options, missing)
@@ -44,7 +46,7 @@ def _take_from_config(tokenizer: PreTrainedTokenizerBase, source: str, options: 
 
     try:
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
-    except (OSError, ValueError, KeyError):
+    except (OSError, *BAD_VALUE):
         return  # a folder with a tokenizer alone; the codec says what it lacks
     for role in roles:
         token_id = getattr(config, f"{role}_id", None)

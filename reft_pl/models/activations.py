@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from reft_pl.errors import UserError, first_line
+from reft_pl.errors import UserError, first_line, told
+from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapters import add_adapters
+from reft_pl.models.architecture import trunk_of
 from reft_pl.models.settings import LoRASettings
 from reft_pl.models.transformer_layers import transformer_layers
 
@@ -68,6 +70,8 @@ def empty_model(
             )
         except (ValueError, ImportError) as error:
             raise UserError(f"no language model can be made of the kind {config.model_type!r}: {first_line(error)}") from error
+        except BAD_VALUE as error:
+            raise UserError(f"no language model can be made of the config.json ({told(error)}): correct this value") from error
         if lora is not None:
             add_adapters(lm, lora, seed=0)
     return lm
@@ -112,7 +116,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         # With a mask, which none of these attentions takes: without one, models look for padding among the ids.
-        result = lm.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
+        result = trunk_of(lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
     del result  # the graph until here holds what was kept
     return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
 

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from reft_pl.errors import UserError
+from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapter_folder import locate_weights
 from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
@@ -100,7 +101,7 @@ def _pad_id(source: str, options: Mapping[str, Any], config: PreTrainedConfig) -
     """The token that batches are padded with: what the tokenizer says, else what the config says, else EOS."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **{"trust_remote_code": False, **options})
-    except (OSError, ValueError, KeyError):  # weights alone
+    except (OSError, *BAD_VALUE):  # weights alone
         tokenizer = None
     text_config = config.get_text_config()
     for role in ("pad_token_id", "eos_token_id"):

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from reft_pl.errors import UserError, first_line
+from reft_pl.errors import UserError, first_line, told
+from reft_pl.hub import BAD_VALUE, unusable_config
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.policy import Policy, ValueKind
-from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
+from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.stored_weights import StoredWeights
 from reft_pl.models.value_file import restore_value
+
+_ADVICE = "reft-pl trains decoder-only language models, so choose one of these"
 
 _CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types
 
@@ -45,7 +56,8 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
         adapter.merge_into(lm)
         stored = StoredWeights(adapter.source, adapter.options)  # the value function stands beside the adapters
     refuse_not_finite(settings.init_from, lm)
-    policy = Policy(lm, value, settings.gradient_checkpointing).eval()
+    with made_from(settings.init_from):
+        policy = Policy(lm, value, settings.gradient_checkpointing).eval()
     _check_decoder_only(policy, settings.init_from)
     if stored is not None:
         restore_value(policy, stored)
@@ -77,12 +89,12 @@ def _check_lora(settings: PolicySettings, value: ValueKind, adapter: AdapterFold
 def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
     config = load_config(source, options)
     if config.is_encoder_decoder:
-        raise UserError(f"{source} is an encoder-decoder ({config.model_type}): reft-pl trains decoder-only language models.")
+        raise UserError(f"{source} is an encoder-decoder ({config.model_type}): {_ADVICE}.")
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise UserError(f"{source} is an encoder ({config.model_type}), with is_decoder too: {_ADVICE}.")
     own_code = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
-        raise UserError(
-            f"{source} is no causal language model ({config.model_type}): reft-pl trains decoder-only language models."
-        )
+        raise UserError(f"{source} is no causal language model ({config.model_type}): {_ADVICE}.")
     return config
 
 
@@ -98,6 +110,8 @@ def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreT
             )
         except (ValueError, ImportError) as error:
             raise UserError(f"No model can be made from {settings.init_from}: {first_line(error)}.") from error
+        except BAD_VALUE as error:
+            raise unusable_config(settings.init_from, error) from error
     for parameter in lm.parameters():  # not lm.to(dtype), which rounds the rotary frequencies too
         parameter.data = parameter.data.to(settings.torch_dtype)
     lm.config.dtype = settings.torch_dtype
@@ -120,18 +134,43 @@ def _load_weights(stored: StoredWeights, config: PreTrainedConfig, settings: Pol
 def _check_decoder_only(policy: Policy, source: str) -> None:
     """Refuse architectures for which our reading of hidden states, LM head and causality does not hold.
 
-    Two forward passes of four tokens tell: a bidirectional model sees the last of them from the first, and a head with a
-    quirk unknown to ``Policy.logits`` gives other logits than the model itself.
+    Forward passes of four tokens tell. What the LM head returns is replaced by large numbers, because scaling and soft-capping
+    do not show in the logits of a model with small weights.
+
+    Raises:
+        UserError: the model is not causal, or does something to hidden states or logits that ``Policy`` does not.
     """
+    kind = policy.lm.config.model_type
     ids = torch.tensor([[1, 2, 3, 4]], device=policy.device) % policy.vocab_size
     real = torch.ones_like(ids, dtype=torch.bool)
-    hidden = policy.hidden_states(ids, real)
+    unknown = UserError(f"{source} ({kind}) does something to its logits that reft-pl does not know: {_ADVICE}.")
+    try:
+        hidden = policy.hidden_states(ids, real)
+        shorter = policy.hidden_states(ids[:, :3], real[:, :3])
+        logits = policy.lm(input_ids=ids, use_cache=False).logits
+    except BAD_VALUE as error:
+        raise UserError(f"{source} ({kind}) does not run ({told(error)}): check its config.json, or choose another.") from error
     tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
-    if _distance(policy.hidden_states(ids[:, :3], real[:, :3]), hidden[:, :3]) > tolerance:
-        raise UserError(f"{source} is not causal (tokens see those that follow): reft-pl trains decoder-only language models.")
-    if _distance(policy.logits(hidden), policy.lm(input_ids=ids, use_cache=False).logits) > tolerance:
-        raise UserError(f"{source} ({policy.lm.config.model_type}) does something to its logits that reft-pl does not know.")
+    if _distance(shorter, hidden[:, :3]) > tolerance:
+        raise UserError(f"{source} is not causal (tokens see those that follow): {_ADVICE}.")
+    if hidden.shape[-1] != policy.hidden_size:
+        raise unknown
+    if _distance(policy.logits(hidden), logits) > tolerance:
+        raise unknown
+    large = torch.linspace(-60, 60, 4 * policy.vocab_size, dtype=hidden.dtype, device=hidden.device).view(1, 4, -1)
+    head = policy.lm_head.register_forward_hook(partial(_replaced, large))
+    try:
+        changed = policy.lm(input_ids=ids, use_cache=False).logits
+    finally:
+        head.remove()
+    if _distance(policy.capped(large), changed) > tolerance:
+        raise unknown
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+def _replaced(output: Tensor, module: nn.Module, args: tuple[Tensor, ...], own: Tensor) -> Tensor:
+    """A forward hook that puts ``output`` in the place of a module's own."""
+    return output
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm().clamp_min(1e-12))

@@ -13,12 +13,16 @@ from transformers import PreTrainedModel
 
 from reft_pl.models.activation_checkpointing import checkpoint_layers
 from reft_pl.models.adapters import adapters_off, plain_weights
+from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config, trunk_of
 
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
 """No value function; a head on the policy's own trunk; a head on a trunk of its own that starts as a copy."""
 
 VALUE_PARTS = ("value_head.", "value_trunk.")
 """How the names of the value function's own weights begin."""
+
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names that configurations have for the bound of soft-capped logits (Gemma, RecurrentGemma, xLSTM)."""
 
 
 class Policy(nn.Module):
@@ -43,14 +47,14 @@ class Policy(nn.Module):
         self.hidden_size = int(head.shape[1])
         """Width of the last hidden state as the LM head sees it (OPT-350m projects it down)."""
         self.value_kind: ValueKind = value
-        self.value_trunk: nn.Module | None = copy.deepcopy(lm.base_model) if value == "separate" else None
+        self.value_trunk: nn.Module | None = copy.deepcopy(trunk_of(lm)) if value == "separate" else None
         self.value_head: ValueHead | None = None
         if value != "none":
             self.value_head = ValueHead(self.hidden_size, 1, dtype=torch.float32, device=lm.device)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         if gradient_checkpointing:
-            checkpoint_layers(lm.base_model)
+            checkpoint_layers(trunk_of(lm))
             if self.value_trunk is not None:
                 checkpoint_layers(self.value_trunk)
 
@@ -62,9 +66,10 @@ class Policy(nn.Module):
 
     @property
     def positions(self) -> int | None:
-        """Tokens that the model reads at most, or None where its config sets no bound."""
-        bound: int | None = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
-        return bound
+        """Tokens that the model reads at most, or None where its config sets no bound; see ``rotary_limit``."""
+        bound: int | None = getattr(text_config(self.lm.config), "max_position_embeddings", None)
+        limit = rotary_limit(self.lm.config)
+        return bound if limit is None else limit - 1
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +81,8 @@ class Policy(nn.Module):
 
         Rows are shifted to the left edge first. Padding then only follows real tokens, so that plain causal attention
         without a mask is right, positions count from 0 in every architecture (absolute, rotary, ALiBi), and the result
-        cannot depend on the side of the padding.
+        cannot depend on the side of the padding. If rotary factors depend on the length, rows beyond ``rotary_limit`` go
+        through the trunk in groups of equal length.
 
         Args:
             input_ids: [B, T] int64.
@@ -85,27 +91,33 @@ class Policy(nn.Module):
         Returns:
             [B, T, D] in the layout of ``input_ids``, dtype of the model; arbitrary finite numbers at padding.
         """
-        return _run_flush_left(self.lm.base_model, input_ids, attention_mask)
+        return _run_flush_left(trunk_of(self.lm), input_ids, attention_mask, rotary_limit(self.lm.config))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits of [..., D] hidden states: [..., V], dtype of the model.
 
         Scaling and soft-capping that some architectures apply after the head (Cohere, Granite, Falcon-H1, Gemma) are included.
         """
-        config = self.lm.config.get_text_config()
-        logits: Tensor = self.lm_head(hidden)
-        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
-        scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+        return self.capped(self.lm_head(hidden))
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """What the architecture makes of the LM head's output [..., V]: the same, or scaled and soft-capped."""
+        config = text_config(self.lm.config)
+        scale = getattr(config, "lm_head_multiplier", None) or 1.0
+        if config.model_type != "mpt":  # its ``logit_scale`` is a setting of the original code that transformers ignores
+            scale *= getattr(config, "logit_scale", None) or 1.0
+        scaling = getattr(config, "logits_scaling", None) or 1.0
+        scale = scale * scaling if config.model_type == "hyperclovax" else scale / scaling
         if scale != 1.0:
-            logits = logits * scale
-        cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+            scores = scores * scale
+        cap = next((cap for cap in (getattr(config, name, None) for name in _CAPS) if cap), None)
+        return torch.tanh(scores / cap) * cap if cap else scores
 
     def value_hidden_states(self, input_ids: Tensor, attention_mask: Tensor, hidden: Tensor) -> Tensor:
         """The states [B, T, D] that the value head reads: ``hidden`` itself, or those of the separate value trunk."""
         if self.value_trunk is None:
             return hidden
-        return _run_flush_left(self.value_trunk, input_ids, attention_mask)
+        return _run_flush_left(self.value_trunk, input_ids, attention_mask, rotary_limit(self.lm.config))
 
     def state_values(self, hidden: Tensor) -> Tensor:
         """Values [...] in float32 of [..., D] hidden states, whatever precision the trunk has."""
@@ -155,16 +167,31 @@ class ValueHead(nn.Linear):
         return F.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
-def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor, limit: int | None) -> Tensor:
     mask = attention_mask.bool()
+    lengths = mask.sum(dim=1)
     if bool(mask[:, 0].all()) and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        return _run(trunk, input_ids)
+        return _run(trunk, input_ids, lengths, limit)
     order = torch.argsort(~mask, dim=1, stable=True)
-    hidden = _run(trunk, input_ids.gather(1, order))
+    hidden = _run(trunk, input_ids.gather(1, order), lengths, limit)
     back = torch.argsort(order, dim=1)
     return hidden.gather(1, back.unsqueeze(-1).expand_as(hidden))
 
 
-def _run(trunk: nn.Module, input_ids: Tensor) -> Tensor:
+def _run(trunk: nn.Module, input_ids: Tensor, lengths: Tensor, limit: int | None) -> Tensor:
+    """Last hidden states [B, T, D] of rows that stand flush left, with ``lengths`` [B] real tokens each."""
+    if limit is None:
+        return _states(trunk, input_ids)
+    width = input_ids.shape[1]
+    widths = lengths.clamp(min=min(limit, width))  # the rows of a group have the same rotary factors
+    rows, parts = [], []
+    for length in widths.unique().tolist():
+        rows.append((widths == length).nonzero().squeeze(1))
+        restore_rotary(trunk)
+        parts.append(F.pad(_states(trunk, input_ids[rows[-1], :length]), (0, 0, 0, width - length)))
+    return torch.cat(parts)[torch.cat(rows).argsort()]
+
+
+def _states(trunk: nn.Module, input_ids: Tensor) -> Tensor:
     hidden: Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError, first_line
-from reft_pl.hub import remote_code_refused
+from reft_pl.hub import BAD_VALUE, remote_code_refused, unusable_config
 from reft_pl.models.stored_weights import StoredWeights, explained
 
 VALUE_HEAD = "v_head."
@@ -61,6 +62,8 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
         if "trust_remote_code" in str(error):
             raise remote_code_refused(source) from error
         raise UserError(f"transformers does not know the model of {source} ({first_line(error)}).") from error
+    except BAD_VALUE as error:
+        raise unusable_config(source, error) from error
     if not options["trust_remote_code"]:
         _forget_code(config, source)
     return config
@@ -72,6 +75,20 @@ def _forget_code(config: PreTrainedConfig, source: str) -> None:
     kernel = config._attn_implementation
     if kernel is not None and "/" in str(kernel):
         raise remote_code_refused(source)
+
+
+@contextmanager
+def made_from(source: str) -> Iterator[None]:
+    """Turn what building a model from an unfit ``config.json`` raises into one sentence about ``source``.
+
+    A ``ValueError``, ``RuntimeError`` or ``ImportError`` passes: these speak of weights, too.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError):
+        raise
+    except BAD_VALUE as error:
+        raise unusable_config(source, error) from error
 
 
 def load_pretrained(
@@ -96,7 +113,7 @@ def load_pretrained(
         UserError: the weights cannot be read, or have other shapes.
     """
     settings = {"config": config, "dtype": dtype, "attn_implementation": attention, "output_loading_info": True}
-    with explained(stored.source, if_absent):
+    with explained(stored.source, if_absent), made_from(stored.source):
         if stored.wrapped:
             # Not ``key_mapping``, which the model keeps and turns round when it is saved: the export would be wrapped again.
             weights = stored.read(name for name in stored.names if not name.startswith(VALUE_HEAD))

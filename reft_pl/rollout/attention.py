@@ -28,7 +28,7 @@ NATIVE_ATTENTION_NAME = "reft_pl_rollout_native"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
-def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing) -> Tensor:
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
     """Causal attention within each sequence of a packed row; only here are the sequences padded, to the longest of them.
 
     Args:
@@ -37,6 +37,7 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
         value: As ``key``.
         scaling: Factor on the scores.
         packing: Of the N tokens.
+        window: Tokens that a query looks at, its own included; 0 for all up to it.
 
     Returns:
         [1, N, H, D].
@@ -46,11 +47,15 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
     q, k, v = (states[0][:, packing.padded].transpose(0, 1) for states in (query, key, value))
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+    if window and window < q.shape[2]:
+        seen = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
+        output = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling)
+    else:
+        output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
     return output.transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
 
-def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing) -> Tensor:
+def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
     """Attention of each row's newest tokens over its cached keys, as two batched matrix products.
 
     The queries that share a key head become the rows of one matrix, so that keys and values are neither repeated nor copied.
@@ -61,6 +66,7 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
         value: As ``key``, of any width.
         scaling: Factor on the scores.
         packing: Of the N tokens, whose own keys and values are in the slots already.
+        window: As for ``packed_attention``.
 
     Returns:
         [1, N, H, D].
@@ -69,7 +75,7 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
     kv_heads, length = key.shape[1:3]
     q = (query[0] * scaling)[:, packing.padded].transpose(0, 1).reshape(batch * kv_heads, -1, key.shape[3])
     scores = torch.bmm(q, key[:batch].transpose(2, 3).flatten(0, 1)).view(batch, -1, steps, length)
-    weights = (scores + packing.mask(length, scores.dtype)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    weights = (scores + packing.mask(length, scores.dtype, window)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     output = torch.bmm(weights.view(batch * kv_heads, -1, length), value[:batch].flatten(0, 1))
     return output.view(batch, query.shape[1], steps, value.shape[3]).transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
@@ -81,6 +87,7 @@ def rollout_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     native: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -92,27 +99,28 @@ def rollout_attention(
         if kwargs.get(name) is not None:
             raise UserError(f"the in-process sampler cannot run this model: its attention needs `{name}`")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return torch.ops.reft_pl.rollout_attention(query.to(key.dtype), key, value, scaling, native), None
+    return torch.ops.reft_pl.rollout_attention(query.to(key.dtype), key, value, scaling, sliding_window or 0, native), None
 
 
 _operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _operators.define(  # type: ignore[no-untyped-call]
-    "rollout_attention(Tensor query, Tensor key, Tensor value, float scaling, bool native) -> Tensor"
+    "rollout_attention(Tensor query, Tensor key, Tensor value, float scaling, int window, bool native) -> Tensor"
 )
 
 
 @torch.library.impl(_operators, "rollout_attention", "CompositeExplicitAutograd")
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, native: bool) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int, native: bool) -> Tensor:
     packing = current_packing()
     if not packing.decoding:
-        return packed_attention(query, key, value, scaling, packing)
-    if native and has_native_attention(query, key, value):
+        return packed_attention(query, key, value, scaling, packing, window)
+    window = window if window < key.shape[2] else 0
+    if native and not window and has_native_attention(query, key, value):
         return native_attention(query, key, value, scaling, packing.rows, packing.positions)
-    return decode_attention(query, key, value, scaling, packing)
+    return decode_attention(query, key, value, scaling, packing, window)
 
 
 @torch.library.impl(_operators, "rollout_attention", "Meta")
-def _shape(query: Tensor, key: Tensor, value: Tensor, scaling: float, native: bool) -> Tensor:
+def _shape(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int, native: bool) -> Tensor:
     return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError, told
+from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config
 from reft_pl.models.compilation import compiled_layers
+from reft_pl.rollout.architectures import runs_packed
 from reft_pl.rollout.attention import sampling_attention
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.compiled_sampling import compiled_sampling
 from reft_pl.rollout.continuous import ContinuousBatch
+from reft_pl.rollout.library_batch import LibraryBatch, serves_exactly
 from reft_pl.rollout.packed_weights import PackedWeights
 from reft_pl.types import Completion, SampleRequest
 
@@ -49,6 +54,7 @@ class InProcessSampler(Sampler):
         self.draft_tokens = draft_tokens
         self._lm: PreTrainedModel | None = None
         self._value_head: ValueHead | None = None
+        self._cached: bool | None = None  # whether the library's cache serves this model; None before it is needed
 
     def check(self, policy: Policy) -> None:
         """Write two tokens with the policy.
@@ -69,6 +75,8 @@ class InProcessSampler(Sampler):
 
     def sync(self, policy: Policy) -> None:
         """Refer to the policy; its weights are read in place."""
+        if self._lm is not policy.lm:
+            self._cached = None
         self._lm = policy.lm
         self._value_head = policy.value_head if policy.value_kind == "shared" else None
 
@@ -84,45 +92,73 @@ class InProcessSampler(Sampler):
             raise RuntimeError("call sync(policy) before stream(requests)")
         for request in requests:
             _check_length(self._lm, request)
-        value_head = self._value_head if any(request.params.record_values for request in requests) else None
-        batch = ContinuousBatch(self._lm, requests, self.max_rows, self.prefill_tokens, self.draft_tokens, value_head)
-        packed = PackedWeights(self._lm, batch.max_rows)
+        packed = runs_packed(self._lm)
+        batch = self._batch(self._lm, requests, packed)
+        weights = PackedWeights(self._lm, batch.max_rows)
         while not batch.done:
             # The model is in sampling mode only inside, never while the caller works on what was yielded.
-            with _sampling_mode(self._lm), packed.used():
+            with _sampling_mode(self._lm, packed), weights.used():
                 ended = batch.run_until_one_ends()
             yield from ended
 
+    def _batch(self, lm: PreTrainedModel, requests: Sequence[SampleRequest], packed: bool) -> ContinuousBatch | LibraryBatch:
+        value_head = self._value_head if any(request.params.record_values for request in requests) else None
+        if packed:
+            return ContinuousBatch(lm, requests, self.max_rows, self.prefill_tokens, self.draft_tokens, value_head)
+        if self._cached is None:
+            with _sampling_mode(lm, packed):
+                self._cached = serves_exactly(lm, cached=True)
+                if not self._cached and not serves_exactly(lm, cached=False):
+                    raise UserError(
+                        f"models of the kind {lm.config.model_type!r} cannot be sampled: transformers generates with other "
+                        "log-probabilities than the model's; choose another model"
+                    )
+            _warn_of_library(lm.config.model_type, self._cached)
+        return LibraryBatch(lm, requests, self.max_rows, value_head, self._cached)
+
 
 def _check_length(lm: PreTrainedModel, request: SampleRequest) -> None:
-    """Refuse what has no position, or would not be attended to as the model was made to.
+    """Refuse what has no position, or rotary factors that change on the way.
 
     Raises:
         UserError: the completion may become longer than the model can be.
     """
     tokens = len(request.prompt_ids) + request.params.max_new_tokens
-    positions = getattr(lm.config, "max_position_embeddings", None)
+    positions = getattr(text_config(lm.config), "max_position_embeddings", None)
     if positions is not None and tokens - 1 > positions:  # the last token is never read
         raise UserError(
             f"request {request.id!r} may take {tokens} tokens of prompt and completion, and the model has {positions} "
             "positions; lower max_tokens"
         )
-    window = getattr(lm.config, "sliding_window", None)
-    if window is not None and tokens > window:
+    limit = rotary_limit(lm.config)
+    if limit is not None and tokens > limit:
         raise UserError(
-            f"request {request.id!r} may take {tokens} tokens of prompt and completion, more than the model's attention window "
-            f"of {window}, which the in-process sampler does not slide; lower max_tokens"
+            f"request {request.id!r} may take {tokens} tokens of prompt and completion, and beyond {limit} the model's rotary "
+            "factors depend on the length of the text, so that samples cannot be scored; lower max_tokens"
         )
 
 
+@cache
+def _warn_of_library(kind: str, cached: bool) -> None:
+    """Warn once of slow sampling."""
+    how = "the cache and attention of transformers" if cached else "transformers and without a cache"
+    rank_zero_warn(f"models of the kind {kind!r} are sampled with {how}, which is slower than the sampler's own")
+
+
 @contextmanager
-def _sampling_mode(lm: PreTrainedModel) -> Iterator[None]:
-    """No gradient, no dropout, and the attention of sampling; afterwards all is as it was."""
+def _sampling_mode(lm: PreTrainedModel, packed: bool) -> Iterator[None]:
+    """No gradient, no dropout, and the attention of sampling if the model is ``packed``; afterwards all is as it was."""
     training = [module for module in lm.modules() if module.training]
     lm.eval()  # type: ignore[no-untyped-call]
+    if rotary_limit(lm.config) is not None:
+        restore_rotary(lm)
     try:
         # Not inference_mode: what a model computes once and keeps (rotary tables) must remain usable in training.
-        with torch.no_grad(), sampling_attention(lm, native=bool(compiled_layers(lm))), compiled_sampling(lm):
+        with ExitStack() as blocks:
+            blocks.enter_context(torch.no_grad())
+            if packed:
+                blocks.enter_context(sampling_attention(lm, native=bool(compiled_layers(lm))))
+                blocks.enter_context(compiled_sampling(lm))
             yield
     finally:
         for module in training:

@@ -24,7 +24,7 @@ class Packing:
     padded: Tensor
     packed: Tensor
     decoding: bool
-    _mask: Tensor | None = field(default=None, init=False)
+    _masks: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device, starts: Sequence[int] | None = None) -> Packing:
@@ -50,12 +50,19 @@ class Packing:
         """The packed index of each sequence's last token, [B]."""
         return self.padded.amax(dim=1)
 
-    def mask(self, room: int, dtype: torch.dtype) -> Tensor:
-        """What to add to the scores over ``room`` cached tokens: 0 up to a token's own position, -inf after; [B, 1, T, L]."""
-        if self._mask is None:  # the same for every layer
-            later = torch.arange(room, device=self.padded.device) > self.positions[self.padded][..., None]
-            self._mask = torch.zeros(later.shape, dtype=dtype, device=later.device).masked_fill_(later, float("-inf"))[:, None]
-        return self._mask
+    def mask(self, room: int, dtype: torch.dtype, window: int = 0) -> Tensor:
+        """What to add to the scores over ``room`` cached tokens, [B, 1, T, L]: 0 or -inf.
+
+        It is 0 at the token itself and before, with a ``window`` at the last that many of these (0 for no window).
+        """
+        if window not in self._masks:  # the same for every layer of a kind
+            own, other = self.positions[self.padded][..., None], torch.arange(room, device=self.padded.device)
+            hidden = other > own
+            if window:
+                hidden |= other <= own - window
+            zeros = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            self._masks[window] = zeros.masked_fill_(hidden, float("-inf"))[:, None]
+        return self._masks[window]
 
 
 _current: list[Packing] = []

@@ -1,0 +1,28 @@
+"""Which architectures the packed sampler runs; the others are sampled with the cache and attention of transformers."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from reft_pl.models.architecture import text_config
+
+PACKED = frozenset(
+    """
+    afmoe apertus arcee aria_text biogpt bitnet codegen cohere cohere2 cohere2_moe ctrl cwm diffllama doge dots1 ernie4_5
+    ernie4_5_moe exaone4 exaone_moe flex_olmo gemma gemma3_text gemma3n_text gemma4_text glm glm4 glm4_moe gpt2 gpt_bigcode
+    gpt_neox granite granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hyperclovax jais2 jetmoe laguna llama
+    mellum minimax_m2 ministral ministral3 mistral mixtral nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3
+    phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm starcoder2
+    """.split()
+)
+"""Values of ``model_type``, of the text part of a multimodal model, for which a test shows that sampler and model agree."""
+
+WITHOUT_CACHE = frozenset({"kimi_linear", "nemotron_h", "xlstm", "zamba2"})
+"""Architectures that decode with other log-probabilities from the cache of transformers 5.19, or fail with it."""
+
+
+def runs_packed(lm: PreTrainedModel) -> bool:
+    """Whether the packed sampler runs the model: an architecture of transformers itself, without soft-capped attention."""
+    text = text_config(lm.config)
+    has_known_code = type(lm).__module__.startswith("transformers.")
+    return has_known_code and text.model_type in PACKED and not getattr(text, "attn_logit_softcapping", None)
