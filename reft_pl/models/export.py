@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ def export_folder(
     description: Mapping[str, Any],
     card: str | None = None,
     adapter_of: str | None = None,
+    *,
+    stop_ids: Collection[int] = (),
+    unused_ids: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Write weights, tokenizer, value function, description, card, generation settings; a former folder is replaced whole.
 
     ``AutoModelForCausalLM.from_pretrained(folder)`` loads it anywhere, and ``generate`` there decodes as our Top-1 does:
-    greedily, to the tokenizer's EOS, up to ``description["max_tokens"]`` tokens in all, prompt included.
+    greedily, to the first stop id, up to ``description["max_tokens"]`` tokens in all, prompt included.
 
     Args:
         policy: What to write; on any device, left as it is.
@@ -40,14 +43,19 @@ def export_folder(
         card: Text of the model card, if there shall be one.
         adapter_of: Write the policy's adapters alone, and this as the model that they belong to; None writes whole weights,
             adapters merged into them.
+        stop_ids: Ids that end a response, beside the tokenizer's EOS.
+        unused_ids: Half-open ranges of ids that are no tokens, so that ``generate`` does not choose them either.
     """
     eos = tokenizer.eos_token_id
+    stops = list(dict.fromkeys([eos, *stop_ids]))
+    unused = [token_id for start, end in unused_ids for token_id in range(start, end)]
     generation = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=policy.lm.config.get_text_config().bos_token_id,
-        eos_token_id=eos,
+        eos_token_id=eos if len(stops) == 1 else stops,
         pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         max_length=description.get("max_tokens"),
+        suppress_tokens=unused or None,
     )
     with replace_folder(folder) as fresh:
         if adapter_of is None:

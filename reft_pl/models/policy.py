@@ -58,6 +58,12 @@ class Policy(nn.Module):
         return head
 
     @property
+    def embedding_rows(self) -> int:
+        """Token ids that the model can both read and choose; to be asked while the weights are whole."""
+        embeddings = self.lm.get_input_embeddings().get_parameter("weight")
+        return min(self.vocab_size, int(embeddings.shape[0]))
+
+    @property
     def positions(self) -> int | None:
         """Tokens that the model reads at most, or None where its config sets no bound."""
         bound: int | None = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
