@@ -68,7 +68,7 @@ class ExecutionResult:
 
 
 class StopReason(str, Enum):
-    """Why a completion ended: it chose EOS, or the length limit cut it off."""
+    """Why a completion ended: it chose a stop id, or the length limit cut it off."""
 
     EOS = "eos"
     LENGTH = "length"
@@ -79,6 +79,8 @@ class SamplingParams:
     """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch truncation off.
 
     ``record_values`` asks a sampler that can (``Sampler.records_values``) for the values of the states they are drawn in.
+    ``suppressed`` holds half-open ranges of token ids that are never chosen, such as padding of the vocabulary. They truncate
+    the distribution as top-k does, so log-probabilities do not depend on them.
     """
 
     max_new_tokens: int
@@ -86,6 +88,7 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     record_values: bool = False
+    suppressed: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,8 @@ class SampleRequest:
 class Completion:
     """What the policy wrote for one seed of a request.
 
-    ``token_ids`` ends with EOS exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under the
-    policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding). ``values[i]``
+    ``token_ids`` ends with a stop id exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under
+    the policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding). ``values[i]``
     is that of the state in which ``token_ids[i]`` was chosen, where it was asked for and the policy has a head that knows it.
     """
 

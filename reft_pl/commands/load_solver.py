@@ -12,6 +12,7 @@ import torch
 from transformers.utils import logging
 
 from reft_pl.data.codec import Codec
+from reft_pl.data.stop_ids import load_stop_ids
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError, told
 from reft_pl.formats import CoTFormat, format_from_settings
@@ -50,9 +51,11 @@ def load_solver(options: Namespace) -> Solver:
     max_prompt_tokens = min(max_tokens - 1, description.get("max_prompt_tokens", max_tokens))
     add_bos = not options.no_bos and description.get("add_bos", True)
     temperature = options.temperature if options.temperature is not None else float(options.samples > 1)
+    codec = Codec(load_tokenizer(source, trust), form, max_prompt_tokens, max_tokens, add_bos, load_stop_ids(source, trust))
+    codec.check_embeddings(policy.embedding_rows, source)
     return Solver(
         policy.to("cuda" if torch.cuda.is_available() else "cpu"),
-        Codec(load_tokenizer(source, trust), form, max_prompt_tokens, max_tokens, add_bos),
+        codec,
         InProcessSampler(),
         CPythonSandbox(),
         SamplingParams(max_tokens, temperature, options.top_k),

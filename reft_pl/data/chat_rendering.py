@@ -24,6 +24,8 @@ BEGIN, END = "\ufdd0", "\ufdd1"
 _PROBE = "2718281828"
 """A content that no template changes, to see whether it comes through."""
 
+_QUESTION_PROBE = "3141592653"
+
 _CONTENT = re.compile(f"{BEGIN}(.*?){END}", re.DOTALL)
 
 
@@ -71,6 +73,20 @@ class ChatRenderer:
             f"from the template's own: leave out the question {contents[-1][:40]!r}"
         )
 
+    def end_of_turn(self) -> int | None:
+        """The id of the token that the template writes after an answer, such as ``<|im_end|>``.
+
+        None where the template writes no token there, or fails for a message of the assistant.
+        """
+        messages = [{"role": "user"}, {"role": "assistant"}]
+        for in_parts in (False, True):
+            with suppress(UserError):
+                text = self._rendered(messages, [_QUESTION_PROBE, _PROBE], in_parts, add_generation_prompt=False)
+                _, found, rest = text.rpartition(_PROBE)
+                if found:
+                    return self._first_token(rest.lstrip())
+        return None
+
     def pieces(self, text: str) -> list[tuple[str, bool]]:
         """The parts of a rendered text in order, each with whether the template wrote it; one part where nothing is marked."""
         parts = _CONTENT.split(text)
@@ -110,19 +126,38 @@ class ChatRenderer:
                 return True
         raise failure
 
-    def _rendered(self, messages: Sequence[dict[str, str]], contents: Sequence[str], in_parts: bool) -> str:
+    def _rendered(
+        self,
+        messages: Sequence[dict[str, str]],
+        contents: Sequence[str],
+        in_parts: bool,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> str:
         filled: list[dict[str, Any]] = [
             {**message, "content": [{"type": "text", "text": content}] if in_parts else content}
             for message, content in zip(messages, contents, strict=True)
         ]
         try:
-            return render(self._name, self._template_text, filled, self.tokenizer.special_tokens_map)
+            return render(
+                self._name,
+                self._template_text,
+                filled,
+                self.tokenizer.special_tokens_map,
+                add_generation_prompt=add_generation_prompt,
+            )
         except TemplateFailedError as error:
             refusable = any(message["role"] == "system" for message in messages) and "TemplateSyntaxError" not in str(error)
             advice = "leave out data.format.system" if refusable else "repair it"
             raise _TemplateError(
                 f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or choose another data.format"
             ) from None
+
+    def _first_token(self, text: str) -> int | None:
+        """The id of the added token that a text begins with."""
+        added = {token.content: token_id for token_id, token in self.tokenizer.added_tokens_decoder.items()}
+        found = [content for content in added if content.strip() and text.startswith(content)]
+        return added[max(found, key=len)] if found else None
 
     def _held(self, content: str) -> str | None:
         found = self._special.search(content) or self._special.search(self._normalize(content))

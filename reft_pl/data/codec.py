@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reft_pl.data.cache import TokenCache
 from reft_pl.data.chat_rendering import ChatRenderer
 from reft_pl.data.example import Example
+from reft_pl.data.vocabulary import Vocabulary
 from reft_pl.errors import UserError
 from reft_pl.formats.base import CoTFormat
 from reft_pl.types import Problem
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _CONTINUATIONS = (
     "", "x", "    x", "\n", "\n    x", "\n\n", "\n\n\n\n", " ", "  ", "        x", "\t", "\r\n", "1", ".", '"""', "\u0301",
 )  # fmt: skip
+
+
+_PROBE = Problem("probe", "How many?", None)
 
 
 class Codec:
@@ -44,6 +48,8 @@ class Codec:
         max_prompt_tokens: longest sampling prompt. A longer one is refused, never cut.
         max_tokens: longest sequence in all, EOS included.
         add_bos: begin inputs with BOS where the tokenizer's own convention does. The paper's models were trained without.
+        stop_ids: token ids that end a response beside the tokenizer's EOS (``load_stop_ids``). Ids that the tokenizer does
+            not have are left out.
 
     Raises:
         UserError: the tokenizer has no EOS token, or no chat template where the form wants one.
@@ -56,6 +62,7 @@ class Codec:
         max_prompt_tokens: int = 300,
         max_tokens: int = 700,
         add_bos: bool = True,
+        stop_ids: Iterable[int] = (),
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer {_name(tokenizer)} has no EOS token, so no response could end; set its eos_token")
@@ -66,11 +73,13 @@ class Codec:
         if not 0 < max_prompt_tokens < max_tokens:
             raise UserError(f"max_prompt_tokens={max_prompt_tokens} must be positive and less than max_tokens={max_tokens}")
         self.tokenizer = tokenizer
+        self.vocabulary = Vocabulary(tokenizer)
         self.format = format
         self.max_prompt_tokens = max_prompt_tokens
         self.max_tokens = max_tokens
         self.add_bos = add_bos
         self._chat = ChatRenderer(tokenizer) if format.uses_chat_template else None
+        self._declared_stop_ids = tuple(stop_ids)
         self._bos_ids = _bos_ids(tokenizer) if add_bos else []
         self._prompts: dict[Problem, Example] = {}
         self._examples: dict[Problem, Example] = {}
@@ -84,16 +93,32 @@ class Codec:
             "add_bos": self.add_bos,
         }
 
-    @property
+    @cached_property
     def eos_id(self) -> int:
-        """The token that ends a response."""
-        return int(self.tokenizer.eos_token_id)
+        """The token that ends a training target: in a chat its template's end of turn, else the tokenizer's EOS."""
+        end_of_turn = self._chat.end_of_turn() if self._chat else None
+        return int(self.tokenizer.eos_token_id) if end_of_turn is None else end_of_turn
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response, ``eos_id`` first."""
+        declared = (token_id for token_id in self._declared_stop_ids if token_id in self.vocabulary.ids)
+        return tuple(dict.fromkeys([self.eos_id, int(self.tokenizer.eos_token_id), *declared]))
 
     @property
     def pad_id(self) -> int:
         """What fills a batch: the pad token, or EOS where there is none. Masks never come from ids, so either will do."""
         pad = self.tokenizer.pad_token_id
-        return self.eos_id if pad is None else int(pad)
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    def check_embeddings(self, rows: int, source: str) -> None:
+        """Check that a model with embeddings for ``rows`` ids can read everything that this codec writes.
+
+        Raises:
+            UserError: a token has no embedding.
+        """
+        (prompt,) = self._encode_inputs([self._input_text(_PROBE)])  # a chat template writes special tokens
+        self.vocabulary.check_embeddings(rows, source, {self.pad_id, *prompt, *self.stop_ids})
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The sampling prompt.
@@ -136,7 +161,7 @@ class Codec:
         return [ids[: self.max_tokens] for ids in self._encode_inputs([text + solution for solution in solutions])]
 
     def response_text(self, problem: Problem, token_ids: Sequence[int]) -> str:
-        """The whole response, given lines included, without EOS and what follows it.
+        """The whole response, given lines included, without the first stop id and what follows it.
 
         Args:
             problem: what the response is to.
@@ -145,8 +170,8 @@ class Codec:
         # Tokens of the given lines that are not in the prompt were sampled, so the text is decoded from the end of the input.
         prompt = self.prompts([problem])[0]
         ids = [*prompt.ids[prompt.prompt_length :], *token_ids]
-        if self.eos_id in token_ids:
-            ids = ids[: len(ids) - len(token_ids) + list(token_ids).index(self.eos_id)]
+        end = next((i for i, token_id in enumerate(token_ids) if token_id in self.stop_ids), len(token_ids))
+        ids = ids[: len(ids) - len(token_ids) + end]
         text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text

@@ -23,6 +23,7 @@ from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.data.self_training import SelfTraining
 from reft_pl.data.sources import AuthorsJson, Gsm8kOfficial, ProblemSource
 from reft_pl.data.splits import hold_out, without
+from reft_pl.data.stop_ids import load_stop_ids
 from reft_pl.data.stories.source import StorySource
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
@@ -137,7 +138,8 @@ class ReasoningDataModule(LightningDataModule):
     def codec(self) -> Codec:
         """Tokenizer and form together."""
         tokenizer = load_tokenizer(self.tokenizer, self.trust_remote_code)
-        return Codec(tokenizer, self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos)
+        stop_ids = load_stop_ids(self.tokenizer, self.trust_remote_code)
+        return Codec(tokenizer, self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos, stop_ids)
 
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs: for ``fit`` everything, since training must not know the test questions."""

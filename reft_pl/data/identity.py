@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,19 @@ def problems_digest(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> str:
     """16 hexadecimal digits that stand for all that makes token ids and text of each other.
 
-    Vocabulary and rules (BOS or none among them), the token that ends a response, and the chat template.
+    Vocabulary and rules (BOS or none among them), the ids that end a response, and the chat template.
+
+    Args:
+        tokenizer: With EOS.
+        stop_ids: Ids that end a response; EOS may be among them.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules: dict[str, Any] = json.loads(backend.to_str()) if backend else dict(tokenizer.get_vocab())
     if backend:  # how to cut and pad is no rule, but what the last call asked for
         rules |= {"truncation": None, "padding": None}
-    parts = [rules, tokenizer.eos_token_id, tokenizer.chat_template]
+    further = sorted(set(stop_ids) - {tokenizer.eos_token_id})
+    parts = [rules, tokenizer.eos_token_id, tokenizer.chat_template, *([further] if further else [])]
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()

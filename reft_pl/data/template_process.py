@@ -48,8 +48,15 @@ class TemplateFailedError(Exception):
     """The template raised, or cannot be compiled; the message says what it raised."""
 
 
-def render(name: str, template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-    """The messages as text, generation prompt included.
+def render(
+    name: str,
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    *,
+    add_generation_prompt: bool = True,
+) -> str:
+    """The messages as text.
 
     One process serves all tokenizers. It starts with the first rendering, and again after a limit has ended it.
 
@@ -58,6 +65,7 @@ def render(name: str, template: str, messages: Sequence[Mapping[str, Any]], vari
         template: Its chat template.
         messages: With ``content`` as text or as a list of parts.
         variables: What the template sees beside the messages: the special tokens by role.
+        add_generation_prompt: Begin the assistant's next turn.
 
     Raises:
         TemplateFailedError: the template raised or cannot be compiled.
@@ -65,7 +73,13 @@ def render(name: str, template: str, messages: Sequence[Mapping[str, Any]], vari
     """
     written = sum(len(part) for message in messages for part in _texts(message["content"]))
     most = FIXED_CHARACTERS + TIMES_CONTENT * written
-    request = {"messages": messages, "template": template, "variables": dict(variables), "max_characters": most}
+    request = {
+        "messages": messages,
+        "template": template,
+        "variables": dict(variables),
+        "add_generation_prompt": add_generation_prompt,
+        "max_characters": most,
+    }
     with _lock:
         reply = _ask(json.dumps(request, default=str).encode("ascii"), 4 * most + 1)
     tag, text = reply[:1], reply[1:]

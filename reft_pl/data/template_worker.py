@@ -75,7 +75,7 @@ def _render(render: Any, request: dict[str, Any]) -> bytes:
         texts, _ = render(
             conversations=[request["messages"]],
             chat_template=request["template"],
-            add_generation_prompt=True,
+            add_generation_prompt=request["add_generation_prompt"],
             **request["variables"],
         )
         text: str = texts[0]

@@ -1,14 +1,19 @@
-"""Loading the tokenizer of a model folder or hub id."""
+"""Load the tokenizer of a model folder or hub id, and refuse one that cannot serve the model."""
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from reft_pl.data.stop_ids import declared_stop_ids
 from reft_pl.errors import UserError, first_line
-from reft_pl.hub import BAD_VALUE, locate, remote_code_refused, unusable_config
+from reft_pl.hub import locate, remote_code_refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_PROBE = "Ann has 12 pens\nand 3 books"
+"""A text that any tokenizer gives back, up to case and the width of its spaces."""
 
 
 def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -22,33 +27,74 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
         trust_remote_code: Run Python code that comes with the tokenizer.
 
     Raises:
-        UserError: the folder holds none, the hub (and its cache) does not have it, or it needs code that is not trusted.
+        UserError: the folder holds none, the hub (and its cache) does not have it, it needs code that is not trusted, it does
+            not give a text back, or its chat templates are not text.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import, and not every command needs it)
 
     source, options = locate(name_or_path, trust_remote_code)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # files can be wrong in as many ways as there are tokenizers
         if "trust_remote_code" in str(error):
             raise remote_code_refused(name_or_path) from None
-        raise UserError(f"no tokenizer could be loaded from {name_or_path!r}: {first_line(error)}") from None
-    except BAD_VALUE as error:  # it reads the model's config, too
-        raise unusable_config(name_or_path, error) from error
+        raise UserError(
+            f"no tokenizer could be loaded from {name_or_path!r} ({first_line(error).rstrip(': ')}): check its tokenizer files"
+        ) from None
+    _check_text(tokenizer, name_or_path)
+    _check_templates(tokenizer, name_or_path)
     missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
     if missing:
         _take_from_config(tokenizer, source, options, missing)
     return tokenizer
 
 
+def _check_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Encode and decode a text: without its vocabulary, transformers makes an empty tokenizer."""
+    try:
+        ids = tokenizer(_PROBE, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    except Exception as error:  # a tokenizer without an unknown token raises whatever its backend likes
+        raise UserError(
+            f"the tokenizer of {name!r} cannot encode {_PROBE!r} ({first_line(error)}): its tokenizer.json is missing, or its "
+            "tokenizer_class is wrong; copy the tokenizer files of the model again"
+        ) from None
+    if text.casefold().split() != _PROBE.casefold().split():
+        raise UserError(
+            f"the tokenizer of {name!r} turns {_PROBE!r} into {text[:60]!r}: its tokenizer.json is missing, or its "
+            "tokenizer_class is wrong; copy the tokenizer files of the model again"
+        )
+
+
+def _check_templates(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse what transformers could not write with an export, after the training."""
+    template: Any = tokenizer.chat_template
+    named = template if isinstance(template, dict) else {"default": template}
+    for key, text in named.items():
+        if not (isinstance(text, str) or (text is None and template is None)):
+            raise UserError(f"the chat template {key!r} of {name!r} is {text!r:.40}, not text: repair it or remove it")
+        if not isinstance(key, str) or not key or PurePath(key).name != key:
+            raise UserError(f"a chat template of {name!r} is named {key!r:.40}, which is no file name: rename it or remove it")
+
+
 def _take_from_config(tokenizer: PreTrainedTokenizerBase, source: str, options: dict[str, Any], roles: list[str]) -> None:
     from transformers import AutoConfig  # noqa: PLC0415
 
+    stops = declared_stop_ids(source, options) if "eos_token" in roles else ()
     try:
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
-    except (OSError, *BAD_VALUE):
-        return  # a folder with a tokenizer alone; the codec says what it lacks
+    except Exception:  # a folder with a tokenizer alone, or a config that the model's loader will refuse
+        config = None
     for role in roles:
-        token_id = getattr(config, f"{role}_id", None)
-        if isinstance(token_id, int) and 0 <= token_id < len(tokenizer):
-            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(token_id))
+        listed = getattr(config, f"{role}_id", None)
+        first = stops if role == "eos_token" else ()
+        for token_id in [*first, *(listed if isinstance(listed, list) else [listed])]:
+            token = tokenizer.convert_ids_to_tokens(token_id) if is_token_id(token_id, len(tokenizer)) else None
+            if isinstance(token, str):
+                setattr(tokenizer, role, token)
+                break
+
+
+def is_token_id(value: object, size: int) -> bool:
+    """Whether ``value`` can be an index into ``size`` tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,14 @@ def export_folder(
     card: str | None = None,
     adapter_of: str | None = None,
     weights: bool = True,
+    *,
+    stop_ids: Collection[int] = (),
+    unused_ids: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Write weights, tokenizer, value function, description, card, generation settings; a former folder is replaced whole.
 
     ``AutoModelForCausalLM.from_pretrained(folder)`` loads it anywhere, and ``generate`` there decodes as our Top-1 does:
-    greedily, to the tokenizer's EOS, up to ``description["max_tokens"]`` tokens in all, prompt included.
+    greedily, to the first stop id, up to ``description["max_tokens"]`` tokens in all, prompt included.
 
     Args:
         policy: What to write; on any device, left as it is.
@@ -45,6 +48,8 @@ def export_folder(
         adapter_of: Write the policy's adapters alone, and this as the model that they belong to; None writes whole weights,
             adapters merged into them.
         weights: False leaves the weights out, to find out whether the rest can be written.
+        stop_ids: Ids that end a response, beside the tokenizer's EOS.
+        unused_ids: Half-open ranges of ids that are no tokens, so that ``generate`` does not choose them either.
     """
     with replace_folder(folder) as fresh:
         if adapter_of is None:
@@ -52,34 +57,46 @@ def export_folder(
         else:  # no config.json beside: transformers would look for the base's weights in this folder
             save_adapter(policy.lm, fresh, adapter_of)
         tokenizer.save_pretrained(fresh)
-        generation_settings(policy.lm, tokenizer, description.get("max_tokens")).save_pretrained(fresh)
+        generation = generation_settings(policy.lm, tokenizer, description.get("max_tokens"), stop_ids, unused_ids)
+        generation.save_pretrained(fresh)
         if weights:
             save_value(policy, fresh)
         write_description(fresh, description, card)
 
 
-def generation_settings(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> GenerationConfig:
+def generation_settings(
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int | None,
+    stop_ids: Collection[int] = (),
+    unused_ids: Sequence[tuple[int, int]] = (),
+) -> GenerationConfig:
     """Settings by which ``generate`` decodes greedily; nothing of what the model came with.
 
     Args:
         lm: The model, which may name BOS.
         tokenizer: Names EOS and the padding token.
         max_tokens: Length of prompt and completion together; None is the default of ``transformers``.
+        stop_ids: Ids that end a response, beside the tokenizer's EOS.
+        unused_ids: Half-open ranges of ids that are no tokens.
     """
+    stops = list(dict.fromkeys([tokenizer.eos_token_id, *stop_ids]))
+    unused = [token_id for start, end in unused_ids for token_id in range(start, end)]
     eos, bos = tokenizer.eos_token_id, lm.config.get_text_config().bos_token_id
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=bos if isinstance(bos, int) and 0 <= bos < len(tokenizer) else None,
-        eos_token_id=eos,
+        eos_token_id=eos if len(stops) == 1 else stops,
         pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         max_length=max_tokens,
+        suppress_tokens=unused or None,
     )
 
 
 def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write config and weights without the generation settings that the model came with.
 
-    ``transformers`` refuses to save settings that it has loaded without complaint, such as a temperature beside greedy decoding.
+    ``transformers`` refuses to save settings that it has loaded without complaint: a temperature beside greedy decoding.
 
     Args:
         model: What to write; left as it is.

@@ -65,6 +65,12 @@ class Policy(nn.Module):
         return head
 
     @property
+    def embedding_rows(self) -> int:
+        """Token ids that the model can both read and choose; to be asked while the weights are whole."""
+        embeddings = self.lm.get_input_embeddings().get_parameter("weight")
+        return min(self.vocab_size, int(embeddings.shape[0]))
+
+    @property
     def positions(self) -> int | None:
         """Tokens that the model reads at most, or None where its config sets no bound; see ``rotary_limit``."""
         bound: int | None = getattr(text_config(self.lm.config), "max_position_embeddings", None)

@@ -121,7 +121,17 @@ class PolicyModule(SolverModule, StageModule):
         }
         card = model_card(Path(self.trainer.default_root_dir), description)
         adapter_of = settings.init_from if settings.lora and settings.lora.export == "adapter" else None
-        export_folder(self.policy, codec.tokenizer, folder, description, str(card), adapter_of, weights)
+        export_folder(
+            self.policy,
+            codec.tokenizer,
+            folder,
+            description,
+            str(card),
+            adapter_of,
+            weights,
+            stop_ids=codec.stop_ids,
+            unused_ids=codec.vocabulary.unused(self.policy.vocab_size),
+        )
 
     # ---- adapters
 

@@ -82,6 +82,8 @@ class RerankerModule(StageModule):
             classifier = load_classifier(
                 settings.init_from, settings.torch_dtype, self.seed, settings.attention, settings.trust_remote_code
             )
+            rows = int(classifier.get_input_embeddings().get_parameter("weight").shape[0])
+            self.problems.codec.check_embeddings(rows, settings.init_from)
             if settings.gradient_checkpointing:
                 checkpoint_layers(classifier)
             if settings.compile:

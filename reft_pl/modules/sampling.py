@@ -77,7 +77,7 @@ class SamplingModule(SolverModule):
             "top_p": self.top_p,
             "seed": self.seed,
             **codec.description(),
-            "tokenizer_digest": tokenizer_digest(codec.tokenizer),
+            "tokenizer_digest": tokenizer_digest(codec.tokenizer, codec.stop_ids),
         }
         self.stores, self.summaries = [], {}
         for name, loader in zip(self.problems.predict_names, self.problems.predict_dataloader(), strict=True):

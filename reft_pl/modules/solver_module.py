@@ -55,6 +55,7 @@ class SolverModule(RunModule):
         """Load the policy, once, whichever verb the Trainer runs."""
         if not hasattr(self, "policy"):
             self.policy = load_policy(self.policy_settings, self.value_kind, seed=self.seed)
+            self.problems.codec.check_embeddings(self.policy.embedding_rows, self.policy_settings.init_from)
             max_tokens, positions = self.problems.codec.max_tokens, self.policy.positions
             if positions is not None and max_tokens > positions + 1:  # the last token is never read
                 raise UserError(

@@ -48,6 +48,7 @@ class Collector:
         A completion may fill what the prompt leaves of the codec's ``max_tokens``; ``params.max_new_tokens`` bounds it
         further. Returns ``n`` samples a problem, next to each other and in the order of the problems.
         """
+        params = replace(params, suppressed=self.codec.vocabulary.unused(policy.vocab_size))
         requests = [self._request(i, problem, params, seed_of, n) for i, problem in enumerate(problems)]
         problem_of = {request.id: problem for request, problem in zip(requests, problems, strict=True)}
         written: list[tuple[Problem, Completion, str]] = []
@@ -134,4 +135,4 @@ class Collector:
         room = min(params.max_new_tokens, self.codec.max_tokens - len(prompt))
         bounded = replace(params, max_new_tokens=room)
         seeds = tuple(seed_of(problem, index) for index in range(n))
-        return SampleRequest(f"{i}:{problem.id}", prompt, bounded, seeds, eos_ids=(self.codec.eos_id,))
+        return SampleRequest(f"{i}:{problem.id}", prompt, bounded, seeds, eos_ids=self.codec.stop_ids)

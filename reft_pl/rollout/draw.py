@@ -19,12 +19,17 @@ CHUNK_LOGITS_CPU = 2**20
 
 @dataclass(frozen=True, slots=True)
 class DrawParams:
-    """The sampling parameters of B rows as tensors [B]; None where no row uses the feature."""
+    """The sampling parameters of B rows as tensors [B]; None where no row uses the feature.
+
+    ``suppressed`` [B] indexes ``ranges``, the different ``SamplingParams.suppressed`` of the rows.
+    """
 
     temperature: Tensor | None
     greedy: Tensor | None
     top_k: Tensor | None
     top_p: Tensor | None
+    suppressed: Tensor | None = None
+    ranges: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], device: torch.device) -> DrawParams:
@@ -33,16 +38,22 @@ class DrawParams:
         greedy = [p.temperature == 0 for p in params]
         top_k = [0 if g else p.top_k for p, g in zip(params, greedy, strict=True)]
         top_p = [1.0 if g else p.top_p for p, g in zip(params, greedy, strict=True)]
+        ranges = tuple(dict.fromkeys(p.suppressed for p in params))
+        suppressed = [ranges.index(p.suppressed) for p in params]
         return cls(
             torch.tensor(temperature, device=device) if any(t != 1 for t in temperature) else None,
             torch.tensor(greedy, device=device) if any(greedy) else None,
             torch.tensor(top_k, device=device) if any(top_k) else None,
             torch.tensor(top_p, device=device) if any(p < 1 for p in top_p) else None,
+            torch.tensor(suppressed, device=device) if any(ranges) else None,
+            ranges if any(ranges) else (),
         )
 
     def rows(self, rows: slice | Tensor) -> DrawParams:
         """The parameters of some of the rows: a slice, or [N] int64, where a row may stand more than once."""
-        return DrawParams(*(None if t is None else t[rows] for t in (self.temperature, self.greedy, self.top_k, self.top_p)))
+        tensors = (self.temperature, self.greedy, self.top_k, self.top_p, self.suppressed)
+        temperature, greedy, top_k, top_p, suppressed = (None if t is None else t[rows] for t in tensors)
+        return DrawParams(temperature, greedy, top_k, top_p, suppressed, self.ranges)
 
 
 def draw(logits: Tensor, params: DrawParams, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +78,8 @@ def _draw_chunk(logits: Tensor, params: DrawParams, u: Tensor) -> tuple[Tensor, 
     if params.temperature is not None:
         scores = scores / params.temperature[:, None]
     kept = scores
+    if params.suppressed is not None:
+        kept = suppress(kept, params.suppressed, params.ranges)
     if params.top_k is not None:
         kept = truncate_top_k(kept, params.top_k)
     if params.top_p is not None:
@@ -75,7 +88,7 @@ def _draw_chunk(logits: Tensor, params: DrawParams, u: Tensor) -> tuple[Tensor, 
     if kept is not scores:
         log_normalizer = scores.logsumexp(dim=-1)
     if params.greedy is not None:
-        tokens = torch.where(params.greedy, scores.argmax(dim=-1), tokens)
+        tokens = torch.where(params.greedy, kept.argmax(dim=-1), tokens)
     return tokens, scores.gather(-1, tokens[:, None]).squeeze(-1) - log_normalizer
 
 
@@ -116,6 +129,22 @@ def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
     Rounding may carry the target up to the row's total: then it is the last index that adds to the total.
     """
     return torch.minimum(torch.searchsorted(cdf, target, right=True), torch.searchsorted(cdf, cdf[:, -1:].contiguous()))
+
+
+def suppress(scores: Tensor, suppressed: Tensor, ranges: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """Set the scores of suppressed tokens to -inf.
+
+    Args:
+        scores: [B, V] fp32.
+        suppressed: [B] int64, which of ``ranges`` each row has.
+        ranges: Half-open ranges of token ids.
+    """
+    kept = scores.clone()
+    for index, spans in enumerate(ranges):
+        row = (suppressed == index)[:, None]
+        for start, end in spans:
+            kept[:, start:end].masked_fill_(row, float("-inf"))
+    return kept
 
 
 def truncate_top_k(scores: Tensor, top_k: Tensor) -> Tensor:

@@ -143,7 +143,9 @@ def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
 class _Drawing(LogitsProcessor):
     """Draws each row's next token, and leaves ``generate`` no other choice."""
 
-    def __init__(self, rows: Sequence[LibraryRow], value_head: nn.Module | None, seen: list[Tensor], device: torch.device) -> None:
+    def __init__(
+        self, rows: Sequence[LibraryRow], value_head: nn.Module | None, seen: list[Tensor], device: torch.device
+    ) -> None:
         self.rows = rows
         self.value_head = value_head
         self.seen = seen

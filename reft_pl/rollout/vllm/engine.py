@@ -129,10 +129,14 @@ class Engine:
         vLLM draws with generators of its own, one a completion, seeded with the request's seed.
         """
         self._forget()  # what was sampled before shall not show, not even in the rounding
-        # All requests of one temperature at a time: log-probabilities are those at the engine's temperature.
-        for temperature in dict.fromkeys(request.params.temperature for request in requests):
+        # The worker holds one temperature and one set of suppressed ids, so requests that share both are sampled together.
+        groups: dict[tuple[float, tuple[tuple[int, int], ...]], list[SampleRequest]] = {}
+        for request in requests:
+            groups.setdefault((request.params.temperature, request.params.suppressed), []).append(request)
+        for (temperature, suppressed), group in groups.items():
             self._engine.collective_rpc("reft_set_temperature", args=(temperature or 1.0,))
-            yield from self._stream([request for request in requests if request.params.temperature == temperature])
+            self._engine.collective_rpc("reft_suppress", args=(suppressed,))
+            yield from self._stream(group)
 
     def _forget(self) -> None:
         """Drop keys and values of former prompts.

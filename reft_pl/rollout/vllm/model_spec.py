@@ -78,6 +78,11 @@ class ModelSpec:
         for request in requests:
             if max(*request.prompt_ids, *request.eos_ids, 0) >= self.vocab_size:
                 raise ValueError(f"request {request.id!r} has token ids outside the vocabulary of {self.vocab_size}")
+            spans = request.params.suppressed
+            if any(not start < end <= self.vocab_size for start, end in spans):
+                raise ValueError(f"request {request.id!r} suppresses ids outside the vocabulary of {self.vocab_size}")
+            if sum(end - start for start, end in spans) >= self.vocab_size:
+                raise ValueError(f"request {request.id!r} suppresses the whole vocabulary of {self.vocab_size}")
             tokens = len(request.prompt_ids) + request.params.max_new_tokens
             if tokens > max_model_len:
                 raise ValueError(f"request {request.id!r} may take {tokens} tokens, and the engine {max_model_len}")

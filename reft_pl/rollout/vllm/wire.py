@@ -42,6 +42,7 @@ class _Params(_Message):
     top_k: int = Field(default=0, ge=0, lt=2**31)
     top_p: float = Field(default=1.0, gt=0, le=1)
     record_values: Literal[False] = False  # engines have no value head
+    suppressed: tuple[tuple[_TokenId, _TokenId], ...] = Field(default=(), max_length=2**16)
 
 
 class RequestMessage(_Message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,21 @@ class WorkerExtension:
         if not callable(getattr(type(sampler), "compute_logprobs", None)):
             raise NotImplementedError(f"{type(sampler)} has no compute_logprobs")
         sampler.compute_logprobs = logprobs_at_temperature
+
+    def reft_suppress(self, ranges: Sequence[Sequence[int]]) -> None:
+        """Never choose the ids in these half-open ranges. vLLM's own setting lists the allowed ids, again for every request."""
+        sampler = self.model_runner.sampler
+        process = getattr(type(sampler), "apply_logits_processors", None)
+        if not callable(process):
+            raise NotImplementedError(f"{type(sampler)} has no apply_logits_processors")
+
+        def without_suppressed(logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            processed: Tensor = process(sampler, logits, *args, **kwargs)
+            for start, end in ranges:
+                processed[:, start:end] = float("-inf")
+            return processed
+
+        sampler.apply_logits_processors = without_suppressed
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
