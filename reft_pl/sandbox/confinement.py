@@ -69,24 +69,18 @@ def address_space() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def limit_resources(address_space_bytes: int, cpu_seconds: int | None) -> None:
+def limit_resources(address_space_bytes: int, cpu_seconds: int) -> None:
     """Limit memory and CPU time of a process that runs programs, and forbid it new files, processes and core dumps.
 
     Args:
         address_space_bytes: Virtual memory, including what is mapped already.
-        cpu_seconds: CPU time after which the kernel kills the process if nothing else has; None is no limit.
+        cpu_seconds: CPU time after which the kernel kills the process if nothing else has.
     """
     nothing = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)
-    limit(*((which, 0) for which in nothing))
-    if cpu_seconds is not None:
-        limit((resource.RLIMIT_CPU, cpu_seconds))
+    limits = {resource.RLIMIT_CPU: cpu_seconds} | dict.fromkeys(nothing, 0)
     if sys.platform == "linux":  # others count other things
-        limit((resource.RLIMIT_AS, address_space_bytes))
-
-
-def limit(*limits: tuple[int, int]) -> None:
-    """Lower resource limits, given as pairs of a ``resource.RLIMIT_*`` and its bound, for this process and its children."""
-    for which, wanted in limits:
+        limits[resource.RLIMIT_AS] = address_space_bytes
+    for which, wanted in limits.items():
         hard = resource.getrlimit(which)[1]
         bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(which, (bound, bound))

@@ -74,12 +74,7 @@ class PlainSandbox(PooledSandbox):
     """Runs plain programs in CPython (see ``reft_pl.sandbox.plain``), and answers ``unsupported`` to everything else.
 
     For machines whose kernel cannot confine programs: a plain one can do arithmetic and nothing else. What the kernel has of
-    confinement applies here, too. Use ``CPythonSandbox``, the default, wherever it runs.
-
-    Args:
-        timeout_seconds: Wall time of one program.
-        memory_mb: What one program may allocate, in MiB (Linux only).
-        workers: Programs that run at the same time.
+    confinement applies here, too. Use ``CPythonSandbox``, the default, wherever it runs; the settings are the same.
     """
 
     backend = "cpython"

@@ -24,7 +24,7 @@ _ALLOWED = frozenset({
     ast.Load, ast.Store, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd, ast.Not,
     ast.And, ast.Or, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
 })  # fmt: skip
-_CONSTANTS = frozenset({int, float, str, bool, type(None)})
+_CONSTANTS = frozenset({int, float, bool, type(None)})
 
 
 def beyond_plain(program: str) -> str:
@@ -43,7 +43,8 @@ def beyond_plain(program: str) -> str:
     filled = [name for name, part in ast.iter_fields(function) if part and name not in {"name", "body", "args"}]
     if filled or any(part for _, part in ast.iter_fields(function.args)):
         return "arguments, annotations or decorators"
-    nodes: list[ast.AST] = [*function.body]
+    docstring = ast.get_docstring(function, clean=False) is not None
+    nodes: list[ast.AST] = [*function.body[docstring:]]
     while nodes:
         node = nodes.pop()
         if type(node) not in _ALLOWED and not _is_harmless(node):
@@ -67,6 +68,8 @@ def _is_harmless(node: ast.AST) -> bool:  # noqa: PLR0911 (a case each)
             return name in FUNCTIONS or not (name in _BUILTINS or name.startswith("__"))
         case ast.Name(id=name):
             return not (name == "math" or name in _BUILTINS or name.startswith("__"))
+        case ast.Constant(value=str(value)):
+            return "%" not in value  # a format could show the address of an object, which depends on other programs
         case ast.Constant(value=value):
             return type(value) in _CONSTANTS
         case ast.Call(func=ast.Name(id=name), keywords=[]):

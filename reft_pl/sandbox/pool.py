@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,6 +24,22 @@ _GROUP = 32  # programs that start together: one by one costs a rollout on two c
 ATTEMPTS = 5  # runs of a program whose worker dies, or whose process somebody else kills
 
 
+_locks: dict[int, threading.Lock] = {}  # by process: after a fork, nobody would release one that another thread holds
+
+
+class _Team:
+    """Workers that are not started yet, and as many threads to wait for them."""
+
+    def __init__(self, make_worker: Callable[[], Worker], workers: int) -> None:
+        self.owner = os.getpid()
+        self.workers = [make_worker() for _ in range(workers)]
+        self.threads = ThreadPoolExecutor(workers, "sandbox")
+        self.idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self.workers:
+            self.idle.put(worker)
+        weakref.finalize(self, _kill_all, self.workers)
+
+
 class WorkerPool:
     """Several workers of a kind, each started when the first program needs it.
 
@@ -36,43 +53,36 @@ class WorkerPool:
     """
 
     def __init__(self, make_worker: Callable[[], Worker], workers: int, request_seconds: float, backend: str, silent: Status):
-        self._workers = [make_worker() for _ in range(workers)]
+        self._make_team = partial(_Team, make_worker, workers)
+        self._team = self._make_team()
         self._request_seconds = request_seconds
         self._backend = backend
         self._silent = silent
-        self._open()
-        weakref.finalize(self, _kill_all, self._workers)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the running workers."""
-        return [worker.pid for worker in self._workers if worker.pid is not None]
+        return [worker.pid for worker in self._team.workers if worker.pid is not None]
 
     def submit(self, program: str) -> Future[ExecutionResult]:
         """Queue a program. The future raises WorkerStartError if no worker can be started."""
-        if self._owner != os.getpid():  # after a fork (a data loader's, for example) the workers belong to the parent
-            for worker in self._workers:
-                worker.kill()
-            self._open()
-        return self._threads.submit(self._run, frames.encode_source(program))
+        with _locks.setdefault(os.getpid(), threading.Lock()):
+            if self._team.owner != os.getpid():  # after a fork (a data loader's, for example) the workers belong to the parent
+                _kill_all(self._team.workers)
+                self._team = self._make_team()
+            return self._team.threads.submit(self._run, frames.encode_source(program), self._team.idle)
 
     def close(self) -> None:
-        """Stop the workers; the next program starts them again."""
-        if self._owner == os.getpid():
-            self._threads.shutdown(wait=True, cancel_futures=True)
-            _kill_all(self._workers)
-            self._open()
+        """Stop the workers; the next program starts others."""
+        with _locks.setdefault(os.getpid(), threading.Lock()):
+            team, self._team = self._team, self._make_team()
+        if team.owner == os.getpid():
+            team.threads.shutdown(wait=True, cancel_futures=True)
+        _kill_all(team.workers)
 
-    def _open(self) -> None:
-        self._owner = os.getpid()
-        self._threads = ThreadPoolExecutor(len(self._workers), "sandbox")
-        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._idle.put(worker)
-
-    def _run(self, source: bytes) -> ExecutionResult:
+    def _run(self, source: bytes, idle: queue.SimpleQueue[Worker]) -> ExecutionResult:
         """Run a program, again if it did not end by itself, but not forever: it may be the cause."""
-        worker = self._idle.get()
+        worker = idle.get()
         try:
             for _ in range(ATTEMPTS):
                 try:
@@ -92,7 +102,7 @@ class WorkerPool:
         except OSError as error:  # no descriptors or processes left
             raise WorkerStartError(str(error)) from error
         finally:
-            self._idle.put(worker)
+            idle.put(worker)
         return executed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -15,6 +16,7 @@ from reft_pl.sandbox.channel import read_all
 from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
 
 _RESULT_FD = 3
+_PLAIN_CPU_SECONDS = 60  # of all programs of a shared child: a child that nobody can end any more ends
 
 
 class ProgramRunner:
@@ -61,32 +63,37 @@ class ProgramRunner:
     def run_plain(self, requests: int) -> None:
         """Run the plain programs that arrive on a socket, and decline others, until it closes.
 
-        A program that runs out of memory is declined, too: a process of its own tells what it did.
+        Programs are as deep in calls as in ``run_one``, and leave no garbage.
         """
-        self._confine(requests, cpu_seconds=None)
+        self._confine(requests, _PLAIN_CPU_SECONDS)
         with open(_RESULT_FD, "rb") as programs:
             while length := programs.read(frames.LENGTH.size):
-                os.write(_RESULT_FD, self._run_if_plain(programs.read(*frames.LENGTH.unpack(length))))
+                code = self._compile_plain(programs.read(*frames.LENGTH.unpack(length)))
+                if not isinstance(code, bytes):
+                    scope = {"__builtins__": self._plain_builtins.copy(), **self._scope}
+                    code = frames.COMPILED + self._outcome(code, scope)
+                    del scope
+                gc.collect()
+                os.write(_RESULT_FD, code)
 
-    def _confine(self, result_fd: int, cpu_seconds: int | None) -> None:
+    def _confine(self, result_fd: int, cpu_seconds: int) -> None:
         os.dup2(result_fd, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, 256)  # beyond the zygote's socket, which is at the first free number from 64 on
         confinement.limit_resources(self._memory_bytes, cpu_seconds)
         if self._seccomp is not None:
             self._seccomp.install()
 
-    def _run_if_plain(self, source: bytes) -> bytes:
-        """Return a plain program's frame, or one of ``unsupported``."""
+    def _compile_plain(self, source: bytes) -> types.CodeType | bytes:
+        """Return a plain program's code, or the frame of what prevents it: ``unsupported`` if the program is not plain."""
         try:
             text = frames.decode_source(source)
             if part := plain.beyond_plain(text):
                 return frames.encode_failure("unsupported", part)
-            code = compile(text, "<program>", "exec", dont_inherit=True)
+            return compile(text, "<program>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError) as error:
             return frames.encode_failure("syntax_error", type(error).__name__)
         except (MemoryError, RecursionError) as error:
             return frames.encode_failure("unsupported", type(error).__name__)
-        return frames.COMPILED + self._outcome(code, {"__builtins__": self._plain_builtins.copy(), **self._scope})
 
     def _outcome(self, code: types.CodeType, namespace: dict[str, object]) -> bytes:
         memory_error, base_exception = MemoryError, BaseException

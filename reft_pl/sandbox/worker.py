@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from reft_pl.sandbox import frames
 
@@ -25,6 +24,8 @@ _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",  # fixed: else a program that frees much changes how much fits after it
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
 }
 
 
@@ -116,11 +117,13 @@ class Worker:
         if self._plain_seconds is not None and (decided := self._run_plain(source, timeout)) is not None:
             return decided, 0, time.monotonic() - start
         if self._only_plain:
-            return ("unsupported", None, ""), 0, time.monotonic() - start
+            return ("worker_died" if self._plain is None else "unsupported", None, ""), 0, time.monotonic() - start
         result, write_end = os.pipe()
         with open(result, "rb", 0) as pipe:  # noqa: PTH123 (a descriptor)
             try:
-                with _anonymous_file(source) as program:
+                with open(os.memfd_create("program"), "w+b", 0) as program:  # noqa: PTH123 (a descriptor)
+                    program.write(source)
+                    program.seek(0)
                     socket.send_fds(self._channel, [b"p"], [program.fileno(), write_end])
             except OSError as error:
                 raise WorkerGoneError(str(error)) from error
@@ -154,9 +157,9 @@ class Worker:
         with contextlib.suppress(OSError):  # out of time, or the child has gone
             self._plain.sendall(frames.LENGTH.pack(len(source)) + source)
             data = self._plain.recv(frames.MAX_RESULT_BYTES + 1)
-        if not data:
-            self._renew_shared_child(timeout)
         result = frames.judge(data, late=False, wait_status=0)
+        if result[0] not in (*frames.DECIDED_WHEN_PLAIN, "unsupported"):
+            self._renew_shared_child(timeout)
         return result if result[0] in frames.DECIDED_WHEN_PLAIN else None
 
     def _renew_shared_child(self, timeout: float) -> None:
@@ -177,6 +180,7 @@ class Worker:
             raise WorkerGoneError("the process ended")
         if descriptors:
             self._plain = socket.socket(fileno=descriptors[0])
+            self._plain.set_inheritable(False)
             self._plain.settimeout(self._plain_seconds)
 
     @property
@@ -219,11 +223,3 @@ class Worker:
                 raise WorkerGoneError("the process ended")
             data += part
         return data
-
-
-def _anonymous_file(content: bytes) -> IO[bytes]:
-    """A file without a name that holds ``content``, positioned at its start."""
-    file: IO[bytes] = open(os.memfd_create("program"), "w+b", 0)  # noqa: PTH123, SIM115 (a descriptor; closed by the caller)
-    file.write(content)
-    file.seek(0)
-    return file

@@ -3,8 +3,7 @@
 It imports what programs may use, gives up the file system, and then serves: receive two descriptors, fork, wait for the child's
 end or its deadline, and report how it ended. The child (``program.py``) confines itself, reads the program from one descriptor
 and writes its result to the other. Neither enters this process, so no later child can find them in memory that it inherits.
-Plain programs, which by their syntax cannot look for anything, share a child: a fork costs ten times what they do. Standard
-library only (the scientific zygote also loads NumPy and SymPy).
+Plain programs, which by their syntax cannot look for anything, share a child: a fork costs ten times what they do.
 """
 
 from __future__ import annotations
@@ -121,10 +120,7 @@ def fork_shared(runner: ProgramRunner) -> tuple[int, list[int]]:
     ours, theirs = socket.socketpair()
     with theirs:
         pid = _fork(lambda: runner.run_plain(theirs.fileno()))
-    if pid == frames.NOT_STARTED:
-        ours.close()
-        return pid, []
-    return pid, [ours.detach()]
+    return pid, [] if pid == frames.NOT_STARTED else [ours.detach()]
 
 
 def _fork(action: Callable[[], None]) -> int:

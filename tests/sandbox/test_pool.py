@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from reft_pl.errors import UserError
 from reft_pl.sandbox.cpython import CPythonSandbox
+from reft_pl.sandbox.worker import Worker
 from reft_pl.types import Status
 
 ALONE = "import time\ndef solution():\n time.sleep({seconds})\n return {value}"
@@ -178,6 +180,71 @@ def test_a_fork_of_the_trainer_gets_workers_of_its_own():
         assert sandbox.worker_pids == before
     finally:
         sandbox.close()
+
+
+def _race_in_fork(sandbox, queue):
+    results = []
+    programs = [PLAIN.format(seconds=0, value=i) for i in range(30)]
+    threads = [threading.Thread(target=lambda: results.append(sandbox.run(programs))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    queue.put(([[r.value for r in run] for run in results], sandbox._pools["standard"]._team.idle.qsize()))
+
+
+def test_threads_that_run_first_programs_in_a_fork_share_its_workers(monkeypatch):
+    """Each worker serves one thread at a time, whoever finds out first that it is in a fork."""
+    sandbox = CPythonSandbox(workers=2)
+    try:
+        sandbox.run([PLAIN.format(seconds=0, value=1)])
+        kill = Worker.kill
+        monkeypatch.setattr(Worker, "kill", lambda worker: (time.sleep(0.05), kill(worker)))  # widens the race
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=_race_in_fork, args=(sandbox, queue))
+        process.start()
+        values, idle = queue.get()
+        process.join(timeout=20)
+    finally:
+        monkeypatch.undo()
+        sandbox.close()
+    assert values == [[float(i) for i in range(30)]] * 8
+    assert idle == 2
+
+
+def test_closing_from_several_threads_beside_programs():
+    """Programs end with a result, or with the sentence that the sandbox was closed."""
+    sandbox = CPythonSandbox(workers=2)
+    programs = [PLAIN.format(seconds=0, value=i) for i in range(40)]
+    odd, stop = [], threading.Event()
+
+    def run():
+        while not stop.is_set():
+            try:
+                values = [result.value for result in sandbox.run(programs)]
+            except UserError as error:
+                values = [] if "closed" in str(error) else [str(error)]
+            except Exception as error:
+                values = [repr(error)]
+            if values not in ([], [float(i) for i in range(40)]):
+                odd.append(values)
+
+    def close():
+        while not stop.is_set():
+            sandbox.close()
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=target) for target in (run, run, close, close)]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    stop.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    sandbox.close()
+    assert not any(thread.is_alive() for thread in threads)
+    assert odd == []
 
 
 @pytest.mark.parametrize("ending", ["return", "kill -9"])
