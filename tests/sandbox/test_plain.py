@@ -43,7 +43,9 @@ NOT_PLAIN = [
     "return math.__dict__", "m = math\n m.pi = 3\n return 1", "del x\n return 1",
     "try:\n  return 1\n except Exception:\n  return 2", "assert 1\n return 1", "return (y := 1)",
     "with open('x') as f: return 1", "class A: pass\n return 1", "def f(): return 1\n return f()", "raise SystemExit",
-    "return b'x'", "return 1j", "return ...", "return '%s' % zip([1])", "return len('%d' % 5)", "x: int = 1\n return x", "return [1, 2][0:1]", "return 1 in [1]",
+    "return b'x'", "return 1j", "return ...",
+    "return '%s' % zip([1])", "return len('%d' % 5)",
+    "x: int = 1\n return x", "return [1, 2][0:1]", "return 1 in [1]",
     "match 1:\n  case 1: return 1", "async def f(): pass\n return 1", "x, *y = [1, 2]\n return x", "return 1 @ 1",
 ]  # fmt: skip
 DEFINITIONS = [
