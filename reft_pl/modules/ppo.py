@@ -227,8 +227,7 @@ class PPOModule(PolicyModule):
             for epoch in range(self.ppo_epochs):
                 # Parts that are empty on every rank, where too many were left out, are the last ones.
                 for rows in minibatches(places, n, parts, self.seed, self.step, epoch)[:n]:
-                    losses = self.losses(rollout, advantages, returns, rows, statistics)
-                    result = self.update(losses, fixed_groups=1 if self.warms_up_values else 0)
+                    result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
                     statistics.add_step(result)
                     progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
         return statistics.compute(rollout, returns, self.ranks)
@@ -329,6 +328,11 @@ class PPOModule(PolicyModule):
         named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
         policy, values = ([p for name, p in named if name.startswith(VALUE_PARTS) is of_values] for of_values in (False, True))
         return [{"params": policy}, {"params": values, **({} if self.value_lr is None else {"lr": self.value_lr})}]
+
+    @property
+    def fixed_groups(self) -> int:
+        """The policy's weights, while values warm up."""
+        return 1 if self.warms_up_values else 0
 
     def steps_per_batch(self) -> int:
         """Optimizer steps that a rollout of the full size takes."""

@@ -114,6 +114,11 @@ class StageModule(RunModule):
         """What the optimizer is made from: the trainable weights, or a group of them for each learning rate."""
         return [p for p in self.parameters() if p.requires_grad]
 
+    @property
+    def fixed_groups(self) -> int:
+        """So many of the first ``parameter_groups`` stay as they are in this batch's updates; their gradients are 0."""
+        return 0
+
     def steps_per_batch(self) -> int:
         """Optimizer steps that one full training batch takes."""
         return 1
@@ -131,7 +136,7 @@ class StageModule(RunModule):
             return 1
         return max(1, int(steps))
 
-    def update(self, micro_batches: MicroBatches, fixed_groups: int = 0) -> dict[str, float]:
+    def update(self, micro_batches: MicroBatches) -> dict[str, float]:
         """One optimizer step on the sum of the losses of micro-batches, averaged over ranks.
 
         Their gradients add up in the precision of the weights, so their number shows in rounding: not to speak of in float32,
@@ -140,10 +145,6 @@ class StageModule(RunModule):
 
         A loss or gradient that is not finite, on any rank, stops this step on all: the weights and the optimizer stay as they
         were. Returns ``loss`` and ``gradient_norm`` (before clipping), both over all ranks, and ``skipped`` (0 or 1).
-
-        Args:
-            micro_batches: Losses of the micro-batches.
-            fixed_groups: So many of the first ``parameter_groups`` stay as they are; their gradients must be 0.
         """
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
@@ -158,7 +159,7 @@ class StageModule(RunModule):
             norm = gradients.clip(self, self.gradient_clip_norm)
             finite = bool(torch.isfinite(total) & torch.isfinite(norm))
             if finite:
-                gradients.fix(self, optimizer.param_groups[:fixed_groups])
+                gradients.fix(self, optimizer.param_groups[: self.fixed_groups])
                 optimizer.step()
                 cast("LambdaLR", self.lr_schedulers()).step()
             else:

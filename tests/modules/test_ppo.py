@@ -270,13 +270,10 @@ ESTIMATORS: list[dict[str, Any]] = [
     {"advantages": Reinforce(True, "group"), "kl": KLPenalty(0.1, "k2", "loss"), "overlong_buffer": 0.5},
     {"advantages": GRPO(normalise=False), "filter_groups": True, "max_resamples": 1},
     {"advantages": MaxRL(), "kl": KLPenalty(0.1)},
-    {"advantages": GAE(), "value_warmup": 1, "value_lr": 1e-2},
 ]
 
 
-@pytest.mark.parametrize(
-    "settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce", "reinforce_baseline", "dr_grpo", "maxrl", "value_warmup"]
-)
+@pytest.mark.parametrize("settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce", "reinforce_baseline", "dr_grpo", "maxrl"])
 def test_gradients_of_every_estimator_do_not_depend_on_micro_batches(
     settings: dict[str, Any], tmp_path: Path, micro_model: Path
 ) -> None:
@@ -358,7 +355,9 @@ def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp
     first, rollout = without.rollouts[0], recorder.rollouts[0]
     kept, before = ([s.completion for s in r.samples[: len(first.samples)]] for r in (rollout, first))
     assert kept == before, "what varied at once is not sampled again"
-    assert len(first.samples) < len(rollout.samples) <= 8 * 2, "the batch is filled, and never over its size"
+    sizes, unfilled = ([len(r.samples) for r in found.rollouts] for found in (recorder, without))
+    assert sum(unfilled) < sum(sizes)
+    assert max(sizes) <= 8 * 2, "the batch is filled, and never over its size"
     sampled = Counter(s.problem.id for s, _ in rollout.sampled)
     assert set(sampled.values()) == {2}, "dynamic sampling takes new questions, not the same ones again"
     assert 8 < len(sampled) <= 8 * (1 + max_resamples)

@@ -82,8 +82,10 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
         "micro_batch_tokens": 100 if stage == "reranker" else 420,
         "gradient_clip_norm": 0.5,
     }
-    if stage == "ppo":
+    if stage in ("ppo", "values"):
         settings |= {"reward": ByTokens(), "minibatch_size": 5, "ppo_epochs": 2}
+    if stage == "values":
+        settings |= {"value_warmup": 1, "value_lr": 1e-2}
     if stage == "grpo":
         settings |= {"reward": ByTokens(), "advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True}
         settings |= {"max_resamples": 1, "minibatch_size": 4, "aggregation": "token"}
@@ -104,7 +106,7 @@ def questions(stage: str, model: str, folder: str) -> ReasoningDataModule:
         ]
         path.write_text("".join(map(to_line, items)))
         return ReasoningDataModule(samples={"train": str(path)}, **common)
-    limit = 200 if stage in ("ppo", "grpo", "online") else 400
+    limit = 200 if stage in ("ppo", "values", "grpo", "online") else 400
     return ReasoningDataModule(train=[StorySource("train", 15)], max_prompt_tokens=190, max_tokens=limit, **common)
 
 

@@ -44,7 +44,15 @@ def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "optimizer"), [("sft", "sgd"), ("reranker", "sgd"), ("ppo", "adam"), ("grpo", "adam"), ("online", "adam")]
+    ("stage", "optimizer"),
+    [
+        ("sft", "sgd"),
+        ("reranker", "sgd"),
+        ("ppo", "adam"),
+        ("values", "adam"),
+        ("grpo", "adam"),
+        ("online", "adam"),
+    ],
 )
 def test_two_ranks_learn_what_one_does(stage: str, optimizer: str, micro_model: Path, tmp_path: Path) -> None:
     """The same samples, losses, gradients and changes of weights, with several micro-batches a step, clipped.
