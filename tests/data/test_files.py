@@ -102,10 +102,6 @@ def test_a_column_that_no_row_has_is_never_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (
-            b'{"data": [{"question": "Q?", "answer": "1"}]}',
-            "holds no list of rows but one object; keep only the list under 'data'",
-        ),
         (b'{\n "question": "Q?",\n "answer": "1"\n}\n', "holds no list of rows but one object"),
         (b'"text"', "holds no list of rows but a single str"),
         (b"PK\x03\x04rest", "is a ZIP archive: unpack it"),
@@ -128,6 +124,13 @@ def test_what_cannot_be_read_is_named(content: bytes, sentence: str, name: str, 
     assert "\n" not in str(error.value)
 
 
+def test_rows_under_a_key_are_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"data": [{"question": "Q?", "answer": "1"}]}')
+    with pytest.raises(UserError, match="holds no list of rows but one object; keep only the list under 'data'"):
+        HFDatasetSource(str(path)).load()
+
+
 def test_a_csv_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("question,answer,answer\nQ?,1,2\n")
@@ -143,6 +146,6 @@ def test_prepare_into_a_folder_is_refused_before_any_work(tmp_path: Path) -> Non
         prepare(["gsm8k", "--cot", "nl", "--source", str(source), "--output", str(tmp_path / "out")])
     with pytest.raises(UserError, match="is a folder"):
         prepare(["gsm8k", "--cot", "nl", "--source", str(tmp_path), "--output", str(tmp_path / "x.json")])
-    with pytest.raises(UserError, match="cannot write .*give --output another name"):
+    with pytest.raises(UserError, match=r"cannot write .*give --output another name"):
         prepare(["gsm8k", "--cot", "nl", "--source", str(source), "--output", str(source / "x.json")])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["gsm.jsonl", "out"]
