@@ -151,7 +151,7 @@ def _unknown_key(message: str, match: re.Match[str], keys: list[str]) -> str:
     groups = groups or ([match["group"]] if match["group"] else [])
     prefix = "".join(f"{group}." for group in groups)
     names = [name.removeprefix(prefix) for name in settings_of(owner) if name.startswith(prefix)]
-    names = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    names = [name for name in dict.fromkeys(name.partition(".")[0] for name in names) if name != "params"]  # an optimizer's
     path = [*(found["key"] for found in _KEY.finditer(before)), *groups]
     near = _nearest_key(leaf, names)
     hint = f"; {owner.rsplit('.', 1)[-1]} takes {', '.join(names)}" if 0 < len(names) <= _MOST_NAMED else ""

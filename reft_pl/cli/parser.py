@@ -147,6 +147,9 @@ def _is_empty(path: str) -> bool:
     if content is not None and not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else repr(content)
         raise UserError(f"{path} holds {kind}, but a config is a mapping: write lines of the form `key: value`")
+    for key in _SECTIONS:
+        if isinstance(content, dict) and isinstance(content.get(key), (list, int, float)):
+            raise UserError(f"{path}: {key} is {content[key]!r}, but it is a section: write settings under it")
     for key in _null_sections(content or {}):
         raise UserError(f"{path}: {key} is null, but it is a section: leave it out, or write settings under it")
     return content is None

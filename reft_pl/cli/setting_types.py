@@ -120,11 +120,11 @@ def _importable(cls: type) -> str:
 
 
 def expected(hint: Any) -> str:
-    """Say which values a key takes: ``one of 'constant', 'linear'``, ``of type int``, ``a list or null``."""
+    """Say which values a key takes: ``one of 'constant', 'linear'``, ``of type int``, ``a list``."""
     literals = [value for part in members(hint) if get_origin(part) is Literal for value in get_args(part)]
     words = [f"one of {listed(map(repr, literals))}"] if literals else []
     words += [_word(part) for part in members(hint) if part is not NoneType and get_origin(part) is not Literal]
-    return " or ".join(dict.fromkeys([*words, *(["null"] if accepts_null(hint) else [])]))
+    return " or ".join(dict.fromkeys(words))
 
 
 def _word(part: Any) -> str:
