@@ -31,4 +31,6 @@ def refuse_not_finite(source: str, weights: nn.Module | Mapping[str, Tensor]) ->
     """
     name = not_finite(weights)
     if name is not None:
-        raise UserError(f"{source} holds NaN or infinity in {name}: its training has diverged or the file is damaged; take others")
+        raise UserError(
+            f"{source} holds NaN or infinity in {name}: its training has diverged or the file is damaged; take others"
+        )

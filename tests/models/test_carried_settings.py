@@ -78,7 +78,7 @@ def check_exports(source: Path, out: Path) -> None:
     assert (out / "reranker" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("settings", GENERATION, ids=lambda s: " ".join(s))
+@pytest.mark.parametrize("settings", GENERATION, ids=" ".join)
 def test_generation_settings(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(settings))
     check_exports(folder, tmp_path)
@@ -90,13 +90,13 @@ def test_generation_settings_that_are_none(content: str, folder: Path, tmp_path:
     check_exports(folder, tmp_path)
 
 
-@pytest.mark.parametrize("settings", CONFIG, ids=lambda s: " ".join(s))
+@pytest.mark.parametrize("settings", CONFIG, ids=" ".join)
 def test_settings_of_the_config(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     merge_json(folder / "config.json", settings)
     check_exports(folder, tmp_path)
 
 
-@pytest.mark.parametrize("settings", TOKENIZER, ids=lambda s: " ".join(s))
+@pytest.mark.parametrize("settings", TOKENIZER, ids=" ".join)
 def test_settings_of_the_tokenizer(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     merge_json(folder / "tokenizer_config.json", settings)
     check_exports(folder, tmp_path)
@@ -104,6 +104,6 @@ def test_settings_of_the_tokenizer(settings: dict[str, Any], folder: Path, tmp_p
 
 def test_what_cannot_be_exported_is_refused_before_training(folder: Path) -> None:
     policy, tokenizer = load_policy(PolicySettings(str(folder))), load_tokenizer(str(folder))
-    with pytest.raises(UserError, match="could not be exported .*TypeError") as refused:
+    with pytest.raises(UserError, match=r"could not be exported .*TypeError") as refused:
         check_export("it", lambda there: export_folder(policy, tokenizer, there, {"stage": object()}, weights=False))
     assert "\n" not in str(refused.value)
