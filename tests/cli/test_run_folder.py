@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from reft_pl.cli import main
 from reft_pl.cli.run_folder import (
@@ -149,3 +150,50 @@ def test_results_of_other_weights_stay_apart() -> None:
     run = Path("runs/x")
     assert results_folder(run, None) == results_folder(run, "best") == run
     assert results_folder(run, "models/smollm2-135m/") == run / "tests" / "models--smollm2-135m"
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+@pytest.mark.parametrize(("flag", "value"), [("run_dir", ""), ("run_dir", "  "), ("ckpt_path", "")])
+def test_an_empty_path_is_not_the_working_folder(
+    verb: str, flag: str, value: str, overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().iterdir())
+    assert main([verb, "--config", "configs/sft.yaml", "--config", overlay("run"), f"--{flag}={value}"]) == 2
+    assert f"--{flag} is empty, perhaps from an unset shell variable" in capsys.readouterr().err
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "monitor", "names"),
+    [("sft", "val/top", "gives val/top1"), ("ppo", "val/loss", "gives val/top1"), ("sft", "", "is empty")],
+)
+def test_a_misspelt_monitor_is_refused_before_training(
+    stage: str, monitor: str, names: str, overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = overlay("run", checkpoints={"monitor": monitor})
+    assert main(["fit", "--config", f"configs/{stage}.yaml", "--config", config]) == 2
+    assert names in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_weights_that_are_not_finite_are_one_sentence(
+    overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = overlay("run", trainer={"max_epochs": 1, "limit_val_batches": 0})
+    verb = ["--config", "configs/sft.yaml", "--config", config]
+    assert main(["fit", *verb]) == 0
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    broken = next(name for name in checkpoint["state_dict"] if name.endswith("norm.weight"))
+    checkpoint["state_dict"][broken][0] = float("nan")
+    torch.save(checkpoint, best)
+    assert main(["test", *verb]) == 2
+    assert f"{best} holds NaN or infinity in {broken}" in capsys.readouterr().err
+    file = tmp_path / "run" / "hf" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, file, {"format": "pt"})
+    for command in (["test", "--ckpt_path", str(file.parent)], ["fit", f"--model.policy.init_from={file.parent}"]):
+        more = [] if command[0] == "test" else ["--model.policy.from_scratch=false", "--run_dir", str(tmp_path / "other")]
+        assert main([command[0], *verb, *command[1:], *more]) == 2
+        assert f"{file.parent} holds NaN or infinity in model.norm.weight" in capsys.readouterr().err

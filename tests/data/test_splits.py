@@ -18,6 +18,47 @@ def test_keys_ignore_spacing_case_and_quotes():
     assert question_key("10.5 apples") != question_key("105 apples")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 2\u00b2 + 1?", "What is 22 + 1?"),
+        ("3 4-packs", "34-packs"),
+        ("1 2", "12"),
+        ("1\u00a02", "12"),
+        ("1 2 3", "12 3"),
+        ("x\u2081 2", "x12"),
+        ("10\u00b2\u00b3", "10\u00b23"),
+        ("2\u00bd", "21/2"),
+        ("1 1/2", "11/2"),
+        ("\u24602", "12"),
+        ("at 10. 5 apples", "at 10.5 apples"),
+        ("1, 2", "1,2"),
+        ("5 m\u00b2", "5 m2"),
+    ],
+)
+def test_numbers_that_differ_make_other_questions(one: str, other: str):
+    assert question_key(one) != question_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2\u00b2", "2^2"),
+        ("10\u00b2\u00b3", "10^23"),
+        ("2\u00bd", "2 1/2"),
+        ("\uff12\uff13", "23"),
+        ("1\u00a0 2", "1\n2"),
+        ("3 km", "3km"),
+        ("$ 5", "$5"),
+        ("5 %", "5%"),
+        ("1 / 2", "1/2"),
+        ("5 \u33a1", "5 m\u00b2"),
+    ],
+)
+def test_the_same_numbers_written_otherwise_make_the_same_question(one: str, other: str):
+    assert question_key(one) == question_key(other)
+
+
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=3, max_size=30), st.integers(0, 2), st.integers(0, 9))
 def test_hold_out_splits_questions(questions, n, seed):
     all_problems = problems(*questions)

@@ -16,6 +16,7 @@ SIGNAL_AT = '''
 import os
 
 from reft_pl.modules.hooks import RolloutCallback
+from reft_pl.reward.base import RewardFunction
 
 
 class SignalAt(RolloutCallback):
@@ -42,11 +43,15 @@ class SignalAt(RolloutCallback):
                     os.kill(os.getpid(), self.signum)
 
 
-class LengthReward:
-    pass
+class StopAt(RolloutCallback):
+    """Stops training after a batch, as ``max_time`` and early stopping do."""
 
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
 
-from reft_pl.reward.base import RewardFunction
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
+            trainer.should_stop = True
 
 
 class Length(RewardFunction):
@@ -64,10 +69,13 @@ def last(run_dir: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def assert_same_run(a: Path, b: Path, parts: tuple[str, ...] = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks")) -> None:
+PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks")
+
+
+def assert_same_run(a: Path, b: Path) -> None:
     """Weights, optimizer, schedule and best score are bitwise equal, and so is what was exported and logged."""
     one, other = last(a), last(b)
-    for part in parts:
+    for part in PARTS:
         assert flat(one[part]) == flat(other[part]), part
     axis = "/fit_loop/epoch_loop.state_dict/_batches_that_stepped"
     assert flat(one["loops"])[axis] == flat(other["loops"])[axis], "the curves' axis"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer, GPT2Config
 
 from reft_pl.cli import main
+from tests.modules.stops import assert_same_run
 
 Overlay = Callable[..., str]
 
@@ -43,34 +43,6 @@ def command(stage: str, overlay: str, run_dir: Path) -> list[str]:
         "--run_dir",
         str(run_dir),
     ]
-
-
-def last(run_dir: Path) -> dict[str, object]:
-    checkpoint: dict[str, object] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    return checkpoint
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Weights, optimizer, schedule and best score are bitwise equal, and so is what was exported and logged."""
-    one, other = last(a), last(b)
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
-        assert flat(one[part]) == flat(other[part]), part
-    axis = "/fit_loop/epoch_loop.state_dict/_batches_that_stepped"
-    assert flat(one["loops"])[axis] == flat(other["loops"])[axis], "the curves' axis"
-    assert (a / "hf" / "model.safetensors").read_bytes() == (b / "hf" / "model.safetensors").read_bytes()
-    if (a / "rollouts.jsonl").exists():
-        assert (a / "rollouts.jsonl").read_bytes() == (b / "rollouts.jsonl").read_bytes()
-
-
-def flat(value: object, key: str = "") -> dict[str, object]:
-    """Leaves of a nested structure; tensors as bytes."""
-    if isinstance(value, dict):
-        return {k: v for name, child in value.items() for k, v in flat(child, f"{key}/{name}").items()}
-    if isinstance(value, (list, tuple)):
-        return {k: v for i, child in enumerate(value) for k, v in flat(child, f"{key}/{i}").items()}
-    if isinstance(value, torch.Tensor):
-        return {key: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()}
-    return {key: value}
 
 
 def with_dropout(tokenizer_from: Path, folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,85 @@ def test_stopped_by_max_steps_anywhere(trainer: dict[str, Any], overlay: Overlay
             assert (parts / "hf").is_dir()
         assert fit("sft", config, parts) == 0
         assert_same_run(tmp_path / "whole", parts)
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+def test_stopped_by_a_callback_within_an_epoch(
+    batch: int, overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = overlay("run", trainer={"max_epochs": 2}, model=CONSTANT, checkpoints={"every_n_batches": 50})
+    assert fit("sft", config, tmp_path / "whole") == 0
+    stop = json.dumps([{"class_path": "signal_at.StopAt", "init_args": {"batch": batch}}])
+    assert fit("sft", config, tmp_path / "parts", "--trainer.callbacks", stop) == 0
+    assert (tmp_path / "parts" / "hf").is_dir()
+    assert fit("sft", config, tmp_path / "parts") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.fixture
+def signal_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Arguments of a fit that sends itself a signal."""
+    (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def arguments(hook: str, n: int = 1, signum: int = signal.SIGTERM) -> list[str]:
+        callback = {"class_path": "signal_at.SignalAt", "init_args": {"hook": hook, "n": n, "signum": int(signum)}}
+        return ["--trainer.callbacks", json.dumps([callback])]
+
+    return arguments
+
+
+SFT_MOMENTS = [
+    ("on_fit_start", 1),
+    ("on_train_batch_start", 1),
+    ("training update", 2),
+    ("on_train_batch_end", 2),
+    ("training update", 3),
+    ("on_validation_batch_start", 1),
+    ("on_train_epoch_end", 1),
+    ("on_validation_end", 2),
+    ("on_train_end", 1),
+    ("on_fit_end", 1),
+]
+
+
+def test_signals_anywhere_in_sft(
+    signal_at: Callable[..., list[str]], overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = overlay("run", trainer={"max_epochs": 2}, model=CONSTANT, checkpoints={"every_n_batches": 50})
+    assert fit("sft", config, tmp_path / "whole") == 0
+    for index, (hook, n) in enumerate(SFT_MOMENTS):
+        signum = signal.SIGINT if index % 2 else signal.SIGTERM
+        run = tmp_path / f"{hook} {n}".replace(" ", "-")
+        capsys.readouterr()
+        assert fit("sft", config, run, *signal_at(hook, n, signum)) == 128 + signum, hook
+        assert not (run / "hf").exists()
+        reported = capsys.readouterr().err.strip().splitlines()[-1]
+        assert reported.startswith(f"reft-pl fit: stopped by {signum.name}; "), reported
+        assert "Traceback" not in reported
+        assert fit("sft", config, run) == 0, hook
+        assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize(
+    ("hook", "n"),
+    [
+        ("training rollout", 2),
+        ("rollout progress", 6),
+        ("score progress", 3),
+        ("training update", 2),
+        ("validation rollout", 1),
+    ],
+)
+def test_signals_in_ppo(
+    hook: str, n: int, signal_at: Callable[..., list[str]], overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"init_args": {"reward": {"class_path": "signal_at.Length"}, "minibatch_size": 2}}
+    trainer = {"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": 2}
+    config = overlay("run", trainer=trainer, model=model, checkpoints={"every_n_batches": 50})
+    assert fit("ppo", config, tmp_path / "whole") == 0
+    assert fit("ppo", config, tmp_path / "run", *signal_at(hook, n)) == 128 + signal.SIGTERM
+    assert fit("ppo", config, tmp_path / "run") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
