@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the decoder, which multimodal models nest in theirs."""
     nested: PreTrainedConfig = config.get_text_config(decoder=True)

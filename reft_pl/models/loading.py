@@ -21,7 +21,7 @@ from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.policy import Policy, ValueKind
-from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced
+from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced, supported_attention
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.stored_weights import StoredWeights
 from reft_pl.models.value_file import restore_value
@@ -101,7 +101,7 @@ def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreT
             lm: PreTrainedModel = _CausalLM.from_config(
                 config,
                 dtype=torch.float32,
-                attn_implementation=settings.attention,
+                attn_implementation=supported_attention(_CausalLM, config, settings.attention),
                 trust_remote_code=settings.trust_remote_code,
             )
         except (ValueError, ImportError) as error:

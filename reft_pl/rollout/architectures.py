@@ -7,13 +7,75 @@ from transformers import PreTrainedModel
 from reft_pl.models.architecture import text_config
 
 PACKED = frozenset(
-    """
-    afmoe apertus arcee aria_text biogpt bitnet codegen cohere cohere2 cohere2_moe ctrl cwm diffllama doge dots1 ernie4_5
-    ernie4_5_moe exaone4 exaone_moe flex_olmo gemma gemma3_text gemma3n_text gemma4_text glm glm4 glm4_moe gpt2 gpt_bigcode
-    gpt_neox granite granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hyperclovax jais2 jetmoe laguna llama
-    mellum minimax_m2 ministral ministral3 mistral mixtral nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3
-    phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm starcoder2
-    """.split()
+    [
+        "afmoe",
+        "apertus",
+        "arcee",
+        "aria_text",
+        "biogpt",
+        "bitnet",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "cohere2_moe",
+        "ctrl",
+        "cwm",
+        "diffllama",
+        "doge",
+        "dots1",
+        "ernie4_5",
+        "ernie4_5_moe",
+        "exaone4",
+        "exaone_moe",
+        "flex_olmo",
+        "gemma",
+        "gemma3_text",
+        "gemma3n_text",
+        "gemma4_text",
+        "glm",
+        "glm4",
+        "glm4_moe",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neox",
+        "granite",
+        "granitemoe",
+        "granitemoeshared",
+        "helium",
+        "hunyuan_v1_dense",
+        "hunyuan_v1_moe",
+        "hyperclovax",
+        "jais2",
+        "jetmoe",
+        "laguna",
+        "llama",
+        "mellum",
+        "minimax_m2",
+        "ministral",
+        "ministral3",
+        "mistral",
+        "mixtral",
+        "nanochat",
+        "nemotron",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "olmoe",
+        "opt",
+        "persimmon",
+        "phi",
+        "phi3",
+        "phimoe",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "seed_oss",
+        "smollm3",
+        "solar_open",
+        "stablelm",
+        "starcoder2",
+    ]
 )
 """Values of ``model_type``, of the text part of a multimodal model, for which a test shows that sampler and model agree."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError
+from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
+from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout import inprocess
 from reft_pl.rollout.architectures import PACKED, runs_packed
 from reft_pl.rollout.inprocess import InProcessSampler
@@ -111,14 +114,16 @@ NESTED: dict[str, dict[str, Any]] = {
     "llama4": {
         "vision_config": {**VISION, **IMAGES, "vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
     },
-    "qwen3_5": {"vision_config": {"hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2, "out_hidden_size": 32}},
+    "qwen3_5": {
+        "vision_config": {"hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2, "out_hidden_size": 32}
+    },
 }
 """Multimodal models and the rest of their configurations beside the text part."""
 
 LIBRARY = (
     "bamba", "bloom", "falcon", "falcon_h1", "falcon_mamba", "gemma2", "gpt_neo", "gpt_neox_japanese", "gpt_oss", "gptj",
     "granitemoehybrid", "jamba", "lfm2", "llama4_text", "mamba", "mamba2", "minimax", "mpt", "nemotron_h", "olmo_hybrid",
-    "openai-gpt", "qwen3_5_text", "qwen3_next", "recurrent_gemma", "vaultgemma", "xglm", "xlstm", "zamba2",
+    "openai-gpt", "qwen3_5_text", "qwen3_next", "recurrent_gemma", "rwkv", "vaultgemma", "xglm", "xlstm", "zamba2",
 )  # fmt: skip
 """Sampled with the cache and attention of transformers."""
 
@@ -172,7 +177,9 @@ def plain_logprobs(lm: PreTrainedModel, prompt: tuple[int, ...], written: tuple[
     return scores.gather(-1, torch.tensor(written)[:, None])[:, 0]
 
 
-def scored(policy: Policy, rows: list[tuple[tuple[int, ...], tuple[int, ...]]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def scored(
+    policy: Policy, rows: list[tuple[tuple[int, ...], tuple[int, ...]]], left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and values of what was written, scored in one padded batch; flat, row by row."""
     width = max(len(prompt) + len(written) for prompt, written in rows) + 1
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -267,14 +274,24 @@ def test_greedy_is_generate(kind: str) -> None:
     for request in asked:
         ids = torch.tensor([request.prompt_ids])
         out = lm.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[EOS, 5, 11], pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=[EOS, 5, 11],
+            pad_token_id=0,
         )
         assert found[request.id, 0].token_ids == tuple(out[0, ids.shape[1] :].tolist())
 
 
 def test_rows_of_a_group_keep_their_own_parameters() -> None:
     policy = Policy(build(config_of("gemma2")))
-    kinds = [SamplingParams(9, temperature=0.0), SamplingParams(4, temperature=0.5), SamplingParams(12, top_k=3), SamplingParams(1)]
+    kinds = [
+        SamplingParams(9, temperature=0.0),
+        SamplingParams(4, temperature=0.5),
+        SamplingParams(12, top_k=3),
+        SamplingParams(1),
+    ]
     base = requests(kinds[0], lengths=(5, 5, 5, 5))
     asked = [SampleRequest(r.id, r.prompt_ids, kind, r.seeds, eos_ids=()) for r, kind in zip(base, kinds, strict=True)]
     together = sample(policy, asked)
@@ -311,6 +328,23 @@ def test_slow_sampling_is_warned_of_once() -> None:
     assert len([warning for warning in warnings if "gptj" in str(warning.message)]) == 1
 
 
-def test_what_generates_otherwise_than_it_computes_is_refused() -> None:
-    with pytest.raises(UserError, match="'rwkv' cannot be sampled"):
-        sample(Policy(build(config_of("rwkv"))), requests(SamplingParams(4)))
+def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = build(config_of("gptj"))
+    own = lm.generate
+    monkeypatch.setattr(lm, "generate", lambda ids, **settings: own((ids + 1) % VOCAB, **settings))
+    with pytest.raises(UserError, match="'gptj' cannot be sampled"):
+        sample(Policy(lm), requests(SamplingParams(4)))
+
+
+@pytest.mark.parametrize(
+    "kind", ["bloom", "gemma2", "gptj", "jamba", "llama4_text", "mamba", "mpt", "recurrent_gemma", "zamba2"]
+)
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_stored_model_loads_and_is_sampled(kind: str, from_scratch: bool, tmp_path: Path) -> None:
+    build(config_of(kind)).save_pretrained(tmp_path)
+    policy = load_policy(PolicySettings(str(tmp_path), dtype="float32", from_scratch=from_scratch), "shared")
+    InProcessSampler().check(policy)
+    found = sample(policy, requests(SamplingParams(3), lengths=(4,)))
+    for completion in found.values():
+        expected = plain_logprobs(policy.lm, requests(SamplingParams(3), lengths=(4,))[0].prompt_ids, completion.token_ids)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-3, rtol=0)
