@@ -1,4 +1,4 @@
-"""Sampling by ``generate`` with the library's own cache and attention, for architectures that the packed sampler does not run."""
+"""Sampling with the cache and attention of transformers, for architectures that the packed sampler does not run."""
 
 from __future__ import annotations
 
@@ -103,17 +103,20 @@ class LibraryBatch:
             self.lm.generate(  # type: ignore[operator]
                 prompts,
                 attention_mask=torch.ones_like(prompts),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max(row.request.params.max_new_tokens for row in rows),
-                    do_sample=False,
-                    use_cache=self.cached,
-                    disable_compile=True,
-                    pad_token_id=0,  # for the rows that have ended while others have not; nobody reads it
-                ),
+                generation_config=self._settings(rows),
                 logits_processor=LogitsProcessorList([drawing]),
                 stopping_criteria=StoppingCriteriaList([_Ended(rows)]),
             )
         return [row.completion() for row in rows]
+
+    def _settings(self, rows: Sequence[LibraryRow]) -> GenerationConfig:
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=max(row.request.params.max_new_tokens for row in rows),
+            do_sample=False,
+            use_cache=self.cached,
+            disable_compile=True,
+            pad_token_id=0,  # for the rows that have ended while others have not; nobody reads it
+        )
 
 
 def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
@@ -159,7 +162,7 @@ class _Drawing(LogitsProcessor):
         self.seen = seen
         self.params = DrawParams.of([row.request.params for row in rows], device)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Keep the drawn token alone of [B, V] logits."""
         seeds = [row.request.seeds[row.index] for row in self.rows]
         u = torch.from_numpy(uniforms_at(seeds, [len(row.token_ids) for row in self.rows])).to(scores.device)
@@ -182,7 +185,7 @@ class _Ended(StoppingCriteria):
     def __init__(self, rows: Sequence[LibraryRow]) -> None:
         self.rows = rows
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Which rows have ended, [B] bool."""
         return torch.tensor([row.stop is not None for row in self.rows], device=input_ids.device)
 
@@ -195,7 +198,7 @@ def _plain_generation(lm: PreTrainedModel) -> Iterator[None]:
     """
     own, layers = lm.generation_config, compiled_layers(lm)
     compiled = [layer._compiled_call_impl for layer in layers]
-    lm.generation_config = GenerationConfig()
+    lm.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     for layer in layers:
         layer._compiled_call_impl = None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": WINDOW},
     "gpt_oss": {"sliding_window": WINDOW},
     "gptj": {**GPT, "rotary_dim": 4},
-    "granitemoehybrid": {**MAMBA, "layer_types": ["mamba", "attention"], "num_local_experts": 2, "shared_intermediate_size": 16},
+    "granitemoehybrid": {**MAMBA, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 16},
     "bamba": {**MAMBA, "attn_layer_indices": [1], "mamba_expand": 2},
     "jamba": {
         "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
@@ -322,10 +323,11 @@ def test_weights_that_are_not_finite_are_found() -> None:
 def test_slow_sampling_is_warned_of_once() -> None:
     inprocess._warn_of_library.cache_clear()
     policy = Policy(build(config_of("gptj")))
-    with pytest.warns(UserWarning, match="'gptj' are sampled with the cache and attention of transformers") as warnings:
+    with pytest.warns(UserWarning, match="'gptj' are sampled with the cache and attention of transformers"):
         sample(policy, requests(SamplingParams(2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         sample(policy, requests(SamplingParams(2)))
-    assert len([warning for warning in warnings if "gptj" in str(warning.message)]) == 1
 
 
 def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
