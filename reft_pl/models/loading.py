@@ -87,7 +87,9 @@ def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
     if config.is_encoder_decoder:
         raise UserError(f"{source} is an encoder-decoder ({config.model_type}): {_ADVICE}.")
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        raise UserError(f"{source} is an encoder ({config.model_type}), with is_decoder too: {_ADVICE}.")
+        if getattr(config, "is_decoder", False):
+            raise UserError(f"{source} is an encoder's architecture as a decoder ({config.model_type}): {_ADVICE}.")
+        raise UserError(f"{source} is not causal (an encoder, {config.model_type}): {_ADVICE}.")
     own_code = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
         raise UserError(f"{source} is no causal language model ({config.model_type}): {_ADVICE}.")
