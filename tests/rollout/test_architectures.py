@@ -51,6 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ernie4_5_moe": {
         "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1, "moe_layer_start_index": 0, "moe_layer_end_index": 1,
     },
+    "doge": {"sliding_window": WINDOW},
     "exaone4": SLIDING,
     "falcon_h1": {**MAMBA, "mamba_d_ssm": 32, "mamba_n_heads": 4},
     "falcon_mamba": {"state_size": 4, "time_step_rank": 4},
@@ -122,6 +123,8 @@ NESTED: dict[str, dict[str, Any]] = {
 """Multimodal models and the rest of their configurations beside the text part."""
 
 LIBRARY = (
+    "doge",
+    "phimoe",
     "bamba", "bloom", "falcon", "falcon_h1", "falcon_mamba", "gemma2", "gpt_neo", "gpt_neox_japanese", "gpt_oss", "gptj",
     "granitemoehybrid", "jamba", "lfm2", "llama4_text", "mamba", "mamba2", "minimax", "mpt", "nemotron_h", "olmo_hybrid",
     "openai-gpt", "qwen3_5_text", "qwen3_next", "recurrent_gemma", "rwkv", "vaultgemma", "xglm", "xlstm", "zamba2",
@@ -232,6 +235,15 @@ def test_packed_sampler_scorer_and_model_agree(kind: str) -> None:
     assert_agreement(build(config_of(kind)), packed=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["afmoe", "cohere2_moe", "dots1", "exaone_moe", "laguna", "mellum", "ministral", "ministral3", "qwen3_moe"]
+)
+def test_windows_of_the_packed_sampler_slide(kind: str) -> None:
+    switch = {"use_sliding_window": True} if hasattr(config_of(kind), "use_sliding_window") else {}
+    assert_agreement(build(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
+
+
 @pytest.mark.parametrize("kind", marked(LIBRARY))
 def test_library_sampler_scorer_and_model_agree(kind: str) -> None:
     assert_agreement(build(config_of(kind)), packed=False, atol=1e-3 if kind in ("zamba2", "qwen3_next") else 2e-4)
@@ -247,6 +259,8 @@ def test_windows_and_sizes_nested_in_a_multimodal_config_count(kind: str, packed
     [
         ("gemma3_text", {"attn_logit_softcapping": 2.0}),
         ("falcon", {"alibi": True}),
+        ("qwen2_moe", {**SLIDING, "use_sliding_window": False}),
+        ("smollm3", {**SLIDING, "use_sliding_window": False}),
         ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     ],
 )
