@@ -64,7 +64,6 @@ PACKED = frozenset(
         "persimmon",
         "phi",
         "phi3",
-        "phimoe",
         "qwen2",
         "qwen2_moe",
         "qwen3",
