@@ -18,6 +18,7 @@ from reft_pl.errors import UserError, first_line, told
 from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.architecture import trunk_of
+from reft_pl.models.pretrained import supported_attention
 from reft_pl.models.settings import LoRASettings
 from reft_pl.models.transformer_layers import transformer_layers
 
@@ -59,7 +60,8 @@ def empty_model(
     Raises:
         UserError: it is of no causal language model, or of one without this attention.
     """
-    implementation = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
+    available = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
+    implementation = supported_attention(_AutoModel, config, available)
     with torch.device("meta"):
         try:
             lm: PreTrainedModel = _AutoModel.from_config(

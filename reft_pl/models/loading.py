@@ -22,7 +22,7 @@ from reft_pl.models.adapters import add_adapters
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.policy import Policy, ValueKind
-from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced
+from reft_pl.models.pretrained import load_config, load_pretrained, made_from, refuse_unplaced, supported_attention
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.stored_weights import StoredWeights
 from reft_pl.models.value_file import restore_value
@@ -91,7 +91,9 @@ def _load_config(source: str, options: dict[str, Any]) -> PreTrainedConfig:
     if config.is_encoder_decoder:
         raise UserError(f"{source} is an encoder-decoder ({config.model_type}): {_ADVICE}.")
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        raise UserError(f"{source} is an encoder ({config.model_type}), with is_decoder too: {_ADVICE}.")
+        if getattr(config, "is_decoder", False):
+            raise UserError(f"{source} is an encoder's architecture as a decoder ({config.model_type}): {_ADVICE}.")
+        raise UserError(f"{source} is not causal (an encoder, {config.model_type}): {_ADVICE}.")
     own_code = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
         raise UserError(f"{source} is no causal language model ({config.model_type}): {_ADVICE}.")
@@ -105,7 +107,7 @@ def _draw(config: PreTrainedConfig, settings: PolicySettings, seed: int) -> PreT
             lm: PreTrainedModel = _CausalLM.from_config(
                 config,
                 dtype=torch.float32,
-                attn_implementation=settings.attention,
+                attn_implementation=supported_attention(_CausalLM, config, settings.attention),
                 trust_remote_code=settings.trust_remote_code,
             )
         except (ValueError, ImportError) as error:

@@ -191,7 +191,7 @@ def _run(trunk: nn.Module, input_ids: Tensor, lengths: Tensor, limit: int | None
     width = input_ids.shape[1]
     widths = lengths.clamp(min=min(limit, width))  # the rows of a group have the same rotary factors
     rows, parts = [], []
-    for length in widths.unique().tolist():
+    for length in sorted(set(widths.tolist())):
         rows.append((widths == length).nonzero().squeeze(1))
         restore_rotary(trunk)
         parts.append(F.pad(_states(trunk, input_ids[rows[-1], :length]), (0, 0, 0, width - length)))

@@ -77,6 +77,12 @@ def _forget_code(config: PreTrainedConfig, source: str) -> None:
         raise remote_code_refused(source)
 
 
+def supported_attention(auto: Any, config: PreTrainedConfig, attention: str | None) -> str | None:
+    """The attention implementation asked for, or eager instead of sdpa for an architecture without it (Bloom, GPT-J, MPT)."""
+    model = auto._model_mapping.get(type(config), None)
+    return "eager" if attention == "sdpa" and not getattr(model, "_supports_sdpa", True) else attention
+
+
 @contextmanager
 def made_from(source: str) -> Iterator[None]:
     """Turn what building a model from an unfit ``config.json`` raises into one sentence about ``source``.
@@ -112,6 +118,7 @@ def load_pretrained(
     Raises:
         UserError: the weights cannot be read, or have other shapes.
     """
+    attention = supported_attention(auto, config, attention)
     settings = {"config": config, "dtype": dtype, "attn_implementation": attention, "output_loading_info": True}
     # The model's own generation settings are never used: transformers would read them, and may refuse them.
     settings["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]

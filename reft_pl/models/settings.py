@@ -52,7 +52,8 @@ class PolicySettings:
             and the default optimizer, MasterAdamW, keeps float32 copies of bfloat16 weights. Pure bfloat16, where learning
             rates below some 1e-5 are rounded away, is ``--model.optimizer torch.optim.AdamW``.
         gradient_checkpointing: Recompute each layer's activations in the backward pass: less memory, a third more time.
-        attention: Attention implementation of ``transformers``: sdpa, eager, or flash_attention_2 where installed.
+        attention: Attention implementation of ``transformers``: sdpa (eager for architectures without it), eager, or
+            flash_attention_2 where installed.
         compile: Compile the layers with ``torch.compile``, for all sizes of batches (a minute or so at the start): faster, with
             less memory, and the same but for rounding, resumed runs included. Not with ZeRO-3.
         trust_remote_code: Run the Python code that ``init_from`` comes with, for an architecture or a tokenizer that

@@ -21,7 +21,6 @@ PACKED = frozenset(
         "ctrl",
         "cwm",
         "diffllama",
-        "doge",
         "dots1",
         "ernie4_5",
         "ernie4_5_moe",
@@ -65,7 +64,6 @@ PACKED = frozenset(
         "persimmon",
         "phi",
         "phi3",
-        "phimoe",
         "qwen2",
         "qwen2_moe",
         "qwen3",
@@ -84,7 +82,14 @@ WITHOUT_CACHE = frozenset({"kimi_linear", "nemotron_h", "xlstm", "zamba2"})
 
 
 def runs_packed(lm: PreTrainedModel) -> bool:
-    """Whether the packed sampler runs the model: an architecture of transformers itself, without soft-capped attention."""
+    """Whether the packed sampler runs the model: an architecture of transformers itself, without soft-capped attention.
+
+    A configuration that switches windows off and yet names sliding layers has windows in its masks that no layer passes on.
+    """
     text = text_config(lm.config)
     has_known_code = type(lm).__module__.startswith("transformers.")
-    return has_known_code and text.model_type in PACKED and not getattr(text, "attn_logit_softcapping", None)
+    hides_windows = getattr(text, "use_sliding_window", None) is False and "sliding_attention" in (
+        getattr(text, "layer_types", None) or ()
+    )
+    capped = bool(getattr(text, "attn_logit_softcapping", None))
+    return has_known_code and text.model_type in PACKED and not (capped or hides_windows)

@@ -33,7 +33,8 @@ class InProcessSampler(Sampler):
 
     Decoding runs on a batch of slots. A row that has ended leaves at once and a waiting one takes its place, prompts are
     prefilled without padding and once for all their samples, and each row has its own positions, so that models with absolute
-    positions need no left padding.
+    positions need no left padding. Architectures outside ``architectures.PACKED`` are sampled more slowly by the library's
+    ``generate``, with the same random numbers.
 
     Args:
         max_rows: Sequences that are decoded side by side. More is faster, up to a point, and takes more memory.

@@ -1,4 +1,4 @@
-"""Sampling by ``generate`` with the library's own cache and attention, for architectures that the packed sampler does not run."""
+"""Sampling with the cache and attention of transformers, for architectures that the packed sampler does not run."""
 
 from __future__ import annotations
 
@@ -103,41 +103,52 @@ class LibraryBatch:
             self.lm.generate(  # type: ignore[operator]
                 prompts,
                 attention_mask=torch.ones_like(prompts),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max(row.request.params.max_new_tokens for row in rows),
-                    do_sample=False,
-                    use_cache=self.cached,
-                    disable_compile=True,
-                    pad_token_id=0,  # for the rows that have ended while others have not; nobody reads it
-                ),
+                generation_config=self._settings(rows),
                 logits_processor=LogitsProcessorList([drawing]),
                 stopping_criteria=StoppingCriteriaList([_Ended(rows)]),
             )
         return [row.completion() for row in rows]
 
+    def _settings(self, rows: Sequence[LibraryRow]) -> GenerationConfig:
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=max(row.request.params.max_new_tokens for row in rows),
+            do_sample=False,
+            use_cache=self.cached,
+            disable_compile=True,
+            pad_token_id=0,  # for the rows that have ended while others have not; nobody reads it
+        )
+
 
 def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
-    """Whether ``generate`` has the log-probabilities of a plain forward pass: eight greedy tokens tell.
+    """Whether ``generate`` has the log-probabilities of plain forward passes: two rows of eight greedy tokens tell.
 
     For some recurrent architectures it has not with the cache; these are sampled without.
     """
-    if cached and text_config(lm.config).model_type in WITHOUT_CACHE:
+    text = text_config(lm.config)
+    if cached and text.model_type in WITHOUT_CACHE:
         return False
-    prompt = tuple(token % text_config(lm.config).vocab_size for token in range(3, 9))
-    request = SampleRequest("check", prompt, SamplingParams(8, temperature=0.0), eos_ids=())
+    prompts = [tuple(token % text.vocab_size for token in range(first, first + 6)) for first in (3, 11)]
+    requests = [SampleRequest("check", prompt, SamplingParams(8, temperature=0.0), eos_ids=()) for prompt in prompts]
     try:
-        completion = LibraryBatch(lm, [request], max_rows=1, cached=cached).run_until_one_ends()[0]
+        completions = LibraryBatch(lm, requests, max_rows=2, cached=cached).run_until_one_ends()
     except FloatingPointError:
         raise
     except Exception:
         if not cached:
             raise
         return False  # whatever a cache that does not fit its model raises
-    ids = torch.tensor([prompt + completion.token_ids], device=lm.device)
-    scores = lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)
-    exact = scores.gather(-1, ids[0, len(prompt) :, None]).squeeze(-1)
     tolerance = 1e-3 if lm.dtype == torch.float32 else 0.2
-    return bool((exact.cpu() - torch.tensor(completion.logprobs)).abs().max() < tolerance)
+    return all(
+        _distance(lm, request, completion) < tolerance for request, completion in zip(requests, completions, strict=True)
+    )
+
+
+def _distance(lm: PreTrainedModel, request: SampleRequest, completion: Completion) -> float:
+    """The largest difference, in nats, between a completion's log-probabilities and those of a plain forward pass."""
+    start, ids = len(request.prompt_ids), torch.tensor([request.prompt_ids + completion.token_ids], device=lm.device)
+    scores = lm(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float().log_softmax(dim=-1)
+    plain = scores.gather(-1, ids[0, start:, None]).squeeze(-1)
+    return float((plain.cpu() - torch.tensor(completion.logprobs)).abs().max())
 
 
 class _Drawing(LogitsProcessor):
@@ -151,7 +162,7 @@ class _Drawing(LogitsProcessor):
         self.seen = seen
         self.params = DrawParams.of([row.request.params for row in rows], device)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Keep the drawn token alone of [B, V] logits."""
         seeds = [row.request.seeds[row.index] for row in self.rows]
         u = torch.from_numpy(uniforms_at(seeds, [len(row.token_ids) for row in self.rows])).to(scores.device)
@@ -174,7 +185,7 @@ class _Ended(StoppingCriteria):
     def __init__(self, rows: Sequence[LibraryRow]) -> None:
         self.rows = rows
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Which rows have ended, [B] bool."""
         return torch.tensor([row.stop is not None for row in self.rows], device=input_ids.device)
 
@@ -187,7 +198,7 @@ def _plain_generation(lm: PreTrainedModel) -> Iterator[None]:
     """
     own, layers = lm.generation_config, compiled_layers(lm)
     compiled = [layer._compiled_call_impl for layer in layers]
-    lm.generation_config = GenerationConfig()
+    lm.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     for layer in layers:
         layer._compiled_call_impl = None
     try:
