@@ -117,8 +117,9 @@ class Completion:
     """What the policy wrote for one seed of a request.
 
     ``token_ids`` ends with a stop id exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under
-    the policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding). ``values[i]``
-    is that of the state in which ``token_ids[i]`` was chosen, where it was asked for and the policy has a head that knows it.
+    the policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding).
+    ``values[i]`` is that of the state in which ``token_ids[i]`` was chosen, where it was asked for and the policy has a head
+    that knows it.
     """
 
     request_id: str

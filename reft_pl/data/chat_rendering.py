@@ -139,7 +139,7 @@ class ChatRenderer:
             for message, content in zip(messages, contents, strict=True)
         ]
         try:
-            return render(
+            text = render(
                 self._name,
                 self._template_text,
                 filled,
@@ -153,6 +153,13 @@ class ChatRenderer:
                 f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or choose another data.format"
             ) from None
 
+        if not _is_text(text) and all(map(_is_text, contents)):
+            raise _TemplateError(
+                f"the chat template of {self._name} writes half a character (a surrogate): repair it, or choose another "
+                "data.format"
+            )
+        return text
+
     def _first_token(self, text: str) -> int | None:
         """The id of the added token that a text begins with."""
         added = {token.content: token_id for token_id, token in self.tokenizer.added_tokens_decoder.items()}
@@ -162,6 +169,14 @@ class ChatRenderer:
     def _held(self, content: str) -> str | None:
         found = self._special.search(content) or self._special.search(self._normalize(content))
         return found[0] if found else None
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _TemplateError(UserError):

@@ -101,7 +101,7 @@ def _pad_id(source: str, options: Mapping[str, Any], config: PreTrainedConfig) -
     """The token that batches are padded with: what the tokenizer says, else what the config says, else EOS."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **{"trust_remote_code": False, **options})
-    except (OSError, *BAD_VALUE):  # weights alone
+    except Exception:  # weights alone, or files that the data's tokenizer will be refused for
         tokenizer = None
     text_config = config.get_text_config()
     for role in ("pad_token_id", "eos_token_id"):

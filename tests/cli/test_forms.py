@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from reft_pl.cli import main
 
@@ -109,3 +110,29 @@ def test_a_reward_that_forgets_samples_is_one_sentence(
     model = {"init_args": {"policy": {"from_scratch": True}, "reward": {"class_path": "short_reward.Short"}}}
     assert main(["fit", "--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=micro_model, model=model)]) == 2
     assert "the reward function Short gave 1 scores for 4 samples" in capsys.readouterr().err
+
+
+def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, micro_model: Path, tmp_path: Path) -> None:
+    """An instruct model: another end of turn than EOS, which the template alone names, and an LM head of padded width."""
+    model = tmp_path / "instruct"
+    shutil.copytree(micro_model, model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<end_of_turn>\n{% endfor %}"
+    tokenizer.save_pretrained(model)
+    end, size = tokenizer.convert_tokens_to_ids("<end_of_turn>"), len(tokenizer)
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": size + 15}))
+    data = {
+        "train": [source(write_questions(tmp_path / "train.jsonl", range(8), solutions=True))],
+        "validation": None,
+        "test": {"sums": source(write_questions(tmp_path / "test.jsonl", range(12, 16), solutions=False))},
+        "format": {"class_path": "Chat"},
+    }
+    config = overlay("chat", trainer={"max_epochs": 1}, data=data)
+    command = ["--config", "configs/sft.yaml", "--config", config, "--model.policy.init_from", str(model)]
+    assert main(["fit", *command]) == 0
+    generation = json.loads((tmp_path / "chat" / "hf" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [tokenizer.eos_token_id, end]
+    assert generation["suppress_tokens"] == list(range(size, size + 15))
+    assert main(["test", *command, "--ckpt_path", str(tmp_path / "chat" / "hf")]) == 0

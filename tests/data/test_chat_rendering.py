@@ -90,6 +90,7 @@ def test_what_a_template_computes_is_bounded(renderer, template, monkeypatch: py
         ("{{ ''.__class__.__mro__ }}", "fails .*SecurityError"),
         ("{% include '/etc/passwd' %}", "fails"),
         ("{{ raise_exception('a\nb\x1b[2J\u202e') }}", r"fails .*a\\nb\\x1b\[2J\\u202e"),
+        ("{{ '\\ud800' }}{{ messages[0].content }}", "writes half a character"),
         ("no question", "leaves the question out"),
         ({"tool_use": "x", "rag": "y"}, "several chat templates .'tool_use', 'rag'. and none is named 'default'"),
         (5, "is 5, not text"),

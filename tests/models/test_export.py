@@ -140,3 +140,18 @@ def test_description_of_a_foreign_or_broken_folder(tmp_path):
         (tmp_path / "reft.json").write_text(text)
         with pytest.raises(UserError, match=r"reft\.json"):
             read_description(tmp_path)
+
+
+def test_the_export_stops_where_we_stop_and_writes_tokens_alone(llama, tokenizer, tmp_path):
+    with torch.no_grad():
+        llama.get_output_embeddings().weight[90:] *= 9
+    export_folder(Policy(llama), tokenizer, tmp_path / "hf", DESCRIPTION, stop_ids=(50, 2, 60), unused_ids=((90, 101),))
+    settings = GenerationConfig.from_pretrained(tmp_path / "hf")
+    assert settings.eos_token_id == [2, 50, 60]
+    ids = torch.tensor([[4, 9, 30]])
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    written = plain.generate(ids)[0, 3:].tolist()
+    assert max(written) < 90
+    export_folder(Policy(llama), tokenizer, tmp_path / "hf", DESCRIPTION, stop_ids=written[:1], unused_ids=((90, 101),))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert plain.generate(ids)[0, 3:].tolist() == written[:1]

@@ -87,3 +87,22 @@ def test_a_program_is_submitted_before_the_next_completion_is_written(codec: Cod
     events: list[str] = []
     collect(codec, Noting(events), events, micro_model)
     assert events == ["sync", *["written", "submitted"] * 6, "run"]
+
+
+def test_requests_stop_at_every_stop_id_and_leave_out_ids_without_a_token(micro_model: Path) -> None:
+    class Asked(ScriptedSampler):
+        def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
+            for request in requests:
+                assert request.eos_ids == (2, 7)
+                assert request.params.suppressed == ((len(codec.tokenizer), 1600),)
+            yield from super().stream(requests)
+
+    codec = Codec(load_tokenizer(str(micro_model)), PythonProgram(), 100, 160, stop_ids=(7, 10**6))
+    policy = load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"))
+    policy.vocab_size = 1600
+    sandbox = CPythonSandbox(workers=1)
+    try:
+        collector = Collector(codec, Asked(codec, []), sandbox, PhaseTimer())
+        assert len(collector.sample(policy, PROBLEMS, SamplingParams(40), lambda problem, index: index)) == len(PROBLEMS)
+    finally:
+        sandbox.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,25 @@ def test_half_precision_logits_are_drawn_in_single_precision() -> None:
     assert logprobs.dtype == torch.float32
     assert torch.equal(tokens, expected_tokens)
     assert torch.equal(logprobs, expected)
+
+
+@pytest.mark.parametrize(
+    "params", [SamplingParams(1), SamplingParams(1, 0.0), SamplingParams(1, 0.7, 5), SamplingParams(1, 1.3, 0, 0.9)]
+)
+def test_suppressed_ids_are_never_chosen_and_leave_logprobs_alone(params: SamplingParams) -> None:
+    n, suppressed = 3000, ((0, 2), (40, 50))
+    scores = random_scores(1)
+    scores[0, 1], scores[0, 45] = 8.0, 9.0  # what would be chosen
+    before, u = scores.clone(), torch.from_numpy(uniforms(1, n))
+    both = [replace(params, suppressed=suppressed if row % 2 else ()) for row in range(n)]
+    tokens, logprobs = draw(scores.expand(n, -1), DrawParams.of(both, CPU), u)
+    ours, free = tokens[1::2], tokens[0::2]
+    assert not any(((ours >= start) & (ours < end)).any() for start, end in suppressed)
+    assert bool((free >= 40).any()), "rows without suppressed ids keep theirs"
+    torch.testing.assert_close(logprobs, (scores / (params.temperature or 1)).log_softmax(-1)[0, tokens])
+    assert torch.equal(scores, before)
+    kept = scores.clone()
+    for start, end in suppressed:
+        kept[:, start:end] = NONE
+    alone, _ = draw(kept.expand(n, -1), DrawParams.of([params] * n, CPU), u)
+    assert torch.equal(ours, alone[1::2])

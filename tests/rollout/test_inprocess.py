@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -367,3 +369,25 @@ def test_what_cannot_be_sampled_is_said(llama: PreTrainedModel) -> None:
     with pytest.raises(UserError, match="max_rows"):
         InProcessSampler(max_rows=0)
     assert sample(llama, []) == {}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+@pytest.mark.parametrize("draft_tokens", [0, 8])
+def test_ids_without_a_token_are_never_written_and_scores_agree(llama, temperature, draft_tokens):
+    """An LM head wider than the tokenizer: recorded log-probabilities are those of the whole head, as the scorer's."""
+    padding = VOCAB - 9
+    policy = Policy(copy.deepcopy(llama))
+    with torch.no_grad():
+        policy.lm_head.weight[padding:] *= 4  # so that they would be written
+    params = SamplingParams(20, temperature)
+    free = sample(policy, requests(6, params), draft_tokens=draft_tokens)
+    assert any(token >= padding for c in free.values() for token in c.token_ids)
+    asked = requests(6, replace(params, suppressed=((padding, VOCAB),)))
+    for (name, _), completion in sample(policy, asked, draft_tokens=draft_tokens).items():
+        assert max(completion.token_ids) < padding
+        prompt = asked[int(name)].prompt_ids
+        ids = torch.tensor([[*prompt, *completion.token_ids]])
+        actions = torch.zeros_like(ids, dtype=torch.bool)
+        actions[0, len(prompt) - 1 : -1] = True
+        scored = score(policy, TokenBatch(ids, torch.ones_like(actions), actions)).logprobs[actions]
+        torch.testing.assert_close(torch.tensor(completion.logprobs), scored, atol=1e-4, rtol=0)

@@ -97,6 +97,8 @@ REQUESTS: list[dict[str, Any]] = [
     {"_max_new_tokens": 2048}, {"_max_new_tokens": 2**40}, {"_max_new_tokens": "4"}, {"_temperature": -1.0}, {"_top_p": 0.0},
     {"_temperature": NAN}, {"_temperature": INF}, {"_temperature": "1"}, {"_top_k": -1}, {"_top_k": 0.5}, {"_top_k": 2**40},
     {"_top_p": 1.1}, {"_top_p": NAN}, {"_record_values": True}, {"_record_values": "no"}, {"_more": 1},
+    {"_suppressed": [[0, VOCAB]]}, {"_suppressed": [[0, VOCAB + 1]]}, {"_suppressed": [[5, 5]]}, {"_suppressed": [[-1, 5]]},
+    {"_suppressed": [[0, 40], [40, VOCAB]]}, {"_suppressed": [5]}, {"_suppressed": [[1, 2, 3]]}, {"_suppressed": 5},
 ]  # fmt: skip
 
 BODIES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,3 +222,16 @@ def test_an_engine_that_dies_is_one_sentence(vllm_sampler: VLLMSampler, monkeypa
 def test_what_is_too_long_is_one_sentence(vllm_sampler: VLLMSampler) -> None:
     with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine 128"):
         list(vllm_sampler.stream([SampleRequest("x", (5,) * 100, SamplingParams(100), eos_ids=())]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_suppressed_ids_are_never_written(vllm_sampler: VLLMSampler, policy: Policy, temperature: float) -> None:
+    asked = requests(4, SamplingParams(12, temperature), eos_ids=())
+    free = sample(vllm_sampler, asked)
+    spans = tuple((token, token + 1) for token in sorted({c.token_ids[0] for c in free.values()}))
+    held = [replace(request, params=replace(request.params, suppressed=spans)) for request in asked]
+    for (name, _), completion in sample(vllm_sampler, held).items():
+        assert not any(start <= token < end for token in completion.token_ids for start, end in spans)
+        expected = scored(policy, held[int(name)], completion)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
+    assert sample(vllm_sampler, asked) == free, "suppressed in those requests alone"

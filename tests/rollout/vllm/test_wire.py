@@ -56,7 +56,8 @@ def test_what_is_no_such_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_requests_and_completions_come_back_as_they_were() -> None:
-    request = SampleRequest("0:x", (1, 2), SamplingParams(5, 0.7, 3, 0.9), (2**64 - 1, 0), eos_ids=(2,))
+    params = SamplingParams(5, 0.7, 3, 0.9, suppressed=((3, 5), (9, 12)))
+    request = SampleRequest("0:x", (1, 2), params, (2**64 - 1, 0), eos_ids=(2, 7))
     completion = Completion("0:x", 1, (7, 2), (-0.1, -1e-7), StopReason.EOS)
     assert RequestMessage.model_validate_json(json.dumps(request_to_json(request))).request() == request
     assert completion_from_json(json.loads(json.dumps(completion_to_json(completion)))) == completion
