@@ -16,7 +16,6 @@ from transformers import (
 )
 
 from reft_pl.errors import UserError
-from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapter_folder import locate_weights
 from reft_pl.models.finite import refuse_not_finite
 from reft_pl.models.pretrained import load_config, load_pretrained, refuse_unplaced
