@@ -84,7 +84,7 @@ SFT_MOMENTS = [
 def test_signals_anywhere_in_sft(
     signal_at: Callable[..., list[str]], overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = overlay("run", trainer={"max_epochs": 2}, model=CONSTANT, checkpoints={"every_n_batches": 50})
+    config = overlay("run", trainer={"max_epochs": 2, "callbacks": []}, model=CONSTANT, checkpoints={"every_n_batches": 50})
     assert fit("sft", config, tmp_path / "whole") == 0
     for index, (hook, n) in enumerate(SFT_MOMENTS):
         signum = signal.SIGINT if index % 2 else signal.SIGTERM
@@ -113,7 +113,7 @@ def test_signals_in_ppo(
     hook: str, n: int, signal_at: Callable[..., list[str]], overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = {"init_args": {"reward": {"class_path": "signal_at.Length"}, "minibatch_size": 2}}
-    trainer = {"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": 2}
+    trainer = {"max_epochs": 2, "callbacks": [], "check_val_every_n_epoch": 1, "val_check_interval": 2}
     config = overlay("run", trainer=trainer, model=model, checkpoints={"every_n_batches": 50})
     assert fit("ppo", config, tmp_path / "whole") == 0
     assert fit("ppo", config, tmp_path / "run", *signal_at(hook, n)) == 128 + signal.SIGTERM
