@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--data.max_tokens", "5000"], "512 positions: lower data.max_tokens"),
         (["--model.schedule.warmup", "2"], "between 0 and 1"),
         (["--checkpoints.every_n_batches", "0"], "at least 1"),
-        (["--checkpoints.monitor", "val/loss"], "validation gives ['val/top1']"),
+        (["--checkpoints.monitor", "val/loss"], "the validation of SFTModule gives val/top1: set it to one of these"),
         (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint at nothing.ckpt"),
         (["--ckpt_path", "last"], "there is no checkpoint at"),
     ],
@@ -277,7 +277,10 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"], "SGD takes the place of MasterAdamW"),
+        (
+            ["--model.optimizer.betas", "[0.8, 0.9]", "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"],
+            "SGD takes the place of MasterAdamW, which drops 'betas'",
+        ),
         (["--model", "SFTModule"], "SFTModule takes the place of PPOModule, which drops 'kl': (coef=0.01), 'ppo_epochs': 1"),
     ],
 )

@@ -151,7 +151,10 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--data.on_too_long skip", "data.on_too_long must be one of 'error', 'drop', and is skip"),
         ("--model.reward.truncated zer", "model.reward.truncated must be one of 'scored', 'zero', 'partial', and is zer"),
         ("--model.kl.place los", "model.kl.place must be one of"),
-        ("--model.aggregation mean", "model.aggregation must be one of 'sequence', 'token', and is mean"),
+        (
+            "--model.aggregation mean",
+            "model.aggregation must be one of 'sequence', 'token', 'sequence_sum', 'constant', and is mean",
+        ),
         ("--model.policy.lora true", "model.policy.lora must be a group of settings (r, alpha, "),
         ("--model.ppo_epochs 1.5", "model.ppo_epochs must be of type int, and is 1.5"),
         ("--model.mask_truncated maybe", "model.mask_truncated must be true or false, and is maybe"),
