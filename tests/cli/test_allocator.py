@@ -69,6 +69,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_another_phase_begins_without_what_the_last_one_freed() -> None:
     result = subprocess.run([sys.executable, "-c", BETWEEN_PHASES], capture_output=True, text=True, check=True, timeout=300)

@@ -138,6 +138,7 @@ def test_ppo_on_public_questions_without_solutions(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["as_written", "compiled"])
 def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """Bfloat16 with float32 master weights, from the warm-up's export to ReFT, as the overlays for SmolLM2 say."""
@@ -310,7 +311,7 @@ def test_a_card_changes_neither_batch_nor_length_of_the_papers_runs(
     assert settings["policy"]["gradient_checkpointing"] is True
 
 
-@pytest.mark.parametrize("card", ["lora_24gb", "full_80gb"])
+@pytest.mark.parametrize("card", ["lora_24gb", pytest.param("full_80gb", marks=pytest.mark.slow)])
 def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """All of it but the card: adapters or an offloaded optimizer, checkpointing, the reference elsewhere."""
     on_cpu = ["--trainer.accelerator", "cpu"]

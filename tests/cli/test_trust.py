@@ -86,7 +86,7 @@ def refused(wrote: str, *words: str) -> None:
 # ---- a model folder
 
 
-@pytest.mark.parametrize("path", ["models.m.payload.X", "payload.Chat"])
+@pytest.mark.parametrize("path", [pytest.param("models.m.payload.X", marks=pytest.mark.slow), "payload.Chat"])
 def test_a_folder_names_nothing_but_forms_of_ours(path: object, folder: Path, ran: Path) -> None:
     plant(folder / "payload.py", ran)
     edit(folder / "reft.json", format={"class_path": path})
@@ -103,6 +103,7 @@ def test_a_format_that_is_no_mapping_is_one_sentence(folder: Path) -> None:
 PLANTED = ["gmpy2", "gmpy", "numexpr", "sitecustomize", "usercustomize", "readline", "vllm", "kernels", "payload", "yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_modules_of_the_working_folder_do_not_run(folder: Path, ran: Path, overlay: Overlay) -> None:
     for name in PLANTED:
@@ -154,6 +155,7 @@ ANSWERS = "1\ny\nyes\nWhat is 1+1?\n"
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_model_with_code_is_refused_without_asking_and_runs_where_it_is_trusted(
     folder: Path, ran: Path, overlay: Overlay
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_tokenizer_with_code_is_refused(folder: Path, ran: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_an_attention_kernel_of_the_hub_is_refused(folder: Path) -> None:
     edit(folder / "config.json", attn_implementation="evil/kernel")
     refused(reft_pl("solve", ".", cwd=folder, code=2), "--trust_remote_code")

@@ -69,7 +69,8 @@ def stage(name: str, overlay: Overlay, run: str, init_from: Path, epochs: int = 
     return ["--config", f"configs/{name}.yaml", "--config", path]
 
 
-@pytest.mark.parametrize("export", ["merged", "adapter"])
+@pytest.mark.slow
+@pytest.mark.parametrize("export", [pytest.param("merged", marks=pytest.mark.slow), "adapter"])
 def test_warm_up_and_reft_with_adapters(export: str, overlay: Overlay, base: Path, tmp_path: Path) -> None:
     """SFT, ReFT from what it exports, tests, samples: each on the weights that the export holds."""
     sft = stage("sft", overlay, "sft", base, export=export)

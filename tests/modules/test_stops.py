@@ -21,9 +21,9 @@ CONSTANT: dict[str, Any] = {"init_args": {"schedule": {"kind": "constant", "epoc
     "trainer",
     [
         {"max_epochs": -1, "max_steps": 6, "check_val_every_n_epoch": 1},
-        {"max_epochs": 2, "check_val_every_n_epoch": 1},
+        pytest.param({"max_epochs": 2, "check_val_every_n_epoch": 1}, marks=pytest.mark.slow),
         {"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": 2},
-        {"max_epochs": 2, "check_val_every_n_epoch": 1, "limit_val_batches": 0},
+        pytest.param({"max_epochs": 2, "check_val_every_n_epoch": 1, "limit_val_batches": 0}, marks=pytest.mark.slow),
     ],
     ids=["steps", "epochs", "validation within", "no validation"],
 )
@@ -81,6 +81,7 @@ SFT_MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_signals_anywhere_in_sft(
     signal_at: Callable[..., list[str]], overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,11 +103,11 @@ def test_signals_anywhere_in_sft(
 @pytest.mark.parametrize(
     ("hook", "n"),
     [
-        ("training rollout", 2),
-        ("rollout progress", 6),
-        ("score progress", 3),
+        pytest.param("training rollout", 2, marks=pytest.mark.slow),
+        pytest.param("rollout progress", 6, marks=pytest.mark.slow),
+        pytest.param("score progress", 3, marks=pytest.mark.slow),
         ("training update", 2),
-        ("validation rollout", 1),
+        pytest.param("validation rollout", 1, marks=pytest.mark.slow),
     ],
 )
 def test_signals_in_ppo(
