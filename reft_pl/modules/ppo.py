@@ -42,7 +42,7 @@ from reft_pl.rollout.filtering import (
 from reft_pl.rollout.global_batch import GlobalBatch
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
 from reft_pl.sandbox.base import Sandbox
-from reft_pl.strategies.zero import whole_weights
+from reft_pl.strategies.zero import ZeRO, whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
@@ -325,6 +325,10 @@ class PPOModule(PolicyModule):
         """The trainable weights; if a setting tells them apart, the policy's and then the value function's."""
         if self.value_lr is None and not self.value_warmup:
             return super().parameter_groups()
+        if isinstance(self.trainer.strategy, ZeRO):  # it steps flat parts of all weights
+            raise UserError(
+                "model.value_lr and model.value_warmup do not work under ZeRO: leave them out, or set trainer.strategy to ddp"
+            )
         named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
         policy, values = ([p for name, p in named if name.startswith(VALUE_PARTS) is of_values] for of_values in (False, True))
         return [{"params": policy}, {"params": values, **({} if self.value_lr is None else {"lr": self.value_lr})}]

@@ -159,7 +159,7 @@ class StageModule(RunModule):
             norm = gradients.clip(self, self.gradient_clip_norm)
             finite = bool(torch.isfinite(total) & torch.isfinite(norm))
             if finite:
-                gradients.fix(self, optimizer.param_groups[: self.fixed_groups])
+                gradients.fix(optimizer.param_groups[: self.fixed_groups])
                 optimizer.step()
                 cast("LambdaLR", self.lr_schedulers()).step()
             else:

@@ -52,15 +52,8 @@ def drop(module: LightningModule) -> None:
         strategy.drop_gradients()
 
 
-def fix(module: LightningModule, groups: Sequence[dict[str, Any]]) -> None:
-    """Keep the weights of some parameter groups, whose gradients are 0, out of the coming step.
-
-    An optimizer leaves weights without gradient alone, its weight decay and its counters included. DeepSpeed steps flat
-    parts of all weights, so there the learning rate is 0 until the schedule sets it again.
-    """
+def fix(groups: Sequence[dict[str, Any]]) -> None:
+    """Keep some parameter groups out of the coming step, weight decay and counters included. Their gradients are 0."""
     for group in groups:
-        if isinstance(module.trainer.strategy, ZeRO):
-            group["lr"] = 0.0
-        else:
-            for parameter in group["params"]:
-                parameter.grad = None
+        for parameter in group["params"]:
+            parameter.grad = None

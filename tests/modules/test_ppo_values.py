@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from reft_pl.errors import UserError
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import LoRASettings, PolicySettings
-from reft_pl.modules import RolloutCallback
+from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.strategies import ZeRO
 from tests.modules.test_ppo import iterate
 
 
@@ -92,3 +95,12 @@ def test_warming_up_values_explain_the_returns(tmp_path: Path, micro_model: Path
 def test_the_kl_weight_is_not_steered_while_the_policy_is_fixed(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, kl=KLPenalty(0.5, target=1e6), batches=3, value_warmup=2)
     assert [s["update/kl_coef"] for s in recorder.statistics] == pytest.approx([0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("settings", [{"value_lr": 1e-3}, {"value_warmup": 1}])
+def test_zero_is_refused(settings: dict[str, Any], micro_model: Path) -> None:
+    """It steps flat parts of all weights: the averages of a fixed group would move."""
+    module = PPOModule(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
+    module._trainer = SimpleNamespace(strategy=object.__new__(ZeRO))  # type: ignore[assignment]
+    with pytest.raises(UserError, match="do not work under ZeRO"):
+        module.parameter_groups()

@@ -59,13 +59,14 @@ def test_two_ranks_learn_what_one_does(stage: str, optimizer: str, micro_model: 
 
     SGD shows the gradient itself. Ranks have responses of different lengths, other numbers of micro-batches, and some none.
     """
-    cases = [f"{stage}:{optimizer}:{name}" for name in ("one", *STRATEGIES)]
+    strategies = STRATEGIES[:1] if stage == "values" else STRATEGIES  # ZeRO refuses the settings
+    cases = [f"{stage}:{optimizer}:{name}" for name in ("one", *strategies)]
     forked("equality", micro_model, tmp_path, *cases, folder=tmp_path)
     one = load(tmp_path, stage, "one", optimizer)
     assert max(one["micro_batches"][0]) > 1
     assert len(one["samples"]) == (0 if stage in ("sft", "reranker") else 2)
     assert all(step["result"]["gradient_norm"] > 0.3 for step in one["steps"])
-    for name in STRATEGIES:
+    for name in strategies:
         other = load(tmp_path, stage, name, optimizer)
         assert other["micro_batches"][0] != other["micro_batches"][1], "ranks differ in their numbers of micro-batches"
         assert other["samples"] == one["samples"]
