@@ -81,9 +81,9 @@ class PPOModule(PolicyModule):
         temperature: At which rollouts are sampled and scored; no top-k and no top-p.
         offload_reference: Keep the reference in the computer's memory but for scoring.
         separate_value_model: Give values a trunk of their own instead of a head on the policy's (twice the compute).
-        value_lr: Learning rate of the value head, and of a separate value model; None is the policy's.
+        value_lr: Learning rate of the value head, and of a separate value model; None is the policy's. Not under ZeRO.
         value_warmup: Rollouts at the start in which the value head alone learns, from Monte Carlo returns of the fixed policy
-            (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule.
+            (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule. Not under ZeRO.
         gradient_clip_norm: Global norm to which gradients are clipped.
         micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
             but for rounding, not results (``StageModule.update``).
