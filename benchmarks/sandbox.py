@@ -49,7 +49,7 @@ def run_plainly(program: str) -> Answer | None:
 
 
 def not_plain(program: str) -> str:
-    """The same program, which our sandbox gives a process of its own."""
+    """The same program, which our sandbox runs in its own process."""
     return f"nothing = {{}}\n{program}"
 
 

@@ -167,7 +167,7 @@ def _checked(place: str, row: Any) -> tuple[str, dict[str, Any] | RowError]:
 
 
 def _json_list(path: Path, text: str) -> list[Any] | None:
-    """The list that a text is; None if it is lines, each with a list of its own, which ``_json_lines`` reports one by one."""
+    """The list that a text is; None if it is lines that each hold a list, which ``_json_lines`` reports one by one."""
     first = text.lstrip().partition("\n")[0]
     if first.rstrip().endswith("]") and not _is_one_value(text) and _is_one_value(first):
         return None

@@ -20,7 +20,7 @@ class HFDatasetSource(ProblemSource):
 
     Args:
         path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet
-            file. Text files may be compressed (.gz). JSON and JSON lines are told apart by content, not by name.
+            file. Text files may be compressed (.gz). JSON and JSON lines are recognised by content, not by name.
         split: which split of a hub dataset or of a folder with several.
         subset: the configuration of a hub dataset that has several (``main`` of openai/gsm8k).
         question: name of the column with the question, or of several whose texts make it up, in order.

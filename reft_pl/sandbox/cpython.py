@@ -12,12 +12,12 @@ from reft_pl.sandbox.worker import Worker, package_folders
 from reft_pl.types import Status
 
 _SCIENTIFIC = re.compile(r"\b(?:sympy|numpy|mpmath|np)\b")
-_PLAIN_SECONDS = 0.25  # of a program in a shared child; one that takes longer starts anew in a process of its own
+_PLAIN_SECONDS = 0.25  # of a program in a shared child; one that takes longer starts again in its own process
 _SCIENTIFIC_PACKAGES = ("numpy", "sympy", "mpmath")
 
 
 class CPythonSandbox(PooledSandbox):
-    """Runs each program in its own process, forked from a clean, single-threaded zygote (Linux only).
+    """Runs programs in processes forked from a clean, single-threaded zygote (Linux only): one for each, but for plain ones.
 
     The process has no file system (Landlock), some forty system calls (seccomp), no capabilities, no new files, processes or
     threads, no executable memory, limited memory and CPU time, and /dev/null for standard streams; at its deadline it is killed

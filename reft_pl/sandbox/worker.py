@@ -101,7 +101,7 @@ class Worker:
         raise WorkerStartError(reason)
 
     def run(self, source: bytes, timeout: float) -> tuple[frames.Result, int, float]:
-        """Run a program: in the child that plain programs share, or in a process of its own.
+        """Run a program: in the child that plain programs share, or in its own process.
 
         The latter reads its text from an anonymous file and writes its result to a pipe.
 

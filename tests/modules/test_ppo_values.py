@@ -1,4 +1,4 @@
-"""A value head with a learning rate of its own, and rollouts in which it alone learns."""
+"""A value head with its own learning rate, and rollouts in which it alone learns."""
 
 from __future__ import annotations
 
