@@ -106,7 +106,7 @@ def read_csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]
             else:
                 yield place, row
     except csv.Error as error:
-        raise UserError(f"{path} is broken after line {reader.line_num}: {error}; mend the file") from None
+        raise UserError(f"{path} is broken after line {reader.line_num}: {error}; correct the file") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -188,7 +188,7 @@ def _parsed(path: Path, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; mend the file"
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; correct the file"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        raise UserError(f"{path} cannot be read as JSON: {error}; mend the file") from None
+        raise UserError(f"{path} cannot be read as JSON: {error}; correct the file") from None
