@@ -136,7 +136,7 @@ def check_export(source: str, write: Callable[[Path], None]) -> None:
             raise
         except Exception as error:  # whatever transformers does not want to save
             raise UserError(
-                f"what is trained from {source} could not be exported ({one_line(told(error))}): correct the model's config.json "
+                f"what is trained from {source} could not be exported ({one_line(told(error))}): correct its config.json "
                 f"or tokenizer_config.json"
             ) from error
 
