@@ -43,7 +43,7 @@ def side(args: argparse.Namespace) -> Any:
     """A contender's turn."""
     work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy("shared" if args.ppo else "none")
-    return (ours if args.side == "ours" else straight)(args, policy, work.tokens(policy))
+    return (ours if args.side == "ours" else straight)(args, policy, work)
 
 
 def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,11 +53,12 @@ def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return old * 0.05 - 0.2, values * 0.1, advantages, returns * 0.3
 
 
-def ours(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
+def ours(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
     """The modules' own loss code."""
+    tokens, problems = work.tokens(policy), SimpleNamespace(codec=work.codec)
     settings: dict[str, Any] = {"policy": policy_settings(args), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
-    module.policy, module._trainer = policy, SimpleNamespace(world_size=1)
+    module.policy, module._trainer, module.problems = policy, SimpleNamespace(world_size=1), problems
     old, values, advantages, returns = _experience(tokens)
     rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old, old)
 
@@ -82,8 +83,9 @@ def ours(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
     return turn
 
 
-def straight(args: argparse.Namespace, policy: Any, tokens: TokenBatch) -> Any:
+def straight(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
     """One padded batch and the logits of all of it."""
+    tokens = work.tokens(policy)
     model = StraightPolicy(policy.lm)
     old, values, advantages, returns = (x[:, :-1] for x in _experience(tokens))
 

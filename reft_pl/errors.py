@@ -18,3 +18,11 @@ def told(error: BaseException) -> str:
     """The same after its kind, where a message alone says too little (``KeyError: 'exp_avg'``)."""
     kind, line = type(error).__name__, first_line(error)
     return line if line == kind else f"{kind}: {line}"
+
+
+def of_files(error: BaseException | None) -> bool:
+    """Whether a file could not be written; torch and the tokenizers say so in errors of their own. A missing file is another matter."""
+    if error is None or isinstance(error, FileNotFoundError):
+        return False
+    said = str(error)
+    return isinstance(error, OSError) or "iostream error" in said or "(os error " in said or of_files(error.__context__)

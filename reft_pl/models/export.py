@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, of_files, told
 from reft_pl.escapes import one_line
 from reft_pl.models.adapter_folder import save_adapter
 from reft_pl.models.folders import replace_folder
@@ -132,9 +132,9 @@ def check_export(source: str, write: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             write(Path(scratch) / "hf")
-        except OSError:  # of the disk, which may have room again by then
-            raise
         except Exception as error:  # whatever transformers does not want to save
+            if of_files(error):  # a full disk for temporary files says nothing about the model
+                return
             raise UserError(
                 f"what is trained from {source} could not be exported ({one_line(told(error))}): correct its config.json "
                 f"or tokenizer_config.json"

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, of_files, told
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.restricted_pickle import refuse_code, restricted_loads
 
@@ -161,15 +161,8 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     except UserError as error:  # raised on every rank, once the others know
         return _Obstacle(str(error), refused=True)
     except Exception as error:  # whatever it finds missing
-        return _Obstacle(told(error), _is_of_files(error))
+        return _Obstacle(told(error), of_files(error))
     return None
-
-
-def _is_of_files(error: BaseException | None) -> bool:
-    """Whether a file could not be written; torch says so in an error of its own. One that is missing is another matter."""
-    if error is None or isinstance(error, FileNotFoundError):
-        return False
-    return isinstance(error, OSError) or "iostream error" in str(error) or _is_of_files(error.__context__)
 
 
 def stored_client_state(path: Path) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from reft_pl.reward.base import RewardFunction
 class SignalAt(RolloutCallback):
     """Sends this process a signal at the n-th time that a hook is called."""
 
-    def __init__(self, hook: str, n: int = 1, signum: int = 15, times: int = 1) -> None:
-        self.hook, self.left, self.signum, self.times = hook, n, signum, times
+    def __init__(self, hook: str, n: int = 1, signum: int = 15, times: int = 1, ranks: list[int] | None = None) -> None:
+        self.hook, self.left, self.signum, self.times, self.ranks = hook, n, signum, times, ranks
         for name in ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_start", "on_validation_end",
                      "on_train_epoch_end", "on_train_end", "on_fit_end", "on_test_batch_start", "on_predict_batch_start",
                      "on_sanity_check_start", "on_fit_start"):
@@ -36,7 +36,7 @@ class SignalAt(RolloutCallback):
         self.came(trainer, f"{phase} progress")
 
     def came(self, trainer, hook):
-        if hook == self.hook:
+        if hook == self.hook and (self.ranks is None or trainer.global_rank in self.ranks):
             self.left -= 1
             if self.left == 0:
                 for _ in range(self.times):

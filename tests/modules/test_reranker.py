@@ -1,5 +1,6 @@
 import json
 import random
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from reft_pl.cli import main
 from reft_pl.data.candidates import candidates
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 from reft_pl.modules.reranker import by_length
+from tests.modules.stops import SIGNAL_AT, assert_same_run
 
 Overlay = Callable[..., str]
 
@@ -128,6 +130,27 @@ def test_how_many_solutions_a_limit_leaves_is_said(
     results = json.loads((tmp_path / "reranker" / "results.json").read_text())
     assert (results["data"]["solutions"], results["data"]["solutions_an_epoch"]) == (120, taken)
     assert f"An epoch took {taken} of them." in (tmp_path / "reranker" / "hf" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def fit(run: str, *more: str) -> int:
+        return main(["fit", *arguments, "--run_dir", str(tmp_path / run), "--trainer.max_epochs", "2", *more])
+
+    assert fit("whole") == 0
+    assert fit("steps", "--trainer.max_steps", "3") == 0
+    assert fit("steps") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "steps")
+    callback = {"class_path": "signal_at.SignalAt", "init_args": {"hook": "on_train_batch_end", "n": 13}}
+    assert fit("signal", "--trainer.callbacks", json.dumps([callback])) == 128 + signal.SIGTERM
+    assert not (tmp_path / "signal" / "hf").exists()
+    assert fit("signal") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "signal")
 
 
 def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

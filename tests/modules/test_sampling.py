@@ -16,6 +16,7 @@ from reft_pl.cli import main
 from reft_pl.data.sample_file import read_samples
 from reft_pl.evaluation.report.runs import read_runs
 from reft_pl.evaluation.sample_store import SampleStore
+from tests.modules.stops import SIGNAL_AT
 
 Overlay = Callable[..., str]
 COMMAND = [sys.executable, "-c", "import sys; from reft_pl.cli import main; sys.exit(main())"]
@@ -246,3 +247,22 @@ def test_killed_and_shared_the_file_is_the_same_to_the_byte(
     assert killed.read_bytes() == whole.read_bytes()
     assert killed.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
     assert len(read_samples(killed)) == questions
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_between_batches_and_nothing_is_sampled_twice(
+    predict: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
+    monkeypatch.syspath_prepend(tmp_path)
+    ckpt = ["--ckpt_path", str(tmp_path / "sft" / "hf"), "--data.predict", "[ordinary]"]
+    folder = Path("tests") / str(tmp_path / "sft" / "hf").strip("/").replace("/", "--") / "samples"
+    stopped, whole = (tmp_path / run / folder / "ordinary.jsonl" for run in ("stopped", "whole"))
+    callback = {"class_path": "signal_at.SignalAt", "init_args": {"hook": "on_predict_batch_start", "n": 3}}
+    command = [*predict("stopped"), *ckpt]
+    assert main([*command, "--trainer.callbacks", json.dumps([callback])]) == 128 + signal.SIGTERM
+    reported = capsys.readouterr().err.strip().splitlines()[-1]
+    assert reported.startswith("reft-pl predict: stopped by SIGTERM; "), reported
+    assert lines_of(stopped) == 4, "two batches of two questions"
+    assert main(command) == main([*predict("whole"), *ckpt]) == 0
+    assert stopped.read_bytes() == whole.read_bytes()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.modules.stops import SIGNAL_AT, assert_same_run, fit
+from tests.modules.stops import SIGNAL_AT, assert_same_run, fit, last
 
 Overlay = Callable[..., str]
 
@@ -50,6 +50,31 @@ def test_stopped_by_a_callback_within_an_epoch(
     stop = json.dumps([{"class_path": "signal_at.StopAt", "init_args": {"batch": batch}}])
     assert fit("sft", config, tmp_path / "parts", "--trainer.callbacks", stop) == 0
     assert (tmp_path / "parts" / "hf").is_dir()
+    assert fit("sft", config, tmp_path / "parts") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+SLOW = """
+import time
+
+from lightning.pytorch import Callback
+
+
+class Slow(Callback):
+    def on_train_batch_end(self, *_):
+        time.sleep(1.5)
+"""
+
+
+@pytest.mark.slow
+def test_stopped_by_max_time(overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_batches.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = overlay("run", trainer={"max_epochs": 2}, model=CONSTANT, checkpoints={"every_n_batches": 50})
+    assert fit("sft", config, tmp_path / "whole") == 0
+    limits = ["--trainer.max_time", "00:00:00:02", "--trainer.callbacks", '[{"class_path": "slow_batches.Slow"}]']
+    assert fit("sft", config, tmp_path / "parts", *limits) == 0
+    assert 0 < last(tmp_path / "parts")["global_step"] < last(tmp_path / "whole")["global_step"]
     assert fit("sft", config, tmp_path / "parts") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
