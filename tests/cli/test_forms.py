@@ -24,6 +24,7 @@ def source(path: str) -> dict[str, object]:
     return {"class_path": "HFDatasetSource", "init_args": {"path": path, **fields}}
 
 
+@pytest.mark.slow
 def test_natural_language_from_jsonl_with_a_field_mapping(overlay: Overlay, tmp_path: Path) -> None:
     data = {
         "train": [source(write_questions(tmp_path / "train.jsonl", range(12), solutions=True))],

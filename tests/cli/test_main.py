@@ -53,6 +53,7 @@ def test_any_model_folder_can_be_tested(overlay: Overlay, tmp_path: Path, capsys
     assert len(list((tmp_path / "sft" / "tests").glob("*/results.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_model_tested_otherwise_than_it_was_trained_is_said(
     overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_mistake_is_one_sentence(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_test_found_is_forgotten_when_the_best_weights_change(overlay: Overlay, tmp_path: Path) -> None:
     config = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *config]) == 0

@@ -28,7 +28,8 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-@pytest.mark.parametrize("stage", ["sft", pytest.param("ppo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+@pytest.mark.slow
 def test_after_deaths_each_point_stands_once(
     stage: str, overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

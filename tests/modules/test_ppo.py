@@ -347,7 +347,7 @@ def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_mode
     assert 0 < share < 1
 
 
-@pytest.mark.parametrize("max_resamples", [1, 3])
+@pytest.mark.parametrize("max_resamples", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp_path: Path, micro_model: Path) -> None:
     settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor(), "batches": 4}
     _, without = iterate(tmp_path / "0", micro_model, **settings)
@@ -366,6 +366,7 @@ def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp
         assert (groups[:, 0] != groups[:, 1]).all()
 
 
+@pytest.mark.slow
 def test_a_question_that_refills_several_batches_of_an_epoch_draws_other_samples(tmp_path: Path, micro_model: Path) -> None:
     """Its seeds depend on the batch, or rollouts of an epoch would repeat each other's numbers."""
     settings = {"samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0), "max_resamples": 1, "batches": 4}
