@@ -21,8 +21,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch._dynamo.exc import TorchDynamoException
 
-from reft_pl.cli.allocator import keep_freed_memory
-from reft_pl.cli.freed_memory import GivesFreedMemoryBack
+from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
 from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (
@@ -37,12 +36,12 @@ from reft_pl.cli.run_folder import (
 from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError, first_line
-from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results, write_aside
+from reft_pl.evaluation.model_card import write_card
 from reft_pl.evaluation.reranked import tell_sampled_runs
 from reft_pl.interruption import Interrupted, interruption
+from reft_pl.models.dtype import fast_format
 from reft_pl.models.export import read_description
-from reft_pl.models.number_format import fast_format
 from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from reft_pl.strategies import ZeRO

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from reft_pl.data.example import Example
+from reft_pl.data.codec import Example
 
 
 class TokenCache:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from reft_pl.data.cache import TokenCache
 from reft_pl.data.chat_rendering import ChatRenderer
-from reft_pl.data.example import Example
 from reft_pl.data.vocabulary import Vocabulary
 from reft_pl.errors import UserError
 from reft_pl.formats.base import CoTFormat
@@ -19,6 +18,21 @@ from reft_pl.types import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from reft_pl.data.cache import TokenCache
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A token sequence that begins with an input: ``prompt_length``, at least 1, says how many of the ``ids`` belong to it.
+
+    A training sequence is input, target and EOS, with the loss on everything after the input, given lines included. A sampling
+    prompt is the input and the stable tokens of the given lines.
+    """
+
+    ids: tuple[int, ...]
+    prompt_length: int
+
 
 # What may follow the given lines, one of every class of character that pre-tokenizers tell apart, and growing runs of
 # whitespace, with which the newline at the end of the given lines may join.

@@ -14,11 +14,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.data.cache import TokenCache
-from reft_pl.data.candidates import Candidate, candidates, read_sets
-from reft_pl.data.codec import Codec
-from reft_pl.data.example import Example
+from reft_pl.data.codec import Codec, Example
 from reft_pl.data.hf_dataset import HFDatasetSource
 from reft_pl.data.loader import ProblemLoader
+from reft_pl.data.reranker_data import Candidate, candidates, read_sets
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.data.self_training import SelfTraining
 from reft_pl.data.sources import AuthorsJson, Gsm8kOfficial, ProblemSource

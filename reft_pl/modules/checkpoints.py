@@ -15,14 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from reft_pl.data.loader import ProblemLoader
 from reft_pl.errors import UserError
-from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
+from reft_pl.evaluation.model_card import write_card
 from reft_pl.interruption import Interrupted, interruption
 from reft_pl.models.export import read_description
 from reft_pl.models.restricted_pickle import load_restricted
-from reft_pl.modules.curves import drop_points_from
 from reft_pl.modules.hooks import may_stop_within_a_batch
-from reft_pl.modules.resume_point import VALIDATION_DUE, ResumePoint, validate_now
+from reft_pl.modules.resume_point import VALIDATION_DUE, ResumePoint, drop_points_from, validate_now
 from reft_pl.modules.stage_module import StageModule
 from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.sharded_checkpoint import ADVICE, read_weights

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from reft_pl.data.batching import collate
 from reft_pl.errors import UserError
-from reft_pl.evaluation.card import model_card
+from reft_pl.evaluation.model_card import model_card
 from reft_pl.models.adapters import merge
+from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.export import export_folder
 from reft_pl.models.fingerprint import fingerprint
-from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.micro_batches import split, take
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.policy import BasePolicy

@@ -33,13 +33,13 @@ from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.filtering import (
+    GlobalBatch,
     judged,
     with_overlong_punishment,
     with_varied_groups,
     without_truncated,
     without_unjudged,
 )
-from reft_pl.rollout.global_batch import GlobalBatch
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.strategies.zero import ZeRO, whole_weights

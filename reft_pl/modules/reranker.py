@@ -13,17 +13,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-from reft_pl.data.candidates import Candidate, as_problem
+from reft_pl.data.reranker_data import Candidate, as_problem
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.errors import UserError
-from reft_pl.evaluation.card import model_card
-from reft_pl.evaluation.curves import PerQuestion, reranking_figures, sampling_figures
+from reft_pl.evaluation.at_k import PerQuestion, reranking_figures, sampling_figures
 from reft_pl.evaluation.files import update_results, write_aside
+from reft_pl.evaluation.model_card import model_card
 from reft_pl.models.activation_checkpointing import checkpoint_layers
+from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.classifier import load_classifier
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
-from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings

@@ -8,8 +8,7 @@ from typing import Any
 from reft_pl.data.identity import problems_digest, tokenizer_digest
 from reft_pl.data.sample_file import read_samples, sampled_question
 from reft_pl.errors import UserError
-from reft_pl.evaluation.at_k import MAX_SAMPLES
-from reft_pl.evaluation.curves import PerQuestion, sampling_figures
+from reft_pl.evaluation.at_k import MAX_SAMPLES, PerQuestion, sampling_figures
 from reft_pl.evaluation.files import update_results
 from reft_pl.evaluation.sample_store import SampleStore
 from reft_pl.models.fingerprint import fingerprint

@@ -17,7 +17,7 @@ from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.run_module import RunModule
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.collector import Collector
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.rollout.vllm import VLLMSampler, VLLMServerSampler  # noqa: F401 (configs may name them without their path)
 from reft_pl.sandbox.base import Sandbox

@@ -102,7 +102,7 @@ import torch
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.modules import PPOModule, RerankerModule, SFTModule
 from reft_pl.rl.estimators import GAE
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.strategies import ZeRO
 
 

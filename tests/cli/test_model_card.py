@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from reft_pl.cli import main
-from reft_pl.evaluation.card import model_card
+from reft_pl.evaluation.model_card import model_card
 
 Overlay = Callable[..., str]
 

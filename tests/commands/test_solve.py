@@ -17,9 +17,9 @@ import pytest
 
 from reft_pl.cli import main
 from reft_pl.commands.solution_view import as_json, show
+from reft_pl.commands.solver import Solution
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.formats import NaturalLanguage, PythonProgram
-from reft_pl.rollout.solver import Solution
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Sample, Status, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reft_pl.cli import main
-from reft_pl.data.candidates import candidates
+from reft_pl.data.reranker_data import candidates
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 from reft_pl.modules.reranker import by_length
 from tests.modules.stops import SIGNAL_AT, assert_same_run
