@@ -24,7 +24,7 @@ _REQUIRED = re.compile(r"the following arguments are required: (?:(?:fit|validat
 _KEY = re.compile(r'Parser key "(?P<key>[\w.+]+)"')
 _OWNER = re.compile(r"given class_path '(?P<path>[\w.]+)'")
 _CALLABLE_OWNER = re.compile(r"class_path='(?P<path>[\w.]+)'")
-_GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*)")
+_GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: Namespace\(.*)?$", re.MULTILINE)
 _SECTION = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s+Unable to load config '(?P<value>.*)'")
 _SETTING = re.compile(r"NestedArg\(key='(?P<key>[\w.]+)', val=(?P<value>.*)\)")
 _MOST_NAMED = 12  # keys of a class are listed up to this many
@@ -103,6 +103,9 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
             break
         if found:
             owner, indent = found["path"], depth
+        if "expects a function or a callable class" in line:  # an optimizer; its class follows the key
+            callable_owner = _CALLABLE_OWNER.search(message, place)
+            owner = callable_owner["path"] if callable_owner else owner
         if named:
             types = dict(types_of_all(parser)) if owner is None else settings_of(owner)
             path.append(named["key"])

@@ -137,6 +137,15 @@ def test_settings_under_a_null_default(
     assert f"{leaf}: {value}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("set_before", "key"),
+    [("--model.policy.lora.r=4", "model.policy.lora"), ("--model.schedule.epochs=4", "model.schedule.epochs")],
+)
+def test_null_undoes_a_nested_setting(set_before: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "configs/sft.yaml", set_before, f"--{key}", "null", "--print_config"]) == 0
+    assert f"{key.rsplit('.', 1)[-1]}: null" in capsys.readouterr().out
+
+
 def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pytest.LogCaptureFixture) -> None:
     overlays = ["--config", "configs/algorithms/grpo.yaml", "--model.policy_loss", "SequenceClip"]
     assert main(["fit", "--config", "configs/ppo.yaml", *overlays, "--print_config"]) == 0
@@ -171,6 +180,12 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--model.kl null", "model.kl is null, but is a group of settings (coef, "),
         ("--data.format null", "data.format"),
         ("--data.batch_size null", "data.batch_size must be of type int, and is null"),
+        ("--model.optimizer.lr x", "model.optimizer.lr must be of type float, and is x"),
+        ("--model.optimizer.lr nan", "model.optimizer.lr must be of type float, and is nan"),
+        ("--model.optimizer.offload maybe", "model.optimizer.offload must be true or false, and is maybe"),
+        ("--model.optimizer torch.optim.SGD --model.optimizer.momentum x", "model.optimizer.momentum must be of type float"),
+        ("--model.sampler.max_rows null", "model.sampler.max_rows is null, but must be of type int"),
+        ("--model.optimizer.lr null", "model.optimizer.lr is null, but must be of type float"),
     ],
 )
 def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
