@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,7 +47,7 @@ class FriendlyParser(LightningArgumentParser):
         name_default_classes(self)
         return added
 
-    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Any:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line.
 
         jsonargparse hands a nested null (``--model.policy.lora null``) to the parser of a class as the text ``None``.
@@ -55,9 +55,9 @@ class FriendlyParser(LightningArgumentParser):
         Raises:
             UserError: A setting that cannot be null is null.
         """
-        if args is not None and not self.exit_on_error:
-            args = [f"{arg.removesuffix('None')}null" if arg.endswith("=None") else arg for arg in args]
-        config = super().parse_args(args, *others, **kwargs)
+        if args and not self.exit_on_error:
+            args = ([re.sub("=None$", "=null", arg) for arg in args[0] or ()], *args[1:])
+        config = super().parse_args(*args, **kwargs)
         for action in self._actions:
             for name, verb in action.choices.items() if isinstance(action.choices, dict) else ():
                 if config.get(name) is not None:
