@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,11 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--model.optimizer torch.optim.SGD --model.optimizer.momentum x", "model.optimizer.momentum must be of type float"),
         ("--model.sampler.max_rows null", "model.sampler.max_rows is null, but must be of type int"),
         ("--model.optimizer.lr null", "model.optimizer.lr is null, but must be of type float"),
+        ("--checkpoints.keep 3", "there is no key 'checkpoints.keep'; checkpoints takes every_n_batches, monitor"),
+        ("--trainer.batch_size 3", "did you mean 'data.batch_size'?"),
+        ("--config nope.yaml", "there is no config "),
+        ("--run_dir null", "run_dir is null: name the folder of this run"),
+        ("--run_dir None", "run_dir is None: name the folder of this run"),
     ],
 )
 def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +228,20 @@ def test_a_config_that_is_wrong_is_one_sentence(
 ) -> None:
     (tmp_path / "o.yaml").write_text(text)
     assert message in sentence(["--config", str(tmp_path / "o.yaml")], capsys)
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_validation_every_zero_epochs(epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    message = sentence(["--trainer.check_val_every_n_epoch", str(epochs)], capsys, "sft")
+    assert "trainer.check_val_every_n_epoch is" in message
+    assert "set data.validation to null" in message
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 0}, {"limit_train_batches": 0}], ids=str)
+def test_a_run_without_a_batch_does_not_succeed(
+    limit: dict[str, int], overlay: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no batch was trained" in sentence(["--config", overlay("sft", trainer=limit)], capsys, "sft")
 
 
 def test_a_logger_whose_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
