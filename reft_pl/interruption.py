@@ -72,6 +72,16 @@ class Interruption:
             self.deferred = before
 
     @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """A block that a signal does not interrupt, such as an import, which libraries try a second time; raised after it."""
+        before, self.deferred = self.deferred, True
+        try:
+            yield
+        finally:
+            self.deferred = before
+        self.check()
+
+    @contextmanager
     def handled(self) -> Iterator[None]:
         """A block in which SIGINT and SIGTERM are handled so; only in the main thread, as Python has it."""
         if threading.current_thread() is not threading.main_thread():

@@ -82,7 +82,8 @@ def _with_user_modules(command: str, args: list[str]) -> int:
 def _run(command: str, args: list[str]) -> int:
     if command in VERBS:
         gc.disable()  # importing Lightning takes seconds, and makes nothing but what stays
-        from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
+        with interruption.put_off():
+            from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
 
         gc.enable()
         return run_verb(command, args)

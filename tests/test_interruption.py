@@ -1,0 +1,42 @@
+"""Signals that arrive while nothing may be interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from reft_pl.interruption import Interrupted, interruption
+
+SIGNAL_AT_IMPORT = """
+import os, sys
+
+class SignalAtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.linalg":
+            os.kill(os.getpid(), 15)
+
+sys.meta_path.insert(0, SignalAtImport())
+from reft_pl.cli import main
+sys.exit(main(["fit", "--config", "configs/sft.yaml", "--print_config"]))
+"""
+
+
+def test_a_signal_waits_for_the_end_of_a_block_that_puts_it_off() -> None:
+    done = False
+    with pytest.raises(Interrupted), interruption.handled():  # noqa: PT012 (the block is what is tested)
+        with interruption.put_off():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done = True
+        pytest.fail("the signal is lost")
+    assert done
+
+
+def test_a_signal_during_an_import_ends_the_command_after_it() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AT_IMPORT], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
+    assert done.stderr.count("stopped by SIGTERM; ") == 1
+    assert "Traceback" not in done.stderr
