@@ -27,8 +27,9 @@ _REQUIRED = re.compile(r"the following arguments are required: (?:(?:fit|validat
 _KEY = re.compile(r'Parser key "(?P<key>[\w.+]+)"')
 _OWNER = re.compile(r"given class_path '(?P<path>[\w.]+)'")
 _CALLABLE_OWNER = re.compile(r"class_path='(?P<path>[\w.]+)'")
-_GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*)")
+_GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: Namespace\(.*)?$", re.MULTILINE)
 _SECTION = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s+Unable to load config '(?P<value>.*)'")
+_CONFIG = re.compile(r"Parser key \"config\":\s+(?:File does not exist|Path is not a file): '(?P<path>.*)'")
 _SETTING = re.compile(r"NestedArg\(key='(?P<key>[\w.]+)', val=(?P<value>.*)\)")
 _MOST_NAMED = 12  # keys of a class are listed up to this many
 _MOST_SHOWN = 80  # characters of a value
@@ -54,6 +55,9 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
     if section is not None:
         key, value = section["key"], section["value"]
         return f"{key} is a section, not {value}: leave it out, or give settings such as --{key}.KEY"
+    config = _CONFIG.search(message)
+    if config is not None:
+        return f"there is no config {config['path']}: check the path after --config"
     setting = _setting(message, parser)
     required = _REQUIRED.search(message)
     if required is not None:
@@ -106,6 +110,9 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
             break
         if found:
             owner, indent = found["path"], depth
+        if "expects a function or a callable class" in line:  # an optimizer; its class follows the key
+            callable_owner = _CALLABLE_OWNER.search(message, place)
+            owner = callable_owner["path"] if callable_owner else owner
         if named:
             types = dict(types_of_all(parser)) if owner is None else settings_of(owner)
             path.append(named["key"])
@@ -148,8 +155,7 @@ def _unknown_key(message: str, match: re.Match[str], keys: list[str]) -> str:
     owners = [_CALLABLE_OWNER.search(after)] if "expects a function or a callable class" in before else []
     owner = next((found["path"] for found in [*owners, *reversed(list(_OWNER.finditer(before)))] if found), None)
     if owner is None:
-        near = _nearest_key(key, keys)
-        return f"there is no key {key!r}" + (f"; did you mean {near!r}?" if near else "")
+        return f"there is no key {key!r}{_hint_in_section(key, keys)}"
     *groups, leaf = key.split(".")
     groups = groups or ([match["group"]] if match["group"] else [])
     prefix = "".join(f"{group}." for group in groups)
@@ -163,12 +169,30 @@ def _unknown_key(message: str, match: re.Match[str], keys: list[str]) -> str:
     return f"there is no key {'.'.join([*path, leaf])!r}{hint}"
 
 
+def _hint_in_section(key: str, keys: list[str]) -> str:
+    """The nearest key: of the same section, else by its last part; or what the section takes."""
+    section, _, leaf = key.rpartition(".")
+    inside = [name for name in keys if section and name.startswith(f"{section}.")]
+    near = (
+        (_nearest_leaf(leaf, inside) or _nearest_leaf(leaf, [name for name in keys if "." in name], cutoff=0.8))
+        if inside
+        else _nearest_key(key, keys)
+    )
+    if near:
+        return f"; did you mean {near!r}?"
+    names = sorted({name.removeprefix(f"{section}.").partition(".")[0] for name in inside})
+    return f"; {section} takes {', '.join(names)}" if 0 < len(names) <= _MOST_NAMED else ""
+
+
 def _nearest_key(name: str, known: list[str]) -> str | None:
     near = get_close_matches(name, known, n=1)
-    if near:
-        return near[0]
+    return near[0] if near else _nearest_leaf(name.rsplit(".", 1)[-1], known)
+
+
+def _nearest_leaf(leaf: str, known: list[str], cutoff: float = 0.6) -> str | None:
+    """The key with the last part that is nearest to ``leaf``."""
     by_leaf = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
-    near = get_close_matches(name.rsplit(".", 1)[-1], list(by_leaf), n=1)
+    near = get_close_matches(leaf, list(by_leaf), n=1, cutoff=cutoff)
     return by_leaf[near[0]] if near else None
 
 

@@ -160,6 +160,11 @@ class ReftCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with TensorBoard events in the run folder and checkpoints that are whole or absent."""
         trainer = self._get(self.config_init, "trainer")
+        if trainer.check_val_every_n_epoch is not None and trainer.check_val_every_n_epoch < 1:
+            raise UserError(
+                f"trainer.check_val_every_n_epoch is {trainer.check_val_every_n_epoch}, but must be at least 1: to train "
+                f"without validation, set data.validation to null"
+            )
         if trainer.enable_progress_bar is False:  # Lightning refuses the flag beside a bar in the config
             trainer.callbacks = [c for c in trainer.callbacks or [] if not isinstance(c, ProgressBar)]
         given = trainer.plugins or []
@@ -253,6 +258,11 @@ class ReftCLI(LightningCLI):
         folder = Path(str(self.trainer.default_root_dir))
         if (folder / "hf").exists():
             echo(f"best model in {folder / 'hf'}; figures in {folder / 'results.json'}; curves: tensorboard --logdir {folder}")
+        elif self.trainer.global_step == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise UserError(
+                "no batch was trained: check trainer.max_epochs, trainer.max_steps, trainer.max_time and "
+                "trainer.limit_train_batches"
+            )
 
 
 @rank_zero_only

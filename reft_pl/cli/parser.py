@@ -49,9 +49,13 @@ class FriendlyParser(LightningArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line.
 
+        jsonargparse hands a nested null (``--model.policy.lora null``) to the parser of a class as the text ``None``.
+
         Raises:
             UserError: A setting that cannot be null is null.
         """
+        if args and not self.exit_on_error:
+            args = ([re.sub("=None$", "=null", arg) for arg in args[0] or ()], *args[1:])
         config = super().parse_args(*args, **kwargs)
         for action in self._actions:
             for name, verb in action.choices.items() if isinstance(action.choices, dict) else ():

@@ -169,6 +169,8 @@ class Arithmetic:
         fraction = self._divide(literal(top.text), literal(bottom.text))
         if not (top.spaced and is_integer(whole) and top.text.isdigit() and bottom.text.isdigit() and fraction < 1):
             raise Unreadable("two numbers")
+        if len(top.text) == 3:  # 1 800/1200
+            raise Unreadable("a mixed number or a thousands separator")
         self.place += 3
         if self._text() in ("/", "^", "!"):
             raise Unreadable("an operator after a mixed number")
@@ -282,6 +284,9 @@ class Arithmetic:
         if token is None:
             return False
         if token.text == "(":
+            before, inside = self.tokens[self.place - 1], self._peek(1)
+            if "." in before.text and inside is not None and inside.text.isdigit() and self._text(2) == ")" and self._strict:
+                raise Unreadable("a repeating decimal or a product")  # 0.1(6)
             return not token.spaced
         return token.text in ("\\sqrt", "\\frac", "\\pi") or (token.kind == "word" and token.text in ("pi", "Pi"))
 

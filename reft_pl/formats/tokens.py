@@ -51,6 +51,7 @@ _CHARACTERS: dict[int, str] = {
     ord("\u2109"): "\\degree F",
     0xA0: " ",
 }
+_MIDDLE_DOT = re.compile(r"(?<![\d.,\u00b7])\d+\u00b7\d+(?![\d.,\u00b7^\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b])")
 _EN_DASH_RANGE = re.compile(r"\d[ ]?\u2013[ ]?\d")
 _SUPERSCRIPT = re.compile("[\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b]+")
 _UP = str.maketrans("\u00b9\u00b2\u00b3\u2070\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "1230456789-")
@@ -98,6 +99,8 @@ def _plain(text: str) -> str:
         raise Unreadable("too long")
     if _EN_DASH_RANGE.search(text):
         raise Unreadable("a range")
+    if "=" not in text and _MIDDLE_DOT.search(text):
+        raise Unreadable("a decimal point or a product")  # \u00a31\u00b750
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_UP) + "}", text)
     text = _VULGAR.sub(lambda match: _vulgar(match[0]), text).translate(_CHARACTERS)
     if not text.isascii():
@@ -144,7 +147,7 @@ class _Tokenizer:
         character = text[start]
         if match := _SPACES.match(text, start):
             self._skip(match.end())
-        elif character in _DIGITS or (character == "." and text[start + 1 : start + 2] in _DIGITS):
+        elif character in _DIGITS or (character == "." and self._begins_decimal()):
             self._number()
         elif match := _WORD.match(text, start):
             plain = not any(c.isdigit() or c == "_" for c in match[0])
@@ -173,6 +176,11 @@ class _Tokenizer:
     def _skip(self, end: int) -> None:
         self._spaced = True
         self._place = end
+
+    def _begins_decimal(self) -> bool:
+        """Whether the point here begins a number: ``.5`` does, the point of ``Rs.500`` and ``approx.5`` does not."""
+        abbreviates = not self._spaced and bool(self._tokens) and self._tokens[-1].kind in ("word", "name")
+        return not abbreviates and self._text[self._place + 1 : self._place + 2] in _DIGITS
 
     def _number(self) -> None:
         text, start = self._text, self._place

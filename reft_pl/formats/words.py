@@ -50,7 +50,8 @@ _CHANGING = _words(
     false impossible except or if else unless otherwise versus vs remainder once twice thrice double doubled triple
     tripled halved ish and/or instead rather grand thou bil ones twos threes fours fives sixes sevens eights nines
     tens fold add added subtracted increased decreased reduced alpha beta gamma delta epsilon theta lambda mu phi
-    omega sigma rho tau
+    omega sigma rho tau tsd tys tis tis\u00edc mille mila tusen tuhat duizend ezer ribu juta ngh\u00ecn milyon milj miljoen
+    miljoner miljoona mega giga bio
     """
 )
 _SCALE = re.compile(r"(?:milli(?:on|ard)|billi(?:on|ard)|trillion|quadrillion|zillion|thousand|hundred|millon|tausend|hundert)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ def test_settings_under_a_null_default(
     assert f"{leaf}: {value}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("set_before", "key"),
+    [("--model.policy.lora.r=4", "model.policy.lora"), ("--model.schedule.epochs=4", "model.schedule.epochs")],
+)
+def test_null_undoes_a_nested_setting(set_before: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "configs/sft.yaml", set_before, f"--{key}", "null", "--print_config"]) == 0
+    assert f"{key.rsplit('.', 1)[-1]}: null" in capsys.readouterr().out
+
+
 def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pytest.LogCaptureFixture) -> None:
     overlays = ["--config", "configs/algorithms/grpo.yaml", "--model.policy_loss", "SequenceClip"]
     assert main(["fit", "--config", "configs/ppo.yaml", *overlays, "--print_config"]) == 0
@@ -171,6 +181,17 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--model.kl null", "model.kl is null, but is a group of settings (coef, "),
         ("--data.format null", "data.format"),
         ("--data.batch_size null", "data.batch_size must be of type int, and is null"),
+        ("--model.optimizer.lr x", "model.optimizer.lr must be of type float, and is x"),
+        ("--model.optimizer.lr nan", "model.optimizer.lr must be of type float, and is nan"),
+        ("--model.optimizer.offload maybe", "model.optimizer.offload must be true or false, and is maybe"),
+        ("--model.optimizer torch.optim.SGD --model.optimizer.momentum x", "model.optimizer.momentum must be of type float"),
+        ("--model.sampler.max_rows null", "model.sampler.max_rows is null, but must be of type int"),
+        ("--model.optimizer.lr null", "model.optimizer.lr is null, but must be of type float"),
+        ("--checkpoints.keep 3", "there is no key 'checkpoints.keep'; checkpoints takes every_n_batches, monitor"),
+        ("--trainer.batch_size 3", "did you mean 'data.batch_size'?"),
+        ("--config nope.yaml", "there is no config "),
+        ("--run_dir null", "run_dir is null: name the folder of this run"),
+        ("--run_dir None", "run_dir is None: name the folder of this run"),
     ],
 )
 def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,6 +228,20 @@ def test_a_config_that_is_wrong_is_one_sentence(
 ) -> None:
     (tmp_path / "o.yaml").write_text(text)
     assert message in sentence(["--config", str(tmp_path / "o.yaml")], capsys)
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_validation_every_zero_epochs(epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    message = sentence(["--trainer.check_val_every_n_epoch", str(epochs)], capsys, "sft")
+    assert "trainer.check_val_every_n_epoch is" in message
+    assert "set data.validation to null" in message
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 0}, {"limit_train_batches": 0}], ids=str)
+def test_a_run_without_a_batch_does_not_succeed(
+    limit: dict[str, int], overlay: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no batch was trained" in sentence(["--config", overlay("sft", trainer=limit)], capsys, "sft")
 
 
 def test_a_logger_whose_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
