@@ -79,7 +79,7 @@ PURPOSES = {
     "strategy/ddp": Purpose("ppo", {"trainer.strategy": "ddp", "trainer.accelerator": "gpu", "trainer.devices": "auto"}),
     "strategy/zero": Purpose("ppo", ZERO | {"trainer.accelerator": "gpu", "trainer.devices": "auto"}),
     "strategy/two_cpus": Purpose("ppo strategy/zero", ZERO | {"trainer.accelerator": "cpu", "trainer.devices": 2}),
-    "gpu/lora_24gb": Purpose("ppo", {"model.policy.lora.r": 64, "model.policy.gradient_checkpointing": True}),
+    "gpu/lora_24gb": Purpose("ppo", {"model.policy.lora.r": 64, "model.optimizer.lr": 1e-4, "data.eval_batch_size": 8}),
     "gpu/full_80gb": Purpose("ppo", {"model.optimizer.offload": True, "trainer.devices": 1, "model.policy.lora": None}),
     "gpu/full_8x80gb": Purpose("ppo strategy/zero", ZERO | {"trainer.devices": 8, "model.optimizer.offload": False}),
     "paper/base_model": Purpose("sft", AS_TRAINED | {"model.policy.init_from": "codellama/CodeLlama-7b-hf"}),
