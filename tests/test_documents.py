@@ -13,7 +13,8 @@ from reft_pl.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md", *(ROOT / "configs").rglob("*.yaml"),
+    *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md",
+    ROOT / "configs" / "README.md", *(ROOT / "configs").rglob("*.yaml"),
 ]  # fmt: skip
 FOREIGN = ("tensorboard", "pre-commit", "apt")
 """Programs of others, whose arguments are not ours to check."""
@@ -79,11 +80,15 @@ def test_commands_are_found() -> None:
 
 @pytest.fixture
 def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the README's own classes and nothing else."""
+    """A working folder with the README's own classes and the overlay of ``configs/README.md``, and nothing else."""
     blocks = re.findall(r"`(my_\w+)\.py`\).*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert {name for name, _ in blocks} == {"my_reward", "my_advantages", "my_callback"}
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
+    ((name, overlay),) = re.findall(
+        r"`(my_\w+\.yaml)`\).*?```yaml\n(.*?)```", (ROOT / "configs" / "README.md").read_text(), re.DOTALL
+    )
+    (tmp_path / name).write_text(overlay)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

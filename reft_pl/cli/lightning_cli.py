@@ -282,7 +282,7 @@ def refuse_strategy(trainer: Trainer) -> None:
     if not known or not (launcher is None or isinstance(launcher, _SubprocessScriptLauncher)):
         raise UserError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "
-            f"configs/strategy/ddp.yaml and zero1.yaml to zero3.yaml"
+            f"configs/strategy/ddp.yaml and zero.yaml"
         )
 
 
@@ -336,7 +336,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         if "No supported gpu backend" in text:
             text = (
                 "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take one for CPU "
-                "processes (configs/strategy/ddp_cpu.yaml)"
+                "processes (configs/strategy/two_cpus.yaml)"
             )
         raise UserError(text) from error
     except PermissionError as error:

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reft_pl.cli import main
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 Overlay = Callable[..., str]
 
 
@@ -296,29 +295,6 @@ def test_settings_that_go_with_a_switched_class_are_said(
 def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert "did you mean 'fit'?" in capsys.readouterr().err
-
-
-def shipped() -> list[Path]:
-    """Every config and overlay of the package."""
-    return sorted(path for path in CONFIGS.rglob("*.yaml"))
-
-
-STAGES = {"sft": "fit", "ppo": "fit", "online_self_training": "fit", "reranker": "fit", "sample": "predict"}
-"""Configs that stand alone, with their verbs; overlays are laid over one of them."""
-
-
-@pytest.mark.parametrize("path", shipped(), ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_every_shipped_config_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Over itself where it stands alone; an overlay over at least one stage's config: an unknown key fits none."""
-    stages = {path.stem: STAGES[path.stem]} if path.parent == CONFIGS and path.stem in STAGES else STAGES
-    refusals = []
-    for stage, verb in stages.items():
-        args = [verb, "--config", str(CONFIGS / f"{stage}.yaml"), "--config", str(path), "--print_config"]
-        if main(args) == 0:
-            assert "class_path" in capsys.readouterr().out
-            return
-        refusals.append(capsys.readouterr().err)
-    pytest.fail("no stage takes it:\n" + "\n".join(refusals))
 
 
 def test_version_and_help_answer_without_heavy_imports() -> None:
