@@ -19,7 +19,7 @@ from reft_pl.rollout.inprocess.token_sampling import (
     truncate_top_k,
     truncate_top_p,
 )
-from reft_pl.rollout.seeds import counter_seed, uniforms
+from reft_pl.rollout.seeds import counter_seed, uniforms_at
 from reft_pl.types import SamplingParams
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def random_scores(rows: int, vocab: int = 50) -> torch.Tensor:
 def test_frequencies_are_the_probabilities() -> None:
     probabilities = torch.tensor([0.4, 0.05, 0.0, 0.25, 0.3])
     n = 20_000
-    u = torch.from_numpy(uniforms(counter_seed(0, "t", 0, "x", 0), n))
+    u = torch.from_numpy(uniforms_at([counter_seed(0, "t", 0, "x", 0)] * n, range(n)))
     tokens, _ = inverse_cdf(probabilities.log().expand(n, 5), u)
     counts = tokens.bincount(minlength=5).double()
     expected = probabilities.double() * n
@@ -67,7 +67,7 @@ def test_a_token_before_an_impossible_tail_takes_the_top_of_the_interval() -> No
 @pytest.mark.parametrize("vocab", [1, 7, 255, 256, 257, 512, 1000])
 def test_blocks_do_not_show(vocab: int) -> None:
     scores = random_scores(300, vocab) * 2
-    u = torch.from_numpy(uniforms(3, 300))
+    u = torch.from_numpy(uniforms_at([3] * 300, range(300)))
     tokens, log_normalizer = inverse_cdf(scores, u)
     cdf = scores.double().softmax(-1).cumsum(-1)
     below = torch.where(tokens > 0, cdf.gather(-1, (tokens[:, None] - 1).clamp(min=0))[:, 0], 0.0)
