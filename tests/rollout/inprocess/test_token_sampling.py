@@ -105,7 +105,7 @@ def test_temperature_top_k_top_p_in_the_order_of_transformers(params: SamplingPa
     if params.top_p < 1:
         warped = TopPLogitsWarper(params.top_p)(None, warped)
     n = 4000
-    u = torch.from_numpy(uniforms(1, n))
+    u = torch.from_numpy(uniforms_at([1] * n, range(n)))
     tokens, logprobs = draw(scores.expand(n, -1), DrawParams.of([params] * n, CPU), u)
     assert torch.equal(tokens, inverse_cdf(warped.expand(n, -1), u)[0])
     assert set(tokens.tolist()) <= set(warped[0].isfinite().nonzero()[:, 0].tolist())
@@ -130,7 +130,7 @@ def test_chunks_of_rows_do_not_show() -> None:
     vocab = CHUNK_LOGITS_CPU // 2
     params = DrawParams.of([SamplingParams(1, t, k) for t, k in ((1.0, 0), (0.5, 4), (0.0, 0), (1.5, 0), (1.0, 9))], CPU)
     scores = random_scores(5, vocab)
-    u = torch.from_numpy(uniforms(7, 5))
+    u = torch.from_numpy(uniforms_at([7] * 5, range(5)))
     tokens, logprobs = draw(scores, params, u)
     for row in range(5):
         token, logprob = draw(scores[row : row + 1], params.rows(slice(row, row + 1)), u[row : row + 1])
@@ -162,7 +162,7 @@ def test_suppressed_ids_are_never_chosen_and_leave_logprobs_alone(params: Sampli
     n, suppressed = 3000, ((0, 2), (40, 50))
     scores = random_scores(1)
     scores[0, 1], scores[0, 45] = 8.0, 9.0  # what would be chosen
-    before, u = scores.clone(), torch.from_numpy(uniforms(1, n))
+    before, u = scores.clone(), torch.from_numpy(uniforms_at([1] * n, range(n)))
     both = [replace(params, suppressed=suppressed if row % 2 else ()) for row in range(n)]
     tokens, logprobs = draw(scores.expand(n, -1), DrawParams.of(both, CPU), u)
     ours, free = tokens[1::2], tokens[0::2]
