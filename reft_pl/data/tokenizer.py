@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from reft_pl.data.stop_ids import declared_stop_ids
 from reft_pl.errors import UserError, first_line, told
-from reft_pl.hub import locate, remote_code_refused
+from reft_pl.hub import locate, remote_code_refused, unusable_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,6 +40,8 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
     except Exception as error:  # files can be wrong in as many ways as there are tokenizers
         if "trust_remote_code" in str(error):
             raise remote_code_refused(name_or_path) from None
+        if isinstance(error, StrictDataclassError):
+            raise unusable_config(name_or_path, error) from None
         raise UserError(
             f"no tokenizer could be loaded from {name_or_path!r} ({told(error).rstrip(': ')}): check its tokenizer files"
         ) from None
