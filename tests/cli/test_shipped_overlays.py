@@ -98,8 +98,15 @@ def test_sft_on_prepared_gsm8k_and_tests_out_of_distribution(few_rows: Path, sma
         assert json.loads((few_rows / "sft" / "results.json").read_text())["test"][name]["n"] == n
 
 
-@pytest.mark.parametrize("form", ["python", "nl"])
-@pytest.mark.parametrize(("data", "letters"), [("mathqa", True), ("mathqa_numeric", False)])
+@pytest.mark.parametrize(
+    ("data", "letters", "form"),
+    [
+        pytest.param("mathqa", True, "python", marks=pytest.mark.slow),
+        ("mathqa", True, "nl"),
+        pytest.param("mathqa_numeric", False, "python", marks=pytest.mark.slow),
+        pytest.param("mathqa_numeric", False, "nl", marks=pytest.mark.slow),
+    ],
+)
 def test_sft_on_prepared_mathqa(
     data: str, letters: bool, form: str, few_rows: Path, small: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -154,7 +161,9 @@ def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Cal
         assert fit_and_test(few_rows / run, *at, *small(run, few_rows / "sft" / "hf"), *further) == {"svamp": 16}
 
 
-@pytest.mark.parametrize(("algorithm", "left_out"), [("dapo", 1.0), ("reinforce_baseline", 0.0)])
+@pytest.mark.parametrize(
+    ("algorithm", "left_out"), [pytest.param("dapo", 1.0, marks=pytest.mark.slow), ("reinforce_baseline", 0.0)]
+)
 def test_an_algorithm_over_ppo(algorithm: str, left_out: float, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """DAPO skips groups of wrong answers. ``test_shipped_configs.py`` has the settings of all algorithms."""
     arguments = [*small("ppo"), "--data.holdout", "4", "--trainer.limit_train_batches", "1"]
@@ -216,7 +225,8 @@ def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], 
     assert [*fit_and_test(few_rows / "offline", *arguments)] == ["ordinary", "unseen"]
 
 
-@pytest.mark.parametrize("card", ["lora_24gb", pytest.param("full_80gb", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("card", ["lora_24gb", "full_80gb"])
 def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """All of it but the card: adapters or an offloaded optimizer, checkpointing, the reference elsewhere."""
     few = ["--trainer.accelerator", "cpu", "--data.holdout", "4"]
