@@ -1,4 +1,4 @@
-"""What a reranker learns from: the different solutions that were sampled for a question, each right or wrong."""
+"""Training data of the reranker: the distinct solutions sampled for each question, labelled correct or incorrect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reft_pl.types import Problem
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One solution of a problem, and whether its executed answer is the problem's."""
+    """One solution of a problem; ``right`` is whether its answer is correct."""
 
     problem: Problem
     text: str
@@ -21,7 +21,7 @@ class Candidate:
 
 
 def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
-    """The different solutions of each question, in sampling order."""
+    """Return the distinct solutions of each question, in sampling order."""
     found = []
     for item in items:
         problem = as_problem(item)
@@ -33,12 +33,12 @@ def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
 
 
 def as_problem(item: SampledQuestion) -> Problem:
-    """The problem that was sampled."""
+    """Return the sampled question as a problem."""
     return Problem(item.id, item.question, item.gold, item.solution)
 
 
 def read_sets(files: Mapping[str, str], names: Iterable[str]) -> dict[str, list[SampledQuestion]]:
-    """The sampled questions of the sets of these names.
+    """Read the sampled questions of the named sets.
 
     Raises:
         UserError: a file cannot be read, or the questions of one set have different numbers of samples.
@@ -49,7 +49,8 @@ def read_sets(files: Mapping[str, str], names: Iterable[str]) -> dict[str, list[
         counts = {len(item.predictions) for item in items}
         if len(counts) > 1:
             raise UserError(
-                f"{files[name]} has between {min(counts)} and {max(counts)} samples a question: let `reft-pl predict` finish it"
+                f"{files[name]} has between {min(counts)} and {max(counts)} samples per question: "
+                "run `reft-pl predict` again to complete it"
             )
         sets[name] = items
     return sets

@@ -91,7 +91,7 @@ def test_a_folder_names_nothing_but_forms_of_ours(path: object, folder: Path, ra
     plant(folder / "payload.py", ran)
     edit(folder / "reft.json", format={"class_path": path})
     for cwd, name in ((folder.parents[1], "models/m"), (folder, ".")):
-        refused(reft_pl("solve", name, cwd=cwd, code=2), "no prompt form of reft-pl", "--format")
+        refused(reft_pl("solve", name, cwd=cwd, code=2), "not built into reft-pl", "--format")
     assert not ran.exists()
 
 

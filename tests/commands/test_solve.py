@@ -83,7 +83,7 @@ def test_any_folder_can_be_asked_in_any_form(exported: Path, tmp_path: Path, cap
         (["--max_tokens", "1"], "--max_tokens is 1, but prompt and solution need at least 2"),
         (["--max_tokens", "9999"], "has 512 positions: lower it"),
         (["--max_tokens", "12"], "and this model takes 11: shorten it"),
-        (["--format", "Prose"], "the prompt form 'Prose' cannot be imported"),
+        (["--format", "Prose"], "the format 'Prose' is not built into reft-pl"),
         (["--format", "Chat"], "has no chat template"),
     ],
 )

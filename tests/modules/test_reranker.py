@@ -159,7 +159,7 @@ def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path,
     assert "of 3 training solutions 0 are right" in capsys.readouterr().err
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "rwn")) + to_line(item(2, "rw")))
     assert main(["fit", *arguments]) == 2
-    assert "between 2 and 3 samples a question" in capsys.readouterr().err
+    assert "between 2 and 3 samples per question" in capsys.readouterr().err
     (tmp_path / "train.jsonl").unlink()
     assert main(["fit", *arguments]) == 2
     assert "reft-pl predict --config configs/sample.yaml" in capsys.readouterr().err
