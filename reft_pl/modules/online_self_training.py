@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 
 from reft_pl.errors import UserError
 from reft_pl.models.micro_batches import take
-from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.sample_statistics import sample_statistics
-from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.minibatches import minibatches, n_minibatches
-from reft_pl.sandbox.base import Sandbox
 from reft_pl.types import Problem, Rollout, SamplingParams
 
 FRESH, ANNOTATED = 0.5, 0.5
@@ -34,19 +30,12 @@ class OnlineSelfTrainingModule(PolicyModule):
 
     Args:
         policy: The warmed-up model.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
         reward: Gives each executed sample its outcome; None is 1 for right, 0.1 for a wrong answer of the right kind, else 0.
         inner_epochs: Passes over each rollout.
         minibatch_size: Questions an optimizer step; None is the whole batch.
         samples_per_problem: Completions a question in each rollout.
         temperature: At which rollouts are sampled; no top-k and no top-p.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is confined CPython.
-        seed: Run seed, from which every draw of this stage is derived.
+        **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
     stage = "online_self_training"
@@ -54,20 +43,14 @@ class OnlineSelfTrainingModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule(),
         reward: RewardFunction | None = None,
         inner_epochs: int = 2,
         minibatch_size: int | None = None,
         samples_per_problem: int = 1,
         temperature: float = 1.0,
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        sampler: Sampler | None = None,
-        sandbox: Sandbox | None = None,
-        seed: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
+        super().__init__(policy, **kwargs)
         if temperature <= 0 or min(inner_epochs, samples_per_problem, 1 if minibatch_size is None else minibatch_size) < 1:
             raise UserError(
                 "temperature must be positive, and inner_epochs, samples_per_problem and minibatch_size at least 1: "
@@ -95,7 +78,8 @@ class OnlineSelfTrainingModule(PolicyModule):
     def collect(self, problems: list[Problem]) -> Rollout:
         """Sample, execute and reward ``samples_per_problem`` solutions of each problem."""
         params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
-        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, self.samples_per_problem))
+        samples = self.solver.sample(problems, params, self.samples_per_problem)
+        return self.solver.collector.reward(self.policy, self.reward, samples)
 
     def learn(self, problems: Sequence[Problem], rollout: Rollout) -> dict[str, float]:
         """All optimizer steps on one rollout; returns means over the steps."""

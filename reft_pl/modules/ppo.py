@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from reft_pl.errors import UserError
-from reft_pl.models.fingerprint import fingerprint
-from reft_pl.models.loading import load_policy
 from reft_pl.models.micro_batches import split, take
-from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.policy import VALUE_PARTS, BasePolicy, Policy
+from reft_pl.models.policy import VALUE_PARTS, Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
-from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
@@ -31,7 +27,6 @@ from reft_pl.rl.importance import truncated_importance
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
-from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.filtering import (
     GlobalBatch,
     judged,
@@ -41,7 +36,6 @@ from reft_pl.rollout.filtering import (
     without_unjudged,
 )
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
-from reft_pl.sandbox.base import Sandbox
 from reft_pl.strategies.zero import ZeRO, whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
@@ -51,8 +45,6 @@ class PPOModule(PolicyModule):
 
     Args:
         policy: The warmed-up model; it is also the frozen reference of the KL penalty.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
         reward: Gives each executed sample its outcome; None is 1 for right, 0.1 for a wrong answer of the right kind, else 0.
         kl: How the policy is kept near its reference.
         advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
@@ -84,12 +76,7 @@ class PPOModule(PolicyModule):
         value_lr: Learning rate of the value head, and of a separate value model; None is the policy's. Not under ZeRO.
         value_warmup: Rollouts at the start in which the value head alone learns, from Monte Carlo returns of the fixed policy
             (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule. Not under ZeRO.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is confined CPython.
-        seed: Run seed, from which every draw of this stage is derived.
+        **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
     stage = "ppo"
@@ -97,8 +84,6 @@ class PPOModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule(),
         reward: RewardFunction | None = None,
         kl: KLPenalty = KLPenalty(),
         advantages: AdvantageEstimator | None = None,
@@ -120,13 +105,9 @@ class PPOModule(PolicyModule):
         separate_value_model: bool = False,
         value_lr: float | None = None,
         value_warmup: int = 0,
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        sampler: Sampler | None = None,
-        sandbox: Sandbox | None = None,
-        seed: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
+        super().__init__(policy, **kwargs)
         self.reward = reward or AnswerReward()
         self.kl = kl
         self.kl_coef = kl.coef
@@ -157,7 +138,7 @@ class PPOModule(PolicyModule):
         self.policy.eval()  # no dropout: the ratio at the first update must be 1
         rollout = self.collect(batch)
         if self.offload_reference:
-            self._reference[0].to("cpu")
+            self._reference.to("cpu")
         self.phases.rollout_end(rollout)
         statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
@@ -192,7 +173,7 @@ class PPOModule(PolicyModule):
             rollout = without_unjudged(rollout)
             if self.mask_truncated:
                 rollout = without_truncated(rollout)
-            return self.collector.score(
+            return self.solver.collector.score(
                 self.policy if self.rescore else None, self.reference, rollout,
                 temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens,
             )  # fmt: skip
@@ -202,7 +183,8 @@ class PPOModule(PolicyModule):
         params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
         first = n * (self.step * self.max_resamples + attempt) if attempt else 0
-        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=first))
+        samples = self.solver.sample(problems, params, n, first)
+        return self.solver.collector.reward(self.policy, self.reward, samples)
 
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Advantages of every action and, with a value head, the returns that it shall learn, both [B, T]."""
@@ -282,42 +264,27 @@ class PPOModule(PolicyModule):
     # ---- model
 
     def configure_model(self) -> None:
-        """Load the policy with its value head and, to train, the frozen reference."""
+        """Load the policy with its value head and, for training, the frozen reference."""
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
-            # In a tuple, so that the module neither trains nor saves it: a checkpoint need not hold what init_from holds.
-            self._reference = (self._load_reference(),)
-
-    def _load_reference(self) -> Policy:
-        """A second copy of the warm-up; beside adapters, which leave it as it is, the policy's own base."""
-        if self.policy_settings.lora is not None:
-            return BasePolicy(self.policy)
-        return load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False)
+            self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed)
 
     @property
     def reference(self) -> Policy:
-        """The warm-up policy, frozen, in evaluation mode."""
-        return self._reference[0].to(self.device)
-
-    @cached_property
-    def reference_id(self) -> str:
-        """A digest of the reference, which never changes; beside adapters it was taken while this rank had whole weights."""
-        return fingerprint(self._reference[0]) if self.policy_settings.lora is None else self._base_id
+        """The frozen reference policy, on this rank's device."""
+        return self._reference.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which reference the run has; its weights are those of ``init_from``."""
+        """Record the reference and the current weight of the KL penalty."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reft_reference"] = self.reference_id
+        self._reference.mark(checkpoint)
         checkpoint["reft_kl_coef"] = self.kl_coef
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on against another reference than the one that the run began with."""
+        """Refuse to resume with another reference, and restore the weight of the KL penalty."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.training and checkpoint["reft_reference"] != self.reference_id:
-            raise UserError(
-                f"{self.policy_settings.init_from} is not the model that this run started from any more: bring that one back, "
-                f"or start anew in another --run_dir"
-            )
+        if self.trainer.training:
+            self._reference.check(checkpoint)
         if self.kl.target is not None:
             self.kl_coef = checkpoint["reft_kl_coef"]
 

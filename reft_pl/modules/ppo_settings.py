@@ -24,7 +24,7 @@ def check_settings(module: PPOModule) -> None:
     _check_values(module)
     if not module.rescore:
         _check_without_rescoring(module)
-    if module.offload_reference and module.policy_settings.lora is not None:
+    if module.offload_reference and module.frozen_base.exists:
         raise UserError("beside adapters the reference is the policy's own base: leave model.offload_reference out")
 
 
@@ -67,7 +67,7 @@ def _check_values(module: PPOModule) -> None:
 
 
 def _check_without_rescoring(module: PPOModule) -> None:
-    estimator, sampler = module.advantages, module.sampler
+    estimator, sampler = module.advantages, module.solver.sampler
     beside = f"{type(estimator).__name__} beside {type(sampler).__name__}, which records no values,"
     for setting, is_set in (
         ("model.importance_clip", module.importance_clip is not None),

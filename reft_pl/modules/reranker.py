@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
@@ -24,10 +24,8 @@ from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.classifier import load_classifier
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
-from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings
-from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.strategies.zero import whole_weights
@@ -45,33 +43,17 @@ class RerankerModule(StageModule):
 
     Args:
         policy: The policy whose samples are ranked, on whose trunk the classifier begins; or a classifier.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        seed: Run seed, from which the classification head is drawn.
+        schedule: Learning-rate schedule.
+        **kwargs: Settings of ``StageModule``; ``seed`` initializes the classification head.
     """
 
     stage = "reranker"
     validation_figures = ("val/rerank", "val/weighted", "val/loss")
 
-    def __init__(
-        self,
-        policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule("linear", warmup=0.1),
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        seed: int = 1,
-    ) -> None:
-        super().__init__()
+    def __init__(self, policy: PolicySettings, schedule: Schedule = Schedule("linear", warmup=0.1), **kwargs: Any) -> None:
+        super().__init__(policy, schedule=schedule, **kwargs)
         if policy.lora is not None:
             raise UserError("the reranker is trained in full: leave model.policy.lora out")
-        self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
-        self.policy_settings = policy
-        self.seed = seed
-        self.phases = PhaseDispatcher(self)
         self._ranked: list[Ranked] = []
         self._tested: dict[int, list[Ranked]] = {}
 
@@ -92,7 +74,7 @@ class RerankerModule(StageModule):
 
     @property
     def weights(self) -> str:
-        """Names the weights that the classifier has now; every figure says of which it is."""
+        """Digest of the classifier's current weights, which every figure in ``results.json`` names."""
         return weights_id(self.reranker.classifier)
 
     # ---- learning

@@ -11,15 +11,18 @@ from reft_pl.errors import UserError
 from reft_pl.evaluation.at_k import MAX_SAMPLES, PerQuestion, sampling_figures
 from reft_pl.evaluation.files import update_results
 from reft_pl.evaluation.sample_store import SampleStore
+from reft_pl.evaluation.top1 import Top1
+from reft_pl.formats.answers import is_correct
 from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.settings import PolicySettings
-from reft_pl.modules.solver_module import SolverModule
+from reft_pl.modules.run_module import RunModule
+from reft_pl.modules.solver import Solver
 from reft_pl.rollout.base import Sampler
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.types import Problem, SamplingParams
 
 
-class SamplingModule(SolverModule):
+class SamplingModule(RunModule):
     """Write and execute n solutions of every question of ``data.predict`` with a trained policy.
 
     Samples go to ``samples/<set>.jsonl`` of the run, one line a question, batch by batch. The same command goes on where it was
@@ -35,10 +38,11 @@ class SamplingModule(SolverModule):
         top_p: Only the likeliest tokens up to this probability may be drawn.
         sampler: Writes completions; None is the in-process sampler.
         sandbox: Runs the programs in them; None is confined CPython.
-        seed: Run seed, from which every draw is derived.
+        **kwargs: Settings of ``RunModule``.
     """
 
     stage = "sampling"
+    validation_figures = ("val/top1",)
 
     def __init__(
         self,
@@ -49,9 +53,11 @@ class SamplingModule(SolverModule):
         top_p: float = 1.0,
         sampler: Sampler | None = None,
         sandbox: Sandbox | None = None,
-        seed: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(policy, sampler, sandbox, seed)
+        super().__init__(policy, **kwargs)
+        self.solver = Solver(self, sampler, sandbox)
+        self.top1 = Top1()
         if not 1 <= n <= MAX_SAMPLES or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
             raise UserError(
                 f"model.n must lie between 1 and {MAX_SAMPLES}, top_p between 0 and 1, and temperature and top_k not below 0"
@@ -62,6 +68,16 @@ class SamplingModule(SolverModule):
         self.top_p = top_p
         self.stores: list[SampleStore] = []
         self.summaries: dict[str, dict[str, Any]] = {}  # of the sets that were complete when this process ended
+
+    def configure_model(self) -> None:
+        """Load the policy once."""
+        if not hasattr(self, "policy"):
+            self.policy = self.solver.load()
+
+    @property
+    def weights(self) -> str:
+        """Digest of the policy's weights, which every figure in ``results.json`` names."""
+        return self.solver.weights
 
     def on_predict_start(self) -> None:
         """Open the files, before anything is sampled."""
@@ -94,7 +110,7 @@ class SamplingModule(SolverModule):
         with store.claim(batch_idx) as mine:
             if mine:
                 params = SamplingParams(self.problems.codec.max_tokens, self.temperature, self.top_k, self.top_p)
-                samples = self.sample(batch, params, self.n)
+                samples = self.solver.sample(batch, params, self.n)
                 self.phases.take()
                 groups = [samples[i : i + self.n] for i in range(0, len(samples), self.n)]
                 store.add(batch_idx, [sampled_question(group) for group in groups])
@@ -104,6 +120,23 @@ class SamplingModule(SolverModule):
         self.trainer.strategy.barrier()  # ranks share the batches out as they go
         if self.trainer.is_global_zero:
             self._finish()
+
+    def validation_step(self, batch: list[Problem], batch_idx: int) -> None:
+        """Log greedy Top-1 on held-out questions."""
+        self.top1.update([is_correct(sample) for sample in self.solver.greedy(batch)])
+        self.log("val/top1", self.top1, on_epoch=True, batch_size=len(batch), prog_bar=True)
+
+    def test_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Solve a batch of a test set greedily."""
+        self.solver.test(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Write Top-1 of each test set to the log, ``results.json`` and ``predictions/``."""
+        self.solver.report_test()
+
+    def teardown(self, stage: str) -> None:
+        """Stop the processes of sandbox and sampler."""
+        self.solver.close()
 
     def _finish(self) -> None:
         for name, store in zip(self.problems.predict_names, self.stores, strict=True):

@@ -1,4 +1,4 @@
-"""What every stage that trains shares: an optimizer under a schedule, an update that cannot be poisoned, marked checkpoints."""
+"""Base of the stages that train: optimizer and schedule, a guarded optimizer step, and checkpoints that name their stage."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reft_pl.errors import UserError
 from reft_pl.models.export import check_export
 from reft_pl.models.finite import refuse_not_finite
+from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
@@ -31,30 +32,34 @@ MicroBatches = Sequence[Callable[[], Tensor]]
 
 
 class StageModule(RunModule):
-    """Base of what is trained.
+    """Base of the modules that train.
 
     Optimization is manual: one batch may take many optimizer steps, and each step many micro-batches.
+    Subclasses implement ``training_step``, ``idle_loss`` and ``write_export``.
 
-    Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``write_export``.
+    Args:
+        policy: The model to train and its dtype.
+        optimizer: Creates the optimizer from the parameters.
+        schedule: Learning-rate schedule.
+        gradient_clip_norm: Global norm to which gradients are clipped.
+        micro_batch_tokens: Upper bound on rows times the longest row of a micro-batch. It sets memory use and changes
+            results only by rounding (``StageModule.update``).
+        **kwargs: Settings of ``RunModule``.
+
+    Raises:
+        UserError: a bound is not positive.
     """
 
-    policy_settings: PolicySettings
-
-    def configure_training(
-        self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
+    def __init__(
+        self,
+        policy: PolicySettings,
+        optimizer: OptimizerCallable = MasterAdamW,
+        schedule: Schedule = Schedule(),
+        gradient_clip_norm: float = 1.0,
+        micro_batch_tokens: int = 4096,
+        **kwargs: Any,
     ) -> None:
-        """Take over the settings of training.
-
-        Args:
-            optimizer: Makes the optimizer from the parameters.
-            schedule: How the learning rate moves.
-            gradient_clip_norm: Global norm to which gradients are clipped.
-            micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-                but for rounding, not results (see ``update``).
-
-        Raises:
-            UserError: a bound is not positive.
-        """
+        super().__init__(policy, **kwargs)
         if micro_batch_tokens < 1 or gradient_clip_norm <= 0:
             raise UserError("micro_batch_tokens and gradient_clip_norm must be positive: check model.*")
         self.automatic_optimization = False
@@ -62,7 +67,7 @@ class StageModule(RunModule):
         self.schedule = schedule
         self.gradient_clip_norm = gradient_clip_norm
         self.micro_batch_tokens = micro_batch_tokens
-        self._rate = 0.0  # of the latest optimizer step
+        self._rate = 0.0  # learning rate of the latest optimizer step
 
     @abstractmethod
     def idle_loss(self) -> Tensor:

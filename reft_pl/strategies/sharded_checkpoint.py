@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from reft_pl.errors import UserError, of_files, told
 from reft_pl.models.folders import replace_folder
+from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.restricted_pickle import refuse_code, restricted_loads
-
-if TYPE_CHECKING:
-    from reft_pl.strategies.zero import ZeRO
 
 TAG = "checkpoint"
 """The folder inside, as Lightning names it."""
@@ -41,10 +40,10 @@ def _restricted(path: Path) -> AbstractContextManager[None]:
     return restricted_loads(path, _written_by_deepspeed(), ADVICE)
 
 
-def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None:
+def write_folder(strategy: DeepSpeedStrategy, stage: int, checkpoint: dict[str, Any], path: Path) -> None:
     """Save this rank's part of a checkpoint. The folder appears when all parts are in it, or not at all."""
     client_state = {name: part for name, part in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
-    client_state |= {"reft_ranks": strategy.world_size, "reft_zero_stage": strategy.stage}
+    client_state |= {"reft_ranks": strategy.world_size, "reft_zero_stage": stage}
     with ExitStack() as stack:
         fresh = stack.enter_context(replace_folder(path)) if strategy.is_global_zero else None
         fresh = strategy.broadcast(fresh)
@@ -57,7 +56,7 @@ def write_folder(strategy: ZeRO, checkpoint: dict[str, Any], path: Path) -> None
 
 
 @contextmanager
-def _only_what_is_kept(strategy: ZeRO) -> Iterator[None]:
+def _only_what_is_kept(strategy: DeepSpeedStrategy) -> Iterator[None]:
     """Let the module say of itself what a checkpoint of it holds; DeepSpeed keeps a frozen head that is tied."""
     module: Any = strategy.lightning_module
 
@@ -72,7 +71,7 @@ def _only_what_is_kept(strategy: ZeRO) -> Iterator[None]:
         hook.remove()
 
 
-def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
+def read_client_state(strategy: DeepSpeedStrategy, stage: int, path: Path) -> dict[str, Any]:
     """Load this rank's part into DeepSpeed's engine, and give back what Lightning saved.
 
     Another number of ranks goes on by DeepSpeed's universal checkpoints. Where another stage or strategy wrote it, or an
@@ -83,8 +82,8 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
         say_averages_begin_anew(path, "another strategy")
         return {name: part for name, part in checkpoint.items() if name != "optimizer_states"}
     before = stored_client_state(path)
-    ranks, stage = before["reft_ranks"], before["reft_zero_stage"]
-    if (ranks, stage) == (strategy.world_size, strategy.stage):
+    ranks, stage_before = before["reft_ranks"], before["reft_zero_stage"]
+    if (ranks, stage_before) == (strategy.world_size, stage):
         module: Any = strategy.lightning_module
         with _restricted(path):
             loaded, client_state = strategy.deepspeed_engine.load_checkpoint(
@@ -93,8 +92,8 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
         if loaded is None:
             raise UserError(f"{path} is damaged, or no checkpoint: {ADVICE}")
         return dict(client_state)
-    writer = f"ZeRO-{stage} on {ranks} ranks"
-    if stage == strategy.stage:
+    writer = f"ZeRO-{stage_before} on {ranks} ranks"
+    if stage_before == stage:
         obstacle = _load_universal(strategy, path)
         if obstacle is None:
             rank_zero_info(f"{path} was written by {ranks} ranks and goes on on {strategy.world_size}")
@@ -104,7 +103,7 @@ def read_client_state(strategy: ZeRO, path: Path) -> dict[str, Any]:
     return before | read_weights(path)
 
 
-def _load_universal(strategy: ZeRO, path: Path) -> str | None:
+def _load_universal(strategy: DeepSpeedStrategy, path: Path) -> str | None:
     """Load a folder that another number of ranks wrote, by a copy with whole tensors; returns why DeepSpeed can make none.
 
     Raises:
@@ -120,7 +119,7 @@ def _load_universal(strategy: ZeRO, path: Path) -> str | None:
                 engine.load_checkpoint(str(whole), tag=TAG, load_lr_scheduler_states=False)
         finally:
             engine._config.load_universal_checkpoint = False
-        strategy.weights_were_loaded()
+        drop_master_weights(strategy)
     strategy.barrier()
     if strategy.is_global_zero:
         shutil.rmtree(whole, ignore_errors=True)
@@ -163,6 +162,13 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     except Exception as error:  # whatever it finds missing
         return _Obstacle(told(error), of_files(error))
     return None
+
+
+def drop_master_weights(strategy: DeepSpeedStrategy) -> None:
+    """Drop the master weights of an offloading optimizer after loading weights without optimizer state."""
+    optimizer = strategy.deepspeed_engine.basic_optimizer
+    if isinstance(optimizer, MasterAdamW):
+        optimizer.forget_masters()
 
 
 def stored_client_state(path: Path) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from reft_pl.errors import UserError
 from reft_pl.models.compilation import compiled_layers
-from reft_pl.models.optim import MasterAdamW
-from reft_pl.strategies.sharded_checkpoint import read_client_state, read_weights, write_folder
+from reft_pl.strategies.sharded_checkpoint import drop_master_weights, read_client_state, read_weights, write_folder
 
 KEPT = -1
 """Stands among the modules that use a parameter, so that DeepSpeed does not release it."""
@@ -205,7 +204,7 @@ class ZeRO(DeepSpeedStrategy):
         """Weights alone go to one plain file, which every strategy reads; what resumes to a folder of the ranks' parts."""
         path = Path(self.broadcast(str(filepath)))
         if "optimizer_states" in checkpoint:
-            write_folder(self, checkpoint, path)
+            write_folder(self, self.stage, checkpoint, path)
             return
         with self.whole_weights():
             if self.is_global_zero:
@@ -219,7 +218,7 @@ class ZeRO(DeepSpeedStrategy):
         path = Path(checkpoint_path)
         if not self.is_training:
             return read_weights(path) if path.is_dir() else self.checkpoint_io.load_checkpoint(path)
-        return read_client_state(self, path)
+        return read_client_state(self, self.stage, path)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load whole weights; those of a folder are there already."""
@@ -234,13 +233,7 @@ class ZeRO(DeepSpeedStrategy):
         with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
             module.load_state_dict(checkpoint["state_dict"], strict=strict)
         self.deepspeed_engine.optimizer.refresh_fp32_params()  # the optimizer works on copies
-        self.weights_were_loaded()
-
-    def weights_were_loaded(self) -> None:
-        """Let an optimizer that offloads take over the weights, of which it has copies of its own."""
-        optimizer = self.deepspeed_engine.basic_optimizer
-        if isinstance(optimizer, MasterAdamW):
-            optimizer.forget_masters()
+        drop_master_weights(self)
 
 
 def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:
