@@ -1,4 +1,4 @@
-"""The training stages as LightningModules: orchestration, no formulas."""
+"""The training stages as LightningModules: orchestration without formulas."""
 
 from reft_pl.modules.hooks import RolloutCallback
 from reft_pl.modules.online_self_training import OnlineSelfTrainingModule

@@ -1,4 +1,4 @@
-"""Sampling many solutions of every question: what voting, reranking and offline self-training are made from."""
+"""Sample many solutions per question for voting, reranking and offline self-training."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from reft_pl.types import Problem, SamplingParams
 
 
 class SamplingModule(RunModule):
-    """Write and execute n solutions of every question of ``data.predict`` with a trained policy.
+    """Sample and execute n solutions of each question of ``data.predict`` with a trained policy.
 
-    Samples go to ``samples/<set>.jsonl`` of the run, one line a question, batch by batch. The same command goes on where it was
-    killed, and given several times at once (in other terminals, on other machines that share the folder) it shares the work.
-    When a file is complete, voting@k and pass@k go to ``results.json``, and the same samples as one list in the form of the
-    authors' scripts to ``samples/<set>.json``.
+    Samples go to ``samples/<set>.jsonl`` in the run folder, one line per question, batch by batch. After a kill, the same
+    command resumes. Run it several times at once (in other terminals, on machines that share the folder) to share the work.
+    When a file is complete, voting@k and pass@k go to ``results.json``. ``samples/<set>.json`` then holds the same samples as
+    one list in the format of the authors' scripts.
 
     Args:
-        policy: The model, and the precision to run it in.
-        n: Solutions a question.
-        temperature: At which they are sampled.
-        top_k: Only so many of the likeliest tokens may be drawn; 0 is all. The authors' samples had the library's default, 50.
-        top_p: Only the likeliest tokens up to this probability may be drawn.
-        sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is confined CPython.
+        policy: The model and its dtype.
+        n: Solutions per question.
+        temperature: Sampling temperature; 0 is greedy.
+        top_k: Sample from the k most likely tokens; 0 is all. The authors' samples used the library's default, 50.
+        top_p: Sample from the most likely tokens up to this total probability.
+        sampler: Generates completions; None is the in-process sampler.
+        sandbox: Runs the programs in completions; None is confined CPython.
         **kwargs: Settings of ``RunModule``.
     """
 
@@ -60,14 +60,15 @@ class SamplingModule(RunModule):
         self.top1 = Top1()
         if not 1 <= n <= MAX_SAMPLES or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
             raise UserError(
-                f"model.n must lie between 1 and {MAX_SAMPLES}, top_p between 0 and 1, and temperature and top_k not below 0"
+                f"model.n must be between 1 and {MAX_SAMPLES}, top_p above 0 and at most 1, and temperature and "
+                "top_k at least 0: check model.*"
             )
         self.n = n
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
         self.stores: list[SampleStore] = []
-        self.summaries: dict[str, dict[str, Any]] = {}  # of the sets that were complete when this process ended
+        self.summaries: dict[str, dict[str, Any]] = {}  # of the sets that are complete when this process ends
 
     def configure_model(self) -> None:
         """Load the policy once."""
@@ -80,7 +81,7 @@ class SamplingModule(RunModule):
         return self.solver.weights
 
     def on_predict_start(self) -> None:
-        """Open the files, before anything is sampled."""
+        """Open the sample files before sampling."""
         folder = Path(self.trainer.default_root_dir) / "samples"
         codec = self.problems.codec
         settings = {
@@ -105,7 +106,7 @@ class SamplingModule(RunModule):
             self.stores.append(SampleStore(folder, name, [len(batch) for batch in batches], settings | questions))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Sample a batch of questions, unless that is done or another process is at it."""
+        """Sample a batch of questions, unless it is finished or another process works on it."""
         store = self.stores[dataloader_idx]
         with store.claim(batch_idx) as mine:
             if mine:
@@ -116,8 +117,8 @@ class SamplingModule(RunModule):
                 store.add(batch_idx, [sampled_question(group) for group in groups])
 
     def on_predict_end(self) -> None:
-        """Voting and pass@k of every complete file, into ``results.json``."""
-        self.trainer.strategy.barrier()  # ranks share the batches out as they go
+        """Write voting@k and pass@k of each complete file to ``results.json``."""
+        self.trainer.strategy.barrier()  # ranks claim batches as they go
         if self.trainer.is_global_zero:
             self._finish()
 
