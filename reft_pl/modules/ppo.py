@@ -49,10 +49,10 @@ class PPOModule(PolicyModule):
         kl: KL penalty that keeps the policy near its reference.
         advantages: Advantage estimator; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
         policy_loss: Policy loss from ratio and advantage; None is PPO's clip at 0.2.
-        rescore: Recompute log-probabilities and values with the policy before the update. False uses the sampler's
-            records instead, which saves a forward pass. They differ by rounding, or by more if an engine computes differently. The
-            entropy is then estimated from the samples, and the logged mismatch is 0. False excludes ``importance_clip``, a
-            sampler's ``max_mismatch``, ``SequenceClip`` in bfloat16, and values that the sampler does not record (with a
+        rescore: Recompute log-probabilities and values with the policy before the update. False uses what the sampler
+            recorded instead, which saves a forward pass. It differs by rounding, or by more if an engine computes differently.
+            The entropy is then estimated from the samples, and the logged mismatch is 0. False excludes ``importance_clip``,
+            a sampler's ``max_mismatch``, ``SequenceClip`` in bfloat16, and values that the sampler does not record (with a
             separate value model or an engine).
         importance_clip: Upper bound of truncated importance sampling, which weights an action's policy loss by the ratio of
             the scorer's probability to the sampler's. For samplers that compute differently from the policy, such as vLLM.

@@ -82,7 +82,8 @@ def _check_without_rescoring(module: PPOModule) -> None:
             raise UserError(f"{setting} needs the scoring pass that model.rescore: false skips: set it to true")
     if sampler.max_mismatch is not None:
         raise UserError(
-            "model.rescore: false skips the scoring pass that model.sampler.max_mismatch compares with: set max_mismatch to null"
+            "model.sampler.max_mismatch needs the scoring pass that model.rescore: false skips: set model.rescore "
+            "to true, or max_mismatch to null"
         )
     dtype = module.policy_settings.torch_dtype
     if isinstance(module.policy_loss, SequenceClip) and dtype != torch.float32:
