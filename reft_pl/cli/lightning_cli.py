@@ -42,7 +42,7 @@ from reft_pl.evaluation.reranked import tell_sampled_runs
 from reft_pl.interruption import Interrupted, interruption
 from reft_pl.models.dtype import fast_format
 from reft_pl.models.export import read_description
-from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
+from reft_pl.modules import RerankerModule, RunModule, SamplingModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from reft_pl.strategies import ZeRO
 from reft_pl.terminal import echo
@@ -212,7 +212,7 @@ class ReftCLI(LightningCLI):
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if not figures:
             raise UserError("there is nothing to validate on: set data.validation or data.holdout")
-        weights = cast("SolverModule | RerankerModule", self.model).weights
+        weights = cast("RunModule", self.model).weights
         if not self.trainer.is_global_zero:
             return
         update_results(folder, "validation", {**figures, "weights": weights})

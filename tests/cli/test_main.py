@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--data.max_tokens", "5000"], "512 positions: lower data.max_tokens"),
         (["--model.schedule.warmup", "2"], "between 0 and 1"),
         (["--checkpoints.every_n_batches", "0"], "at least 1"),
-        (["--checkpoints.monitor", "val/loss"], "the validation of SFTModule gives val/top1: set it to one of these"),
+        (["--checkpoints.monitor", "val/loss"], "the validation of SFTModule logs val/top1: set it to one of these"),
         (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint at nothing.ckpt"),
         (["--ckpt_path", "last"], "there is no checkpoint at"),
     ],
@@ -168,9 +168,9 @@ def test_a_checkpoint_that_is_damaged_or_of_another_model_is_one_sentence(
     capsys.readouterr()
     assert main(["test", *config, "--ckpt_path", str(other)]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"reft-pl test: {other} is of another model ({name}: {(weight.shape[0], weight.shape[1] + 1)}")
+    assert message.startswith(f"reft-pl test: {other} holds another model ({name}: {(weight.shape[0], weight.shape[1] + 1)}")
     assert main(["test", *config, "--ckpt_path", str(tmp_path / "foreign.ckpt")]) == 2
-    assert "foreign.ckpt is no checkpoint of a run: name another with --ckpt_path" in capsys.readouterr().err
+    assert "foreign.ckpt is not a checkpoint of a run: name another with --ckpt_path" in capsys.readouterr().err
     assert main(["fit", *config]) == 2
     assert f"reft-pl fit: {last} is damaged, or no checkpoint (PytorchStreamReader" in capsys.readouterr().err
 

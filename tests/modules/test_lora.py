@@ -118,7 +118,7 @@ def test_adapters_of_another_base_are_refused(
         other.model.norm.weight.add_(0.5)
     other.save_pretrained(base)
     assert main(["test", *arguments]) == 2
-    assert "is not the model any more that the adapters in" in capsys.readouterr().err
+    assert "is no longer the model that the adapters in" in capsys.readouterr().err
 
 
 def test_settings_come_from_the_command_line(overlay: Overlay, base: Path, capsys: pytest.CaptureFixture[str]) -> None:

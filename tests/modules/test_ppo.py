@@ -412,11 +412,14 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"filter_groups": True}, "filter_groups compares a question's samples"),
         ({"max_resamples": -1}, "max_resamples at least 0"),
         ({"advantages": RLOO(), "samples_per_problem": 2, "separate_value_model": True}, "RLOO learns no values"),
-        ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scores that model.rescore"),
-        ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE beside VLLMSampler, which records no values, needs the scores"),
-        ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scores"),
-        ({"advantages": RLOO(), "samples_per_problem": 2, "value_lr": 1e-3}, "RLOO learns no values: leave model.value_lr out"),
-        ({"advantages": RLOO(), "samples_per_problem": 2, "value_warmup": 1}, "leave model.value_warmup out"),
+        ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scoring pass that model.rescore"),
+        (
+            {"rescore": False, "sampler": VLLMSampler(2)},
+            "GAE with VLLMSampler, which records no values, needs the scoring pass that",
+        ),
+        ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scoring pass"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_lr": 1e-3}, "RLOO learns no values: remove model.value_lr"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_warmup": 1}, "remove model.value_warmup"),
         ({"value_warmup": -1}, "value_warmup and value_lr must not be negative"),
         ({"value_lr": -1.0}, "value_warmup and value_lr must not be negative"),
         ({"advantages": Reinforce(baseline="group")}, "Reinforce compares a question's samples"),
@@ -444,7 +447,7 @@ def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
     def make(dtype: Any, rescore: bool) -> PPOModule:
         return PPOModule(PolicySettings(str(micro_model), dtype=dtype), policy_loss=loss, rescore=rescore, **advantages)
 
-    with pytest.raises(UserError, match=rf"{type(loss).__name__} clips whole .* bfloat16 .*: set model.rescore to true, or "):
+    with pytest.raises(UserError, match=rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "):
         make("bfloat16", rescore=False)
     make("bfloat16", rescore=True)
     make("float32", rescore=False)

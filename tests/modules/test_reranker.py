@@ -71,7 +71,7 @@ def test_it_learns_to_pick_the_right_sample(
     run = tmp_path / "reranker"
     results = json.loads((run / "results.json").read_text())
     assert results["data"]["solutions"] == 120
-    assert "training on 120 different solutions of 20 questions" in caplog.text
+    assert "training on 120 distinct solutions of 20 questions" in caplog.text
     assert results["fit"]["best"]["val/rerank"] > 0.8
     assert main(["test", *arguments]) == 0
     figures = json.loads((run / "results.json").read_text())["rerank"]
