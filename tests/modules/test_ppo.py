@@ -447,7 +447,8 @@ def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
     def make(dtype: Any, rescore: bool) -> PPOModule:
         return PPOModule(PolicySettings(str(micro_model), dtype=dtype), policy_loss=loss, rescore=rescore, **advantages)
 
-    with pytest.raises(UserError, match=rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "):
+    refusal = rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "
+    with pytest.raises(UserError, match=refusal):
         make("bfloat16", rescore=False)
     make("bfloat16", rescore=True)
     make("float32", rescore=False)
