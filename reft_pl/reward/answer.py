@@ -16,8 +16,8 @@ class AnswerReward(RewardFunction):
     """Reward 1 for a correct answer, ``partial`` for a valid but wrong answer, 0 for no answer.
 
     An answer is valid if it is of the reference answer's kind: a finite number, or a choice letter. An error, a timeout, NaN,
-    infinity, or a number in reply to a multiple-choice question count as no answer. (The paper's scripts give 0.1 to NaN and to
-    a failed multiple-choice program, because ``float("nan")`` is a float and ``"none"`` a string; this class does not.)
+    infinity, and a number in reply to a multiple-choice question count as no answer. (The paper's scripts give 0.1 to NaN and
+    to a failed multiple-choice program, because ``float("nan")`` is a float and ``"none"`` a string; this class does not.)
 
     To write your own reward, put a class in an importable file, or in a file in the working directory, and name its class path.
     This one prefers short correct solutions::

@@ -1,4 +1,4 @@
-"""Small tokenizers of the families that the prefix rule must hold for, and problems to put through them."""
+"""Small tokenizers of the families that the prefix rule must support, and problems to tokenise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("gpt2", "smollm2", "qwen2", "opt", "llama")
 
 
 def corpus() -> list[str]:
-    """Programs whose docstrings close in many ways, so that merges across quotes, newlines and indents are learned."""
+    """Programs with many kinds of docstring ends, so that BPE learns merges across quotes, newlines and indents."""
     ends = ["?", ".", " ?", '."', "", "...", " total ?", "!"]
     bodies = [
         "    x = 1\n    return x",
@@ -86,17 +86,17 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    """Every kind in turn."""
+    """Every tokenizer family in turn."""
     return build_tokenizer(request.param)
 
 
 @pytest.fixture(scope="session")
 def plain_tokenizer() -> PreTrainedTokenizerFast:
-    """GPT-2's kind: no BOS, no pad, no chat template."""
+    """The GPT-2 family: no BOS, no pad token, no chat template."""
     return build_tokenizer("gpt2")
 
 
 @pytest.fixture(scope="session", params=["smollm2", "qwen2"])
 def chat_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    """The kinds with a chat template."""
+    """The families with a chat template."""
     return build_tokenizer(request.param)

@@ -1,4 +1,4 @@
-"""Templates come with models: what one computes is bounded, and what one raises is a sentence."""
+"""Chat templates come with models: their computation is bounded, and their failures are one-sentence errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def renderer(chat_tokenizer, monkeypatch):
 @pytest.mark.parametrize("chat_tokenizer", ["smollm2"], indirect=True)
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
 def test_what_a_template_computes_is_bounded(renderer, template, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(template_process, "CPU_SECONDS", 0.5)  # a test need not wait for all of two seconds
+    monkeypatch.setattr(template_process, "CPU_SECONDS", 0.5)  # shorter than the default two seconds
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(UserError) as raised:
         renderer(template + "{{ messages[0].content }}").render(QUESTION)
@@ -131,7 +131,7 @@ def test_variables_and_named_templates_are_those_of_transformers(renderer, chat_
 
 @pytest.mark.parametrize("chat_tokenizer", ["smollm2"], indirect=True)
 def test_a_fork_does_not_wait_for_a_lock_that_another_thread_holds(renderer):
-    """A data loader forks while another thread renders: nobody would release its lock in the fork."""
+    """A data loader forks while another thread renders and holds the lock, which the fork must replace."""
     made = renderer("<{{ messages[0].content }}>")
     queue = multiprocessing.get_context("fork").SimpleQueue()
     with template_process._lock:

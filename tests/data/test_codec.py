@@ -48,7 +48,7 @@ def test_sampling_prompt_is_a_prefix_of_the_training_tokens(tokenizer, question,
     prompt = codec.prompt_ids(problem)
     assert example.ids[: len(prompt)] == prompt
     assert example.ids[-1] == codec.eos_id
-    # The same question without its solution, as in a test set, has the same prompt: the continuations alone found it.
+    # Without the solution, as in a test set, the prompt is the same: the continuations suffice.
     assert codec.prompt_ids(replace(problem, solution=None)) == prompt
     assert codec.longest_prompts([problem])[0] >= len(prompt)
 

@@ -107,7 +107,7 @@ def test_examples_are_prepared_and_cached(make, tmp_path):
     assert [name.split("-")[0] for name in files] == ["examples", "longest"]
     again = make()
     again.setup("fit")
-    again.codec._encode = None  # nothing is tokenised a second time
+    again.codec._encode = None  # nothing is tokenised again
     again.prepare_examples()
     assert again.examples(again.train_problems) == data.examples(data.train_problems)
 
@@ -135,7 +135,7 @@ def test_a_prompt_that_just_fits_is_kept(make, tmp_path):
     codec = make(train=train).codec
     problems = train[0].load()
     length = len(codec.prompt_ids(problems[0]))
-    assert codec.longest_prompts(problems)[0] > length  # the newline after the docstring may join what follows
+    assert codec.longest_prompts(problems)[0] > length  # the newline after the docstring may merge with the text after it
     data = make(train=train, max_prompt_tokens=length, max_tokens=300)
     data.setup("fit")
     assert len(data.train_problems) == 1
@@ -144,7 +144,7 @@ def test_a_prompt_that_just_fits_is_kept(make, tmp_path):
 def test_long_test_questions_do_not_keep_training_from_beginning(make, tmp_path):
     data = make(test={"t": source(tmp_path, "test", ["Short?", "Long " * 200 + "?"])})
     data.setup("fit")
-    assert len(data.test_problems["t"]) == 2  # so that training cannot know the long one either
+    assert len(data.test_problems["t"]) == 2  # the long question is kept, to exclude it from training
     with pytest.raises(UserError, match=r"the question test_1 takes \d+ tokens, more than max_prompt_tokens=300"):
         data.setup("test")
 

@@ -1,4 +1,4 @@
-"""Files as people have them: the content decides, and what cannot be read is named."""
+"""Input files of all kinds: the content determines the type, and errors name the fault."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_list(rows: list[dict[str, str]]) -> str:
 
 
 def sources(path: Path, form: object) -> list[ProblemSource]:
-    """Every source that reads such a file, each with rows of its form."""
+    """Return every source that reads such a file, each with rows in its format."""
     path.write_text(form(ROWS), encoding="utf-8")  # type: ignore[operator]
     other = path.with_name(f"authors-{path.name}")
     other.write_text(form(AUTHORS), encoding="utf-8")  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What changes a digest of questions or of a tokenizer, and what does not."""
+"""Which changes affect the digest of problems or of a tokenizer."""
 
 from copy import deepcopy
 from dataclasses import replace

@@ -87,7 +87,7 @@ def test_a_batch_cannot_be_smaller_than_the_world():
 
 
 class Recorder(LightningModule):
-    """Takes a step a batch and notes what it met."""
+    """Takes one step per batch and records its problems."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def run(folder, module, resume=None):
     trainer.fit(module, datamodule=Data(), ckpt_path=resume)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on a run this small
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's warnings about a run this small
 
 
 @pytest.fixture(scope="module")

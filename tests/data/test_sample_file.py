@@ -1,4 +1,4 @@
-"""Sample files, ours and the authors'."""
+"""Sample files in both formats: JSON lines and the authors' list."""
 
 import json
 from dataclasses import replace

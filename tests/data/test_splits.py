@@ -68,7 +68,7 @@ def test_hold_out_splits_questions(questions, n, seed):
     assert len(held) == n
     assert not {p.question for p in train} & {p.question for p in held}
     assert {p.question for p in train} | {p.question for p in held} == set(questions)
-    # Whatever the order of the file, the same questions are held out.
+    # The same questions are held out in any file order.
     again = hold_out(list(reversed(all_problems)), n, seed)[1]
     assert {p.question for p in again} == {p.question for p in held}
 

@@ -1,4 +1,4 @@
-"""Which ids end a response: from the model's files, from the tokenizer, and from the chat template."""
+"""Stop ids from the model's files, the tokenizer and the chat template."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Gold answers: thousands separators are read, everything else that a separator could mean is refused."""
+"""Reference answers: thousands separators are read, ambiguous separators are refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_is_no_number_is_none(text: str) -> None:
 
 
 def test_gold_answers_and_responses_are_read_alike() -> None:
-    """Of all short texts of digits and separators: a gold answer that is read is the number that a response states with it."""
+    """For all short texts of digits and separators: reference answer and response with the same text give the same number."""
     pieces = ["1", "0", "25", "000", ",", ".", "'", "_", "-", "\uff0c", " "]
     for parts in itertools.chain.from_iterable(itertools.product(pieces, repeat=n) for n in range(1, 6)):
         text = "".join(parts)

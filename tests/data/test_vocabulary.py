@@ -1,4 +1,4 @@
-"""Ids without a token are known, and tokens without an embedding are refused before training."""
+"""Ids without a token are listed, and tokens without an embedding are rejected before training."""
 
 import copy
 
@@ -12,7 +12,7 @@ from reft_pl.formats import Chat, NaturalLanguage
 
 @pytest.fixture
 def grown(plain_tokenizer):
-    """A copy to which a test adds tokens."""
+    """A copy of the tokenizer for tests that add tokens."""
     return copy.deepcopy(plain_tokenizer)
 
 

@@ -25,7 +25,7 @@ from reft_pl.types import Completion, ExecutionResult, Problem, Sample, Status, 
         (1.0, "a", False),
         ("a", 1.0, False),
         ("none", "n", False),
-        ("f", "f", False),  # no choice that a dataset has
+        ("f", "f", False),  # not a choice of any dataset
         (None, 1.0, False),
         (None, "a", False),
         (math.nan, math.nan, False),
@@ -77,15 +77,15 @@ def test_where_nobody_knows_the_answer_either_kind_is_one_and_none_is_right(valu
         ([], []),
         ([None, None], []),
         ([5.0, 7.0, None, 7.0], [[1, 3], [0]]),
-        ([5.0, 7.0, 7.0, 5.0], [[0, 3], [1, 2]]),  # a tie: 5 was there first
+        ([5.0, 7.0, 7.0, 5.0], [[0, 3], [1, 2]]),  # a tie: 5 was sampled first
         ([1.0, 2.0, 1 / 3, 0.33333334], [[2, 3], [0], [1]]),  # one answer to 6 significant digits
         (["b", 2.0, "b"], [[0, 2], [1]]),
         ([0.0, -0.0, 3.0], [[0, 1], [2]]),
-        ([1234567.0, 1234568.0, 1234568.0], [[1, 2], [0]]),  # integers are never one vote
+        ([1234567.0, 1234568.0, 1234568.0], [[1, 2], [0]]),  # two integers never share a vote
         ([3.004, 3.0, 3.0], [[1, 0, 2]]),  # the representative comes first
         ([3.0, 3.004, 5.0], [[0, 1], [2]]),
         ([2.992, 3.008, 3.0], [[2, 0, 1]]),
-        ([2.992, 3.008], [[0], [1]]),  # both are correct for 3, but neither is the other
+        ([2.992, 3.008], [[0], [1]]),  # both match 3, but not each other
         ([1e308, -1e308, math.inf, math.nan], [[0], [1]]),
     ],
 )
@@ -103,7 +103,7 @@ SAMPLED = st.lists(st.one_of(st.none(), NUMBERS, st.sampled_from("abcde")), max_
 
 
 def values_of(answers, groups):
-    """Each group's representative and sorted members."""
+    """Return each group's representative and sorted members."""
     return sorted((str(answers[group[0]] + 0.0), sorted(answers[i] for i in group)) for group in groups)
 
 

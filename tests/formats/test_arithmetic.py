@@ -1,4 +1,4 @@
-r"""Arithmetic in answers: values that are computed by hand or by Python's fractions, refusals, and bounds on the work."""
+r"""Arithmetic in answers: values checked by hand or with fractions, refusals, and bounded work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_expression_is_evaluated_whole(text: str, value: float) -> None:
     [
         "10-15", "$10-$15", "10 - 15", "10\u201315", "18 \u2013 20", "2-1/2", "2026-11-29", "3/4/2020",
         "12/3/2",  # ranges, dates
-        "1/2(3)", r"1/2\pi", "6/2(1+2)", r"2\frac{3}{2}", "2 3/2", r"\frac123", "2{3}", "2 (3)", "0x10", "2x3",  # two readings
+        "1/2(3)", r"1/2\pi", "6/2(1+2)", r"2\frac{3}{2}", "2 3/2", r"\frac123", "2{3}", "2 (3)", "0x10", "2x3",  # ambiguous
         "2x", "2 x", "3+4i", "3i", "3e", "x^2", "5!!", "2.5!", "(-3)!", "0^0", "1/0", "5/(2-2)", "(-8)^{1/3}", r"\sqrt{-1}",
         "--5", "5-", "5+", "5*", "+", "5 +", r"\frac{1}", r"\frac", r"\sqrt", "(5", "5)", "5^", "^5", "5 5", "7 mod 3",
         "100% - 20%",
@@ -71,7 +71,7 @@ def test_work_is_bounded(text: str) -> None:
 
 @st.composite
 def expressions(draw: st.DrawFn, depth: int = 3) -> tuple[str, Fraction]:
-    """A text of nested arithmetic with its exact value."""
+    """Generate nested arithmetic with its exact value."""
     if depth == 0 or draw(st.booleans()):
         number = draw(st.integers(0, 9999))
         return str(number), Fraction(number)

@@ -1,4 +1,4 @@
-"""Every parser of model-written text takes linear time: a million characters of anything in seconds."""
+"""Every parser of model-written text takes linear time: a million characters in seconds."""
 
 from __future__ import annotations
 

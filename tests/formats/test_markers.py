@@ -1,4 +1,4 @@
-"""Markers of answers: the last one that holds something counts."""
+"""Answer markers: the last non-empty one counts."""
 
 import pytest
 

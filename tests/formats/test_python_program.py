@@ -111,5 +111,5 @@ def test_programs_are_not_read_as_text():
 def test_what_follows_a_sampled_function_is_not_trained_on():
     problem = replace(PROBLEM, solution=GIVEN + BODY + "\n\nprint(solution())")
     assert FORM.target_text(problem) == GIVEN + BODY
-    cut_off = replace(PROBLEM, solution=GIVEN + "    a = (1 +")  # no Python: kept as it is
+    cut_off = replace(PROBLEM, solution=GIVEN + "    a = (1 +")  # does not parse: kept unchanged
     assert FORM.target_text(cut_off) == GIVEN + "    a = (1 +"

@@ -1,4 +1,4 @@
-"""Answers that may not have been reasoned out: by example, and at the edges of what a number is."""
+"""Detection of answers without reasoning: examples, and edge cases of number syntax."""
 
 import pytest
 from hypothesis import given
@@ -58,7 +58,7 @@ def test_a_right_letter_after_a_wrong_value(letter: str, reasoning: str, verdict
         ("b", "so x = -120", False),
         ("b", "so x = 120", True),
         ("c", "he pays 2 * 2 = 4 rupees", False),
-        ("d", "2 / 40 = 0.052", False),  # an option stands for what rounds to it
+        ("d", "2 / 40 = 0.052", False),  # an option includes values that round to it
         ("d", "2 / 40 = 0.07", True),
     ],
 )

@@ -1,4 +1,4 @@
-"""The paper's reward, and a user's own by class path."""
+"""The paper's reward, and a user-defined reward by class path."""
 
 import math
 from dataclasses import replace
@@ -81,7 +81,7 @@ def test_our_reward_resolves_by_its_short_name():
 
 
 def test_the_docstrings_example_works_from_a_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What the docstring shows is what is run here: the indented block after ``my_reward.py``."""
+    """Run the docstring's example: the indented block after ``my_reward.py``."""
     lines = AnswerReward.__doc__.split("# my_reward.py\n")[1].splitlines()
     indent = len(lines[0]) - len(lines[0].lstrip())
     example = []

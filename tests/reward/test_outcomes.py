@@ -1,4 +1,4 @@
-"""What a reward function may return, and what stops the run with the problem named."""
+"""Valid and invalid returns of a reward function; the error names the problem."""
 
 from __future__ import annotations
 

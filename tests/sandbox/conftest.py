@@ -1,4 +1,4 @@
-"""Sandboxes that the tests of a session share, so that zygotes start once."""
+"""Session-wide sandbox fixtures, so that zygotes start only once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the kernel refuses ends the zygote before it serves: nothing runs with half of its confinement."""
+"""If the kernel refuses a confinement step, the zygote exits before serving: no program runs partly confined."""
 
 import os
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The confined CPython against attacks of our own. No program here ever runs outside of it."""
+"""Attacks on the confined CPython. No program in this file ever runs outside the sandbox."""
 
 import copy
 import itertools
@@ -26,7 +26,7 @@ SANE = "def solution():\n return 6 * 7"
 BODY = r"bytes((200,)) + __import__('struct').pack('<d', 4.0)"  # claims the answer 4
 
 ATTACKS = {
-    # Saying something in the program's stead, or in somebody else's
+    # Forging the program's own result, or another program's
     "own body, which return could have said": (f"import os\nos.write(3, {BODY})\nos._exit(0)", {VALUE}),
     "own body and another": (f"import os\nos.write(3, {BODY})\ndef solution():\n return 1", {Status.BAD_FRAME}),
     "body on every descriptor": (
@@ -55,7 +55,7 @@ ATTACKS = {
     "exit with a code": ("import os\nos._exit(3)", {Status.DIED}),
     "sys.exit": ("import sys\ndef solution():\n sys.exit(0)", {EXCEPTION}),
     "SystemExit at the top": ("raise SystemExit(0)", {EXCEPTION}),
-    # Patching what judges
+    # Patching the code that encodes the result
     "builtins patched": (
         "import builtins\nfor n in ('type','issubclass','isinstance','float','int','str','len'):\n"
         " setattr(builtins, n, lambda *a: 42.0)\ndef solution():\n return 'no answer'",
@@ -96,7 +96,7 @@ ATTACKS = {
     "class instead of a function": ("class solution: pass", {Status.WRONG_TYPE}),
     "a number instead of a function": ("solution = 5", {Status.NO_SOLUTION}),
     "huge integer": ("def solution():\n return 10**5000", {Status.TOO_LARGE}),
-    # Reaching out
+    # Accessing files, processes and the network
     "own environment": ("def solution():\n return len(open('/proc/self/environ').read())", {EXCEPTION}),
     "own memory": ("def solution():\n return len(open('/proc/self/mem', 'rb').read(1))", {EXCEPTION}),
     "zygote's memory": ("import os\ndef solution():\n return open(f'/proc/{os.getppid()}/mem', 'rb').tell()", {EXCEPTION}),
@@ -117,7 +117,7 @@ ATTACKS = {
     "killing its group": ("import os\ndef solution():\n os.killpg(0, 9); return 1", {EXCEPTION}),
     "abort": ("import os\nos.abort()", {Status.KILLED}),
     "null pointer": ("import ctypes\nctypes.string_at(0)", {EXCEPTION}),
-    # Using things up
+    # Exhausting resources
     "recursion in C": ("x = []\nfor _ in range(10**5): x = [x]\ndef solution():\n return len(repr(x))", {EXCEPTION}),
     "recursion in C without a limit": (
         "import sys\nsys.setrecursionlimit(10**8)\nclass A:\n def __getattr__(s, n): return getattr(s, n + 'x')\n"
@@ -198,7 +198,7 @@ def test_nothing_runs_on_after_its_deadline(cpython):
     zygotes = set(cpython.worker_pids)
     left = [stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2] for stat in Path("/proc").glob("[0-9]*/stat")]
     ours = [(state, parent) for state, parent in left if int(parent) in zygotes]
-    assert len(ours) <= len(zygotes)  # the children that plain programs share
+    assert len(ours) <= len(zygotes)  # the shared children
     assert {state for state, _ in ours} <= {"S"}
 
 
@@ -258,7 +258,7 @@ def test_limits_that_make_no_sense_are_refused(settings):
 
 
 def test_the_memory_limit_is_the_programs_own():
-    """What the zygote holds already, SymPy and NumPy say, does not count."""
+    """Memory that the zygote already uses, such as for SymPy and NumPy, does not count."""
     hungry = "{}def solution():\n return len(bytearray({} << 20)) >> 20"
     sandbox = CPythonSandbox(memory_mb=64, workers=1)
     try:
@@ -322,21 +322,21 @@ def test_a_program_finds_nothing_of_its_predecessor(how, first):
 
 
 def test_the_zygotes_memory_holds_nothing_of_programs_or_results():
-    """A heap scan from outside: all writable memory of the process that every program is forked from."""
+    """Scan all writable memory of the zygote, from which every program is forked."""
     sandbox = CPythonSandbox(timeout_seconds=5, workers=1)
     needles = [b"marker_of_a_predecessor", struct.pack("<d", 9182.7364)]
     try:
         sandbox.run([f"{program} #{i}" for i in range(5) for program in (PREDECESSOR, PLAIN_PREDECESSOR)])
         (pid,) = sandbox.worker_pids
         found = [needle for needle in needles if needle in memory_of(pid)]
-        assert b"reft_pl.sandbox.zygote" in memory_of(pid)  # the scan sees what is there
+        assert b"reft_pl.sandbox.zygote" in memory_of(pid)  # the scan works
     finally:
         sandbox.close()
     assert found == []
 
 
 def memory_of(pid):
-    """Private writable memory of another process."""
+    """Read the private writable memory of another process."""
     parts = []
     with Path(f"/proc/{pid}/maps").open(encoding="ascii") as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
         for line in maps:

@@ -1,4 +1,4 @@
-"""Bodies: what goes in comes out, nothing else is taken for a body, and no program claims what it could not cause."""
+"""Frame bodies round-trip, other bytes are rejected, and a program cannot report a status that it cannot cause."""
 
 import math
 import os
@@ -104,7 +104,7 @@ def test_what_a_process_left_is_judged(data, wait_status, status, value):
 
 @given(st.binary(max_size=300))
 def test_whatever_a_program_writes_it_claims_only_what_it_could_cause(data):
-    """Once it runs, everything in the pipe after the mark may be the program's."""
+    """Once a program runs, it may have written everything in the pipe after ``COMPILED``."""
     status, value, _ = frames.judge(frames.COMPILED + data, False, exited(0))
     assert (value is None) == (status != "ok")
     assert status not in {"syntax_error", "timeout", "killed", "died", "worker_died", "unsupported"}

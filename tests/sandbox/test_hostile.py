@@ -1,4 +1,4 @@
-"""The shared lists of hostile programs: every one ends as expected."""
+"""The shared lists of hostile programs: each ends with an expected status."""
 
 import json
 
@@ -11,13 +11,13 @@ SANE = "def solution():\n return 6 * 7"
 
 
 def outcomes(sandbox_class, rows):
-    """Pairs of a row and its result, each run with the time that its row gives it, one at a time: it is wall time."""
+    """Run each row's program with its time limit, one at a time because the limit is wall time; return (row, result) pairs."""
     for seconds in sorted({row["seconds"] for row in rows}):
         chosen = [row for row in rows if row["seconds"] == seconds]
         sandbox = sandbox_class(timeout_seconds=seconds, workers=1)
         try:
             results = sandbox.run([row["source"] for row in chosen])
-            assert sandbox.run([SANE, SANE])[1].value == 42  # and the sandbox lives on
+            assert sandbox.run([SANE, SANE])[1].value == 42  # the sandbox still works
         finally:
             sandbox.close()
         yield from zip(chosen, results, strict=True)
@@ -33,7 +33,7 @@ def rows_of(shared, name):
 
 
 def expected(row):
-    """What may become of a program here: the list was made where ``ctypes`` and the secret of a result could be reached."""
+    """Return the statuses allowed here: the list assumes a sandbox where ``ctypes`` and a result's secret are reachable."""
     if "import ctypes" in row["source"]:
         return [*row["expected"], "exception"]
     return [*row["expected"], "no_solution"] if "get('nonce')" in row["source"] else row["expected"]

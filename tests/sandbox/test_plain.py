@@ -1,4 +1,4 @@
-"""Plain programs: what the syntax check lets through, that they cannot leave anything behind, and the process they share."""
+"""Plain programs: the syntax check, isolation between programs, and the shared process."""
 
 import ast
 import builtins
@@ -72,7 +72,7 @@ def test_type_parameters_are_not_plain():
 
 
 def test_every_node_of_this_python_is_decided():
-    """What may be plain is listed; whatever a newer Python adds is not."""
+    """The syntax check is an allow-list, so constructs of newer Python versions are not plain."""
     expected = "Add And Assign AugAssign BinOp BoolOp Break Compare Continue Div Eq Expr FloorDiv For Gt GtE If IfExp List"
     expected += " ListComp Load Lt LtE Mod Mult Not NotEq Or Pass Pow Return Store Sub Subscript Tuple UAdd USub UnaryOp While"
     assert sorted(node.__name__ for node in plain_module._ALLOWED) == expected.split()
@@ -94,7 +94,7 @@ expressions = st.recursive(
 
 @given(target=expressions, value=expressions)
 def test_what_is_plain_reaches_and_changes_nothing_but_its_own(target, value):
-    """Decided anew here, by name: attributes of ``math`` that are read, calls of listed functions, names that are nobody's."""
+    """Independent version of the check: attributes of ``math``, calls of listed functions, names that are not builtins."""
     program = solution(f"{target} = {value}\n return {value}")
     try:
         admitted = not beyond_plain(program)
@@ -142,7 +142,7 @@ def test_a_question_may_hold_a_per_cent_sign():
 
 
 def shared_and_alone(sandbox, programs):
-    """Status and value of programs in the child that they share, and in processes of their own."""
+    """Return status and value of programs in the shared child and in separate processes."""
     alone = sandbox.run([f"nothing = {{}}\n{program}" for program in programs])
     return [[(result.status, result.value) for result in results] for results in (sandbox.run(programs), alone)]
 
@@ -157,8 +157,8 @@ def test_calls_go_as_deep_as_in_a_process_of_its_own(cpython):
 @pytest.mark.parametrize(
     "first",
     [
-        'x = "a" * 31000000\n return len(x)',  # freed at once
-        "x = [0]\n x += [[0] * 3000000]\n x[0] = x\n return 5",  # freed by the collector alone
+        'x = "a" * 31000000\n return len(x)',  # freed immediately
+        "x = [0]\n x += [[0] * 3000000]\n x[0] = x\n return 5",  # freed only by the garbage collector
         "x = [0]\n x[0] = x\n while True:\n  x += [[0] * 100000]",
     ],
 )
@@ -219,7 +219,7 @@ def test_programs_that_share_a_process_leave_nothing_behind(plain):
 
 
 def test_plain_programs_share_a_process_and_others_get_their_own():
-    """A child of the zygote's that outlives programs is the shared one."""
+    """The shared child is the zygote's only child that outlives programs."""
     sandbox = CPythonSandbox(workers=1)
     try:
         sandbox.run([solution("return 1")])
@@ -244,7 +244,7 @@ def children_of(pid):
 
 
 def test_a_failure_of_a_plain_program_is_decided_as_in_a_process_of_its_own(cpython):
-    """Timeouts, memory and depth are told by a process of the program's own, with all of its time."""
+    """A separate process with the full time limit decides timeouts, memory errors and recursion depth."""
     bodies = ["while True: pass", "return [0] * 10**10", "return " + "(" * 10**5 + ")" * 10**5, "return 1 / 0", "return 5 +"]
     shared = cpython.run([solution(body) for body in bodies])
     alone = cpython.run([f"nothing = {{}}\n{solution(body)}" for body in bodies])
@@ -264,7 +264,7 @@ def test_a_dataset_is_plain(shared, plain):
 
 
 def test_it_runs_where_the_kernel_confines_nothing():
-    """Neither seccomp nor Landlock, capabilities, prctl or /proc: as on a system that is not Linux."""
+    """Simulate a system other than Linux: no seccomp, Landlock, capabilities, prctl or /proc."""
     script = (
         "import sys\nfrom reft_pl.sandbox.cpython import PlainSandbox\n"
         "sandbox = PlainSandbox(workers=1)\nmade = sandbox.make_worker('')\n"

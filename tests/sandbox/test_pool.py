@@ -1,4 +1,4 @@
-"""Batches over several processes: order, deaths, threads, forks, and the end."""
+"""Batches over several processes: order, killed processes, threads, forks, and close."""
 
 import multiprocessing
 import os
@@ -20,11 +20,11 @@ from reft_pl.types import Status
 
 ALONE = "import time\ndef solution():\n time.sleep({seconds})\n return {value}"
 PLAIN = "def solution():\n x = 0\n while x < {seconds} * 10000000:\n  x += 1\n return {value}"
-"""Programs that take ``seconds``, the second roughly: in a process of its own, and in the one that plain programs share."""
+"""Programs that take ``seconds``, the second one roughly: in a separate process, and in the shared child."""
 
 
 def children_of(pids):
-    """Process ids whose parent is one of these."""
+    """Return the IDs of all processes with one of these parents."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -65,7 +65,7 @@ def test_results_stand_in_the_order_of_the_programs(program, workers):
 @pytest.mark.parametrize("victims", ["workers", "their children"])
 @pytest.mark.parametrize("program", [PLAIN, pytest.param(ALONE, marks=pytest.mark.slow)])
 def test_killing_workers_mid_batch_loses_no_result(program, victims):
-    """kill -9, six times, while the batch runs: of our processes, or of what they started."""
+    """Six kill -9 while the batch runs, on zygotes or on their children."""
     sandbox = CPythonSandbox(timeout_seconds=5.0)
     count = 300
     results = []
@@ -79,7 +79,7 @@ def test_killing_workers_mid_batch_loses_no_result(program, victims):
             time.sleep(0.2)
             targets = sandbox.worker_pids if victims == "workers" else children_of(sandbox.worker_pids)
             for pid in targets[killed % 2 :][:1]:
-                with suppress(ProcessLookupError):  # a program that ended by itself just now, which does not count
+                with suppress(ProcessLookupError):  # the program has just ended, which does not count
                     os.kill(pid, signal.SIGKILL)
                     killed += 1
         batch.join(timeout=60)
@@ -103,7 +103,7 @@ def test_a_worker_killed_between_batches_is_replaced(program):
 
 @pytest.mark.parametrize("first", [PLAIN, ALONE])
 def test_a_worker_that_hangs_costs_one_timeout_and_no_other_result(first):
-    """A stopped zygote stands for any hang of a process that supervises programs."""
+    """A stopped zygote represents any hang of a supervising process."""
     sandbox = CPythonSandbox(timeout_seconds=0.5, workers=1)
     try:
         sandbox.run([first.format(seconds=0, value=0)])
@@ -133,7 +133,7 @@ def test_closing_ends_every_process_and_running_again_starts_new_ones():
     sandbox.run(programs)
     workers = sandbox.worker_pids
     processes = workers + children_of(workers)
-    assert len(processes) == 4  # two zygotes, each with a child that plain programs share
+    assert len(processes) == 4  # two zygotes, each with a shared child
     sandbox.close()
     assert wait_until(lambda: not any(map(alive, processes)))
     assert sandbox.worker_pids == []
@@ -142,7 +142,7 @@ def test_closing_ends_every_process_and_running_again_starts_new_ones():
 
 
 def test_several_threads_may_run_batches_beside_torch(cpython):
-    """Off the main thread, with torch's own threads at work: no signal is involved."""
+    """Works off the main thread while torch's threads run, since no signals are involved."""
     got = {}
 
     def run(start):
@@ -164,7 +164,7 @@ def _run_in_fork(sandbox, queue):
 
 
 def test_a_fork_of_the_trainer_gets_workers_of_its_own():
-    """A forked data loader inherits the sandbox; neither side may disturb the other's processes."""
+    """A forked data loader inherits the sandbox; neither process may disturb the other's workers."""
     sandbox = CPythonSandbox(workers=1)
     try:
         sandbox.run([PLAIN.format(seconds=0, value=1)])
@@ -194,7 +194,7 @@ def _race_in_fork(sandbox, queue):
 
 
 def test_threads_that_run_first_programs_in_a_fork_share_its_workers(monkeypatch):
-    """Each worker serves one thread at a time, whoever finds out first that it is in a fork."""
+    """Each worker serves one thread at a time, whichever thread first notices the fork."""
     sandbox = CPythonSandbox(workers=2)
     try:
         sandbox.run([PLAIN.format(seconds=0, value=1)])
@@ -214,7 +214,7 @@ def test_threads_that_run_first_programs_in_a_fork_share_its_workers(monkeypatch
 
 
 def test_closing_from_several_threads_beside_programs():
-    """Programs end with a result, or with the sentence that the sandbox was closed."""
+    """Programs end with a result, or with the error that the sandbox was closed."""
     sandbox = CPythonSandbox(workers=2)
     programs = [PLAIN.format(seconds=0, value=i) for i in range(40)]
     odd, stop = [], threading.Event()

@@ -1,4 +1,4 @@
-"""What is loaded in advance is enough: nothing is missing once the file system is gone."""
+"""Preloading suffices: no import fails once the file system is inaccessible."""
 
 import pytest
 

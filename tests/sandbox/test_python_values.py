@@ -1,4 +1,4 @@
-"""Results are Python's: the shared list of values, and generated programs beside plain CPython."""
+"""Results equal plain CPython's, for the shared list of values and for generated programs."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def same(value, expected):
 
 
 class ProgramWriter:
-    """Writes small programs of the constructs in which interpreters differ: laziness, iterators, rounding, order, numbers."""
+    """Generates small programs with constructs in which interpreters differ: laziness, iterators, rounding, order, numbers."""
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
@@ -92,7 +92,7 @@ class ProgramWriter:
 
 
 def plainly(program):
-    """Status and value in this interpreter. The programs are our own and harmless."""
+    """Return status and value in this interpreter; the generated programs are harmless."""
     namespace = {}
     try:
         code = compile(program, "<program>", "exec")
@@ -116,7 +116,7 @@ def test_generated_programs_end_as_in_plain_cpython(cpython, seed):
     writer = ProgramWriter(seed)
     programs = list(dict.fromkeys(writer.program() for _ in range(250)))
     expected = [plainly(program) for program in programs]
-    assert sum(status == "ok" for status, _ in expected) > 40  # the writer writes programs that say something
+    assert sum(status == "ok" for status, _ in expected) > 40  # most generated programs return a value
     wrong = [
         (program, result.status.value, result.value, plain)
         for program, result, plain in zip(programs, cpython.run(programs), expected, strict=True)
@@ -126,7 +126,7 @@ def test_generated_programs_end_as_in_plain_cpython(cpython, seed):
 
 
 def arithmetic(dice, depth):
-    """Expressions of plain programs."""
+    """Generate expressions of plain programs."""
     if depth == 0:
         return dice.choice(["x", "y", "3", "7", "0.1", "2.5", "10", "4096", "9007199254740993", "123456789012345678901"])
     a, b = arithmetic(dice, depth - 1), arithmetic(dice, depth - 1)

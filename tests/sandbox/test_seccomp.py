@@ -1,4 +1,4 @@
-"""The filter's code, interpreted here instruction by instruction: what it allows on either architecture."""
+"""The filter's BPF code, interpreted instruction by instruction on both architectures."""
 
 import platform
 import struct

@@ -1,4 +1,4 @@
-"""What counts as an answer, on honest and on lying objects (all made here: nothing untrusted)."""
+"""Encoding of returned objects, honest and forged (all defined here, none untrusted)."""
 
 import math
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Written solutions of GSM8K as programs: every kind of equation, reuse, names, and what makes none."""
+"""GSM8K solutions as programs: kinds of equations, step reuse, names, and unconvertible solutions."""
 
 import math
 

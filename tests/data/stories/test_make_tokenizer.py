@@ -1,4 +1,4 @@
-"""The embedded model's folder: loads as any other, and its tokenizer keeps texts as they are."""
+"""The embedded model's folder loads like any other, and its tokenizer round-trips texts."""
 
 import json
 from pathlib import Path

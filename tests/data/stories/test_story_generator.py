@@ -1,4 +1,4 @@
-"""Story problems: reproducible, disjoint, varied, and right."""
+"""Story problems are reproducible, disjoint, varied and correct."""
 
 import itertools
 import os
@@ -97,7 +97,7 @@ def test_texts_are_filled_in(problems: dict[Split, list[Problem]]) -> None:
 def test_programs_differ_in_style(problems: dict[Split, list[Problem]]) -> None:
     lines = [problem.solution.split('"""\n')[1].count("\n") for problem in problems["train"] if problem.solution]
     assert min(lines) == 1  # one expression, then the return
-    assert max(lines) >= 8  # given numbers named first
+    assert max(lines) >= 8  # given numbers assigned first
 
 
 def test_a_problem_does_not_depend_on_the_hash_seed() -> None:
@@ -112,7 +112,7 @@ def test_a_problem_does_not_depend_on_the_hash_seed() -> None:
 
 
 def test_a_known_problem_stays_what_it_is() -> None:
-    """Published figures name problems by number: a change of the generator must be a decision."""
+    """Published figures depend on problem indices, so any change of the generator must be deliberate."""
     question = (
         "Each box holds 10 pears. Rosa gets 8 boxes of pears for her stand. "
         "All that is there is then sold at 2 dollars a pear. How much money does Rosa take?"
@@ -133,7 +133,7 @@ def test_a_known_problem_stays_what_it_is() -> None:
 
 
 def test_seen_situations_are_told_in_several_ways_and_unseen_ones_in_one() -> None:
-    """As the README and StorySource say."""
+    """The variety that the README and StorySource state."""
 
     def wordings(situation: Situation) -> float:
         pieces = (*situation.openings, *situation.events, *situation.endings)

@@ -1,4 +1,4 @@
-"""The source: windows of numbered problems."""
+"""The story source: windows of indexed problems."""
 
 import pytest
 
