@@ -28,7 +28,7 @@ ADVICE = "name another with --ckpt_path, or delete this one to start that run ag
 
 def _written_by_deepspeed() -> list[Any]:
     """Return the classes that DeepSpeed pickles in ZeRO checkpoints; they hold only settings or numbers."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: PLC0415 (slow to import, and only on Linux)
     from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: PLC0415
     from deepspeed.utils.tensor_fragment import fragment_address  # noqa: PLC0415
 

@@ -94,7 +94,7 @@ class ZeRO(DeepSpeedStrategy):
         if isinstance(self.accelerator, CUDAAccelerator):
             super().setup_distributed()
             return
-        import deepspeed  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+        import deepspeed  # noqa: PLC0415 (slow to import, and only on Linux)
 
         # DeepSpeed would compile its own CPU collectives, which takes minutes; gloo's are enough.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -159,7 +159,7 @@ class ZeRO(DeepSpeedStrategy):
         if not (self.is_training and self.stage == 3) or self._whole:
             yield
             return
-        import deepspeed  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+        import deepspeed  # noqa: PLC0415 (slow to import, and only on Linux)
 
         offload = self._forget_order()
         with deepspeed.zero.GatheredParameters(list(self.deepspeed_engine.module.parameters())):
@@ -236,7 +236,7 @@ class ZeRO(DeepSpeedStrategy):
         if not self.is_training:
             module.load_state_dict(checkpoint["state_dict"], strict=strict)
             return
-        import deepspeed  # noqa: PLC0415 (takes seconds, and is only there on Linux)
+        import deepspeed  # noqa: PLC0415 (slow to import, and only on Linux)
 
         with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
             module.load_state_dict(checkpoint["state_dict"], strict=strict)

@@ -1,4 +1,4 @@
-"""Runs that stop somewhere, and what compares them with one that did not."""
+"""Stop a run at a given point, and compare it with an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reft_pl.reward.base import RewardFunction
 
 
 class SignalAt(RolloutCallback):
-    """Sends this process a signal at the n-th time that a hook is called."""
+    """Send this process a signal at the n-th call of a hook."""
 
     def __init__(self, hook: str, n: int = 1, signum: int = 15, times: int = 1, ranks: list[int] | None = None) -> None:
         self.hook, self.left, self.signum, self.times, self.ranks = hook, n, signum, times, ranks
@@ -44,7 +44,7 @@ class SignalAt(RolloutCallback):
 
 
 class StopAt(RolloutCallback):
-    """Stops training after a batch, as ``max_time`` and early stopping do."""
+    """Stop training after a batch, like ``max_time`` and early stopping."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch

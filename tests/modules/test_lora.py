@@ -1,4 +1,4 @@
-"""Stages that train adapters: what moves, what is kept, what is exported, and where the next stage begins."""
+"""Stages that train LoRA adapters: updates, checkpoints, exports and the next stage."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Overlay = Callable[..., str]
 
 @pytest.fixture
 def base(micro_model: Path, tmp_path: Path) -> Path:
-    """Stored weights to adapt, with a tokenizer."""
+    """A model folder to adapt, with a tokenizer."""
     policy = load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), seed=4)
     for parameter in policy.lm.parameters():  # the usual 0.02 makes every distribution nearly uniform
         if parameter.ndim == 2:
@@ -72,7 +72,7 @@ def stage(name: str, overlay: Overlay, run: str, init_from: Path, epochs: int = 
 @pytest.mark.slow
 @pytest.mark.parametrize("export", [pytest.param("merged", marks=pytest.mark.slow), "adapter"])
 def test_warm_up_and_reft_with_adapters(export: str, overlay: Overlay, base: Path, tmp_path: Path) -> None:
-    """SFT, ReFT from what it exports, tests, samples: each on the weights that the export holds."""
+    """SFT, ReFT from its export, test and predict all use the exported weights."""
     sft = stage("sft", overlay, "sft", base, export=export)
     assert main(["fit", *sft]) == 0
     warm_up = tmp_path / "sft" / "hf"
@@ -95,7 +95,7 @@ def test_warm_up_and_reft_with_adapters(export: str, overlay: Overlay, base: Pat
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run(overlay: Overlay, base: Path, tmp_path: Path) -> None:
-    """Interrupted between epochs, ReFT with adapters ends bitwise where one without a pause does."""
+    """ReFT with adapters, interrupted between epochs, ends bitwise equal to an uninterrupted run."""
     whole = stage("ppo", overlay, "whole", base, epochs=2, dropout=0.1)
     assert main(["fit", *whole]) == 0
     for epochs in (1, 2):

@@ -29,7 +29,7 @@ from reft_pl.types import Completion, Problem, Sample, SampleRequest, ScoredRoll
 
 
 class Recorder(RolloutCallback):
-    """Keeps what the hooks were told, and the weights before the first update."""
+    """Record the arguments of the hooks, and the weights before the first update."""
 
     def __init__(self) -> None:
         self.rollouts: list[ScoredRollout] = []
@@ -49,7 +49,7 @@ class Recorder(RolloutCallback):
 
 
 class RewardFor(RewardFunction):
-    """A number a sample that depends on what was written, so that advantages differ; or always the same one."""
+    """A reward that depends on the sampled text, so that advantages differ; or a constant."""
 
     def __init__(self, constant: float | None = None) -> None:
         self.constant = constant
@@ -136,7 +136,7 @@ def test_results_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: Pat
 
 
 class Recording(torch.optim.SGD):
-    """Keeps the gradients of every step, all of a step as one vector; SGD, so that steps differ no more than gradients."""
+    """Record the gradients of each step as one vector; with SGD, steps differ no more than gradients."""
 
     def __init__(self, parameters: Any, seen: list[torch.Tensor]) -> None:
         super().__init__(parameters, lr=1e-2)
@@ -166,7 +166,7 @@ def test_gradients_do_not_depend_on_micro_batches(tmp_path: Path, micro_model: P
 
 
 class Misreporting(InProcessSampler):
-    """Says of every token that it was less probable than it was, by a factor of e^shift, as another engine would in part."""
+    """Record each token's probability too low by a factor of e^shift, as a different engine might."""
 
     def __init__(self, shift: float, max_mismatch: float | None = None) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ def test_a_sampler_with_other_weights_than_the_policy_stops_the_run(tmp_path: Pa
 
 
 class Poison(RolloutCallback):
-    """Makes one outcome of each rollout NaN after it was checked, as a fault of our own would."""
+    """Set one outcome of each rollout to NaN after the check, to simulate a bug of ours."""
 
     def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Any) -> None:
         rollout.outcome[0] = float("nan")
@@ -324,7 +324,7 @@ def test_without_scoring_again_the_update_is_the_same(advantages: RLOO | GAE, tm
 
 
 class RightFor(RewardFunction):
-    """1 or 0 by the parity of what was written, always 0 for some problems."""
+    """1 or 0 by the parity of the sampled tokens, always 0 for some problems."""
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         def known(problem: Problem) -> bool:
@@ -368,7 +368,7 @@ def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp
 
 @pytest.mark.slow
 def test_a_question_that_refills_several_batches_of_an_epoch_draws_other_samples(tmp_path: Path, micro_model: Path) -> None:
-    """Its seeds depend on the batch, or rollouts of an epoch would repeat each other's numbers."""
+    """Seeds depend on the batch; otherwise rollouts of one epoch would share random numbers."""
     settings = {"samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0), "max_resamples": 1, "batches": 4}
     _, recorder = iterate(tmp_path, micro_model, advantages=RLOO(), **settings)
     texts = defaultdict(list)
@@ -434,7 +434,7 @@ def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: st
 
 
 class Narrow(SequenceClip):
-    """A subclass clips as narrowly."""
+    """A subclass, to which the same rule applies."""
 
 
 @pytest.mark.parametrize("loss", [SequenceClip(), Narrow(1e-2, 1e-2)])
@@ -447,8 +447,9 @@ def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
     def make(dtype: Any, rescore: bool) -> PPOModule:
         return PPOModule(PolicySettings(str(micro_model), dtype=dtype), policy_loss=loss, rescore=rescore, **advantages)
 
-    refusal = rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "
-    with pytest.raises(UserError, match=refusal):
+    with pytest.raises(
+        UserError, match=rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "
+    ):
         make("bfloat16", rescore=False)
     make("bfloat16", rescore=True)
     make("float32", rescore=False)

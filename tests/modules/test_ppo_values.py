@@ -1,4 +1,4 @@
-"""A value head with its own learning rate, and rollouts in which it alone learns."""
+"""The value head's own learning rate, and value warm-up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.modules.test_ppo import iterate
 
 
 class Weights(RolloutCallback):
-    """The weights at the start and after each batch."""
+    """Record the weights at the start and after each batch."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, torch.Tensor]] = []
@@ -35,7 +35,7 @@ class Weights(RolloutCallback):
 
     @property
     def changed(self) -> list[set[str]]:
-        """What each batch changed: ``policy`` or ``value``."""
+        """Return which parts each batch changed: ``policy`` or ``value``."""
         pairs = zip(self.seen, self.seen[1:], strict=False)
         return [
             {"value" if ".value_" in name else "policy" for name in before if not torch.equal(before[name], after[name])}
@@ -99,7 +99,7 @@ def test_the_kl_weight_is_not_steered_while_the_policy_is_fixed(tmp_path: Path, 
 
 @pytest.mark.parametrize("settings", [{"value_lr": 1e-3}, {"value_warmup": 1}])
 def test_zero_is_refused(settings: dict[str, Any], micro_model: Path) -> None:
-    """It steps flat parts of all weights: the averages of a fixed group would move."""
+    """ZeRO steps flat shards of all weights, so the optimizer state of a fixed group would change."""
     module = PPOModule(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
     module._trainer = SimpleNamespace(strategy=object.__new__(ZeRO))  # type: ignore[assignment]
     with pytest.raises(UserError, match="do not work under ZeRO"):

@@ -20,7 +20,7 @@ Overlay = Callable[..., str]
 
 
 def item(index: int, kinds: Sequence[str]) -> SampledQuestion:
-    """Samples whose text tells whether they are right: ``r``ight, ``w``rong, ``n``o answer."""
+    """Samples with a text that reveals the verdict: ``r``ight, ``w``rong, ``n``o answer."""
     bodies = {"r": "    return a + b", "w": "    return a * b", "n": "    return c"}
     answers = {"r": float(index), "w": index + 1.0, "n": None}
     predictions = [
@@ -37,7 +37,7 @@ def write(path: Path, numbers: range) -> str:
 
 @pytest.fixture
 def arguments(overlay: Overlay, tmp_path: Path) -> list[str]:
-    """A reranker on the trunk of a barely trained policy, with samples that are easy to tell apart."""
+    """A reranker on the trunk of a barely trained policy, with easily separable samples."""
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
     config = {
         "run_dir": str(tmp_path / "reranker"),

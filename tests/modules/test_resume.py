@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends with the weights of one that was not."""
+"""A killed and resumed run ends with the weights of an uninterrupted one."""
 
 import random
 import re
@@ -46,7 +46,7 @@ def command(stage: str, overlay: str, run_dir: Path) -> list[str]:
 
 
 def with_dropout(tokenizer_from: Path, folder: Path) -> Path:
-    """A GPT-2 of a few thousand weights with the tokenizer of another folder; weights are drawn when it is loaded."""
+    """A GPT-2 of a few thousand weights with the tokenizer of another folder; loading it initializes the weights."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from)
     tokenizer.save_pretrained(folder)
     size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}
@@ -74,7 +74,7 @@ def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """kill -9 at five random moments, whatever is going on: start-up, rollout, update, validation, saving, export."""
+    """kill -9 at five random moments, in any phase: start-up, rollout, update, validation, saving, export."""
     init_from = None
     if stage == "ppo":
         assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0

@@ -1,4 +1,4 @@
-"""A run that died and went on leaves the curves of one that did not."""
+"""A killed and resumed run leaves the curves of an uninterrupted one."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from reft_pl.modules.checkpoints import RunCheckpoints
 
 
 class DeathError(Exception):
-    """Ends a run as a kill does: nothing is saved any more."""
+    """End a run like a kill: nothing more is saved."""
 
 
 def points(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of every point by tag, as TensorBoard reads them; what a clock measures without its value."""
+    """Read step and value of each point by tag, as TensorBoard does; timings without their value."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     return {
@@ -33,7 +33,7 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
 def test_after_deaths_each_point_stands_once(
     stage: str, overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first checkpoint, after a save of every so many batches, and after one that a validation made."""
+    """Kill before the first checkpoint, after a periodic save, and after a save by validation."""
     moments: list[int] = []
     before = RunCheckpoints.on_train_batch_start
 

@@ -1,4 +1,4 @@
-"""What is logged of samples, by hand."""
+"""Sample statistics against hand-computed values."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def rollout(samples: list[Sample], outcome: list[float], left_out: Rollout | Non
 
 
 def shares(found: Rollout) -> dict[str, float]:
-    """As one rank alone has them."""
+    """Reduce the parts of a single rank to means."""
     return {name: total / n for name, (total, n) in sample_statistics(found).items() if n}
 
 

@@ -28,7 +28,7 @@ def stories(split: str, size: int) -> dict[str, object]:
 
 @pytest.fixture
 def predict(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """The arguments of ``predict`` for a model of a few thousand weights, fresh from a moment of SFT."""
+    """Arguments of ``predict`` for a tiny model after a short SFT."""
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
 
     def arguments(run: str, **data: object) -> list[str]:
@@ -54,7 +54,7 @@ def predict(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[...
 
 
 def in_words(run: Path, name: str) -> str:
-    """A figure of results.json as it is printed."""
+    """Format a figure of results.json as the command prints it."""
     share, low, high = json.loads((run / "results.json").read_text())["samples"]["ordinary"][name]
     return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
 
@@ -171,7 +171,7 @@ def is_longer(file: Path, lines: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300) -> bool:
-    """Wait for the condition while the process lives; says whether it came true. Fails the test when the time is over."""
+    """Wait for a condition while the process lives; return whether it became true. Fail the test on timeout."""
     end = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None:
@@ -184,7 +184,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
-    """Starts a process that does not outlive the test; what the processes say is shown when the test fails."""
+    """Start processes that do not outlive the test; print their output if the test fails."""
     started: list[subprocess.Popen[bytes]] = []
     said = tmp_path / "said.txt"
 

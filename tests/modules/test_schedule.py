@@ -31,7 +31,7 @@ def test_no_step_is_wasted_at_rate_zero_before_the_end() -> None:
 def test_the_rate_decays_until_whichever_limit_comes_first(
     stage: str, max_epochs: int, max_steps: int, steps: int, overlay: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Three batches an epoch; in PPO of two optimizer steps each."""
+    """Three batches per epoch; in PPO two optimizer steps per batch."""
     model: dict[str, Any] = {"schedule": {"kind": "linear", "warmup": 0.0, "epochs": None}} | (
         {"minibatch_size": 2} if stage == "ppo" else {}
     )

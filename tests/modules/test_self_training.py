@@ -1,4 +1,4 @@
-"""Offline and online self-training, from the command line and by hand."""
+"""Offline and online self-training, from the command line and against hand-computed values."""
 
 import json
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_offline_takes_the_first_different_right_samples_and_the_annotated_one(t
 
 
 def test_offline_from_the_command_line(overlay: Overlay, tmp_path: Path) -> None:
-    """As its config says: the warm-up's samples of the training questions, of which some here are called right."""
+    """Run the config on the warm-up's samples of training questions, some of them marked as correct."""
     sft = overlay("sft", trainer={"max_epochs": 1})
     assert main(["fit", "--config", "configs/sft.yaml", "--config", sft]) == 0
     run = tmp_path / "sft"
@@ -115,7 +115,7 @@ def test_online_from_the_command_line(overlay: Overlay, tmp_path: Path, monkeypa
 
 @pytest.fixture
 def online(micro_model, tmp_path, monkeypatch):
-    """A module in a state to compute losses, on four problems."""
+    """A module that is ready to compute losses on four problems."""
     from types import SimpleNamespace
 
     from reft_pl.models.settings import PolicySettings

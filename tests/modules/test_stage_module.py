@@ -1,4 +1,4 @@
-"""An update that is not finite: it is stopped, reported, and leaves no trace in what is trained."""
+"""A non-finite update is skipped and reported, and leaves weights, optimizer and schedule unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.types import Sample
 
 BAD = 1
-"""Index of the poisoned one of three updates."""
+"""Index of the poisoned update, of three."""
 
 NAN, INF = float("nan"), float("inf")
 
@@ -33,14 +33,14 @@ Losses = Sequence[Callable[[], Tensor]]
 
 
 class ByTokens(RewardFunction):
-    """Rewards that differ, so that there is something to learn."""
+    """Rewards that differ between samples, so that updates are not zero."""
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         return [sum(sample.completion.token_ids) % 7 / 7 for sample in samples]
 
 
 def poisoned_loss(value: float) -> Callable[[PolicyModule, Losses], Losses]:
-    """The loss alone: adding a constant leaves every gradient finite."""
+    """Poison only the loss: adding a constant leaves all gradients finite."""
 
     def poison(module: PolicyModule, losses: Losses) -> Losses:
         first, *rest = losses
@@ -50,7 +50,7 @@ def poisoned_loss(value: float) -> Callable[[PolicyModule, Losses], Losses]:
 
 
 def poisoned_gradient(value: float) -> Callable[[PolicyModule, Losses], Losses]:
-    """One element of one weight's gradient, in the first micro-batch alone; the loss stays finite."""
+    """Poison one element of one gradient in the first micro-batch; the loss stays finite."""
 
     def poison(module: PolicyModule, losses: Losses) -> Losses:
         weight = next(module.policy.parameters())
@@ -67,9 +67,9 @@ def poisoned_gradient(value: float) -> Callable[[PolicyModule, Losses], Losses]:
 
 
 class Watch:
-    """Stands before a module's ``update``: poisons the second one, and keeps what is trained as it was before and after each.
+    """Wrap a module's ``update``: poison the second call, and record weights, optimizer and schedule before and after each.
 
-    And before its ``log_statistics``, where it counts the skipped steps that are logged.
+    It also wraps ``log_statistics``, to count the skipped steps that are logged.
     """
 
     def __init__(self, module: PolicyModule, poison: Callable[[PolicyModule, Losses], Losses]) -> None:
@@ -100,7 +100,7 @@ class Watch:
 
 
 def flat(value: object, key: str = "") -> dict[str, object]:
-    """Leaves of a nested state, tensors as their bytes: equal means bit for bit."""
+    """Flatten a nested state, with tensors as bytes: equal means bitwise equal."""
     if isinstance(value, dict):
         return {k: v for name, child in value.items() for k, v in flat(child, f"{key}/{name}").items()}
     if isinstance(value, (list, tuple)):
@@ -111,7 +111,7 @@ def flat(value: object, key: str = "") -> dict[str, object]:
 
 
 def three_updates(module_class: type[PolicyModule], poison: Any, dtype: str, folder: Path, micro_model: Path) -> Watch:
-    """A good update, a poisoned one and a good one: of one rollout in PPO, of three batches in SFT."""
+    """Run a good, a poisoned and a good update: on one rollout in PPO, on three batches in SFT."""
     own: dict[str, Any] = {"reward": ByTokens(), "ppo_epochs": 3} if module_class is PPOModule else {}
     module = module_class(
         PolicySettings(str(micro_model), from_scratch=True, dtype=dtype),

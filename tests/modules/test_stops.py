@@ -1,4 +1,4 @@
-"""A run that is stopped, by its own limits or a signal, ends with the weights of one that was not."""
+"""A run stopped by limits or signals, then resumed, ends with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 

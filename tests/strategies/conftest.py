@@ -22,7 +22,7 @@ class LengthReward(RewardFunction):
 
 @pytest.fixture
 def arguments(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Arguments of a small PPO run from scratch under a strategy; ``zero3`` keeps nothing whole."""
+    """Arguments of a small PPO run from scratch under a strategy; ``zero3`` shards every weight."""
     (tmp_path / "length.py").write_text(LENGTH_REWARD)
     init_args = {
         "policy": {"init_from": str(micro_model), "from_scratch": True},

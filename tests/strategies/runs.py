@@ -29,7 +29,7 @@ def on_two_cpus(strategy: str) -> list[str]:
 
 
 def forked(*arguments: object, folder: Path, fails: bool = False, largest_file: int = resource.RLIM_INFINITY) -> str:
-    """Run a scenario; returns what it said. It can write files of at most so many bytes."""
+    """Run a scenario and return its output; ``largest_file`` limits the size of files it writes, in bytes."""
     script = Path(__file__).parent / "forked.py"
     command = [sys.executable, str(script), *map(str, arguments)]
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
@@ -58,7 +58,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def same(a: Path, b: Path) -> None:
-    """What resumes, what is exported and every sample are equal bit for bit."""
+    """Check that checkpoint, export and samples of two runs are bitwise equal."""
     for of in (weights, resumable):
         mine, theirs = of(a), of(b)
         assert set(mine) == set(theirs)
@@ -69,7 +69,7 @@ def same(a: Path, b: Path) -> None:
 
 
 def resumable(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of ``last.ckpt``: weights, float32 copies and averages of the optimizer, of all ranks."""
+    """Read all tensors of ``last.ckpt``: weights, master weights and optimizer moments of all ranks."""
     last = run / "checkpoints" / "last.ckpt"
     files = sorted(last.rglob("*.pt")) if last.is_dir() else [last]
     found = last_weights(run) if last.is_dir() else {}

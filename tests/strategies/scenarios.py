@@ -1,4 +1,4 @@
-"""What forked ranks do; see ``forked.py``. Each scenario leaves its findings in files, and the tests judge them."""
+"""Scenarios that forked ranks run (``forked.py``); they write results to files, which the tests check."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ torch.set_num_threads(1)
 
 
 def strategy_named(name: str) -> Any:
-    """``one``, ``ddp``, ``zero1`` to ``zero3``; in ZeRO-3 nothing stays whole, however small."""
+    """``one``, ``ddp``, ``zero1`` to ``zero3``; ZeRO-3 shards even the smallest weights."""
     return {"one": "auto", "ddp": "ddp"}.get(name) or ZeRO(int(name[-1]), persistent_elements=0)
 
 
 class ByTokens(RewardFunction):
-    """Rewards of 0, 1/2 and 1, so that there is something to learn, and some groups of equal ones."""
+    """Rewards of 0, 1/2 and 1, with some groups of equal rewards."""
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         return [sum(sample.completion.token_ids) % 3 / 2 for sample in samples]
 
 
 class Recorder:
-    """Stands before a module's ``update`` and keeps what every optimizer step had and left, on the first rank."""
+    """Wrap a module's ``update`` and record weights and results of each optimizer step."""
 
     def __init__(self, module: StageModule) -> None:
         self.module = module
@@ -96,7 +96,7 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
 
 
 def questions(stage: str, model: str, folder: str) -> ReasoningDataModule:
-    """15 training questions; for the reranker 15 sampled solutions of theirs, of several lengths."""
+    """15 training questions; for the reranker 15 sampled solutions of different lengths."""
     common: dict[str, Any] = {"format": PythonProgram(), "tokenizer": model, "batch_size": 8, "cache_dir": f"{folder}/cache"}
     if stage == "reranker":
         path = Path(folder) / "samples.jsonl"
@@ -155,7 +155,7 @@ def equality(model: str, folder: str, *cases: str) -> None:
 
 
 def not_finite(model: str, folder: str, *names: str) -> None:
-    """The second of three SFT steps has a bad loss on the second rank alone, which the first one cannot see."""
+    """Run three SFT steps; in the second one only rank 1 has a non-finite loss."""
     for name in names:
         on_ranks(2, partial(train_poisoned, name, model, folder))
 
@@ -204,7 +204,7 @@ def killed_while_saving(*command: str) -> None:
 
 
 def commands(ranks: str, *words: str) -> None:
-    """Run commands of ``reft-pl`` one after the other, each on so many ranks; ``--`` stands between them."""
+    """Run ``reft-pl`` commands in sequence, separated by ``--``, each on the given number of ranks."""
     for command in split(words):
         print("$", *command, flush=True)
         on_ranks(int(ranks), partial(main, command))

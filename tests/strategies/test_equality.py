@@ -1,4 +1,4 @@
-"""What one process learns, two learn as well, under every strategy."""
+"""Two ranks train as one does, under every strategy."""
 
 from __future__ import annotations
 

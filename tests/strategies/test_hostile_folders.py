@@ -1,4 +1,4 @@
-"""Checkpoint folders of DeepSpeed's: what a run wrote is read back, and what names code is refused by every way in."""
+"""DeepSpeed checkpoint folders: what a run writes is readable, and pickled code is refused by every reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .runs import apart, flat, forked, joined, weights
 
 
 class Payload:
-    """Makes a folder when it is unpickled."""
+    """Create a folder when unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A run that goes on, or is tested, on other numbers of processes and under other strategies than it began with."""
+"""Resume and test runs with another number of ranks or another strategy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .runs import apart, flat, forked, joined, lines, same, weights
 def test_a_run_moves_to_other_ranks_and_strategies(
     optimizer: str, before: str, ranks: int, after: str, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """It ends as one that never stopped, but for rounding. SGD has no averages to lose where the optimizer begins anew."""
+    """The run ends like an uninterrupted one, up to rounding. SGD has no optimizer state to lose."""
     further = ["--data.validation", "null"]  # without validation the last weights are exported
     if optimizer == "sgd":
         further += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3"]
@@ -55,7 +55,7 @@ def test_a_run_moves_to_other_ranks_and_strategies(
 
 @pytest.fixture
 def adapters(micro_model: Path, tmp_path: Path) -> list[str]:
-    """Settings of adapters beside stored weights, whose LM head is tied to the embeddings."""
+    """Settings of LoRA on a model folder with a tied LM head."""
     load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32")).lm.save_pretrained(tmp_path / "base")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "base" / name).write_text((micro_model / name).read_text())
@@ -64,7 +64,7 @@ def adapters(micro_model: Path, tmp_path: Path) -> list[str]:
 
 
 def holds_adapters_alone(checkpoint: Path) -> None:
-    """Neither weights of the base nor the names of any, in any part."""
+    """Check that no part holds weights of the base, or their names."""
     files = sorted(checkpoint.rglob("*model_states.pt")) if checkpoint.is_dir() else [checkpoint]
     for file in files:
         stored = torch.load(file, weights_only=False, map_location="cpu")
@@ -93,7 +93,7 @@ def test_adapters_are_trained_saved_resumed_and_tested(
 def test_adapters_move_to_other_ranks_and_strategies(
     ranks: int, after: str, adapters: list[str], arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """ReFT's reference is their base: the same one, whoever shares its weights out."""
+    """The reference of ReFT is the base of the adapters, under any strategy."""
     further = [*adapters, "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.3", "--data.validation", "null"]
     if ranks == 1 and after == "zero3":  # by a universal checkpoint, which takes Adam's averages along
         further = [*adapters, "--data.validation", "null"]
@@ -114,7 +114,7 @@ def test_adapters_move_to_other_ranks_and_strategies(
 def test_where_no_copy_can_be_written_the_run_stops_and_goes_on_later(
     arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """As on a full disk: the averages are not lost over it."""
+    """A full disk does not lose the optimizer state."""
     forked("commands", 2, *arguments("fit", "zero2", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
     go_on = arguments("fit", "zero2", "run", "--trainer.devices", "1")
     said = forked("commands", 1, *go_on, folder=tmp_path, fails=True, largest_file=40_000)

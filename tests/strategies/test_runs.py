@@ -20,7 +20,7 @@ from .runs import forked, joined, last_weights, lines, on_two_cpus, same, weight
 def test_two_ranks_fit_save_resume_and_test(
     strategy: str, arguments: Callable[..., list[str]], tmp_path: Path, micro_model: Path
 ) -> None:
-    """A run that stopped and went on ends as one that did not; what is left of it is whole, and says everything once."""
+    """A resumed run ends like an uninterrupted one; its files are complete, without duplicates."""
     said = forked(
         "commands", 2,
         *joined(
@@ -82,7 +82,7 @@ def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
 
 @pytest.mark.slow
 def test_the_schedule_and_the_averages_go_on_too(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    """SFT under a learning rate that moves at every step, in bfloat16, whose float32 copies DeepSpeed has."""
+    """SFT in bfloat16 with a decaying learning rate; DeepSpeed holds the master weights."""
     further = ["--model.policy.dtype", "bfloat16", "--model.schedule.kind", "linear", "--model.schedule.epochs", "3"]
     commands = []
     for strategy in ("ddp", "zero1", "zero2", "zero3"):
@@ -129,7 +129,7 @@ def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]]
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 def test_compiled_layers_go_with_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Ranks have other numbers of micro-batches, and what the first of them writes is what all have."""
+    """Numbers of micro-batches differ between ranks; rank 0 writes the figures of all."""
     compiled = ["--model.policy.compile", "true", "--trainer.max_epochs", "1"]
     said = forked("commands", 2, *arguments("fit", strategy, "run", *compiled), folder=tmp_path)
     assert "going on without" not in said

@@ -1,4 +1,4 @@
-"""A signal to all processes of a run, or to one of them, ends them all, and the same command resumes it."""
+"""A signal to one or all ranks stops the run, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .runs import forked, same
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines that name the folder."""
+    """Find the command lines of processes that name the folder."""
     lines = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
