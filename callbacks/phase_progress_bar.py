@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
-from reft_pl.escapes import printable
+from reft_pl.escapes import escape
 from reft_pl.modules.hooks import Phase, RolloutCallback
 
 from .progress_state import PhaseState, ProgressState, Stage
@@ -62,7 +62,7 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bars."""
-        self.view.console.print(*(printable(str(arg)) for arg in args), markup=False, highlight=False, soft_wrap=True, **kwargs)
+        self.view.console.print(*(escape(str(arg)) for arg in args), markup=False, highlight=False, soft_wrap=True, **kwargs)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the terminal as it was."""

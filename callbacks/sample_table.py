@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from reft_pl.escapes import printable
+from reft_pl.escapes import escape
 from reft_pl.modules.hooks import RolloutCallback
 from reft_pl.types import Rollout, Sample
 
@@ -124,7 +124,7 @@ def markdown_table(samples: Sequence[tuple[Sample, float]]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text for a Markdown table cell: punctuation as entities, so that nothing is markup, line breaks and indents kept."""
-    text = printable(text.replace("\r\n", "\n"))
+    text = escape(text.replace("\r\n", "\n"))
     entities = re.sub(r"[^\w\s]", lambda match: f"&#{ord(match[0])};", text).replace("_", "&#95;")
     lines = (re.sub(r"^[ \t]+", lambda match: "&nbsp;" * len(match[0].expandtabs(4)), line) for line in entities.split("\n"))
     return "<br>".join(lines)

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from reft_pl.data.stop_ids import declared_stop_ids
-from reft_pl.errors import UserError, first_line, told
+from reft_pl.errors import UserError, described, first_line
 from reft_pl.hub import locate, remote_code_refused
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
         if "trust_remote_code" in str(error):
             raise remote_code_refused(name_or_path) from None
         raise UserError(
-            f"no tokenizer could be loaded from {name_or_path!r} ({told(error).rstrip(': ')}): check its tokenizer files"
+            f"no tokenizer could be loaded from {name_or_path!r} ({described(error).rstrip(': ')}): check its tokenizer files"
         ) from None
     _check_text(tokenizer, name_or_path)
     _check_templates(tokenizer, name_or_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from reft_pl.escapes import code_span, fenced, markdown_table, markdown_text, printable
+from reft_pl.escapes import code_span, escape, fenced, markdown_table, markdown_text
 from reft_pl.evaluation.card_metadata import metadata
 from reft_pl.evaluation.files import write_aside
 from reft_pl.evaluation.run_record import Figure, RunRecord, read_run
@@ -296,7 +296,7 @@ def model_card(run_dir: Path, description: Mapping[str, Any] | None = None) -> M
         UserError: ``results.json`` or ``reft.json`` is broken.
     """
     record = read_run(run_dir, read_description(run_dir / "hf") if description is None else description)
-    return ModelCard(printable(f"---\n{metadata(record).to_yaml()}\n---\n\n{text(record)}"))
+    return ModelCard(escape(f"---\n{metadata(record).to_yaml()}\n---\n\n{text(record)}"))
 
 
 def write_card(run_dir: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from reft_pl.errors import UserError, of_files, told
+from reft_pl.errors import UserError, described, of_files
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.restricted_pickle import refuse_code, restricted_loads
 
@@ -161,7 +161,7 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     except UserError as error:  # raised on every rank, once the others know
         return _Obstacle(str(error), refused=True)
     except Exception as error:  # whatever it finds missing
-        return _Obstacle(told(error), of_files(error))
+        return _Obstacle(described(error), of_files(error))
     return None
 
 

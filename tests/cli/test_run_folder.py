@@ -12,7 +12,7 @@ from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
     differences,
-    number_format_of,
+    dtype_of,
     require_folder,
     results_folder,
 )
@@ -62,12 +62,12 @@ def test_memory_settings_may_change(run_dir: Path) -> None:
     assert checkpoint_to_resume(run_dir, config(64, {"class_path": "X"}), None)
 
 
-def test_the_number_format_of_a_run(run_dir: Path) -> None:
-    assert number_format_of(run_dir) is None, "a run that does not say"
+def test_dtype_of_reads_the_saved_config(run_dir: Path) -> None:
+    assert dtype_of(run_dir) is None, "a run that does not say"
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"policy": {"dtype": "bfloat16"}}}}))
-    assert number_format_of(run_dir) == "bfloat16"
+    assert dtype_of(run_dir) == "bfloat16"
     (run_dir / "config.yaml").unlink()
-    assert number_format_of(run_dir) is None
+    assert dtype_of(run_dir) is None
 
 
 def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywhere(
