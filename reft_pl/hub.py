@@ -60,7 +60,7 @@ def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str,
 def remote_code_refused(source: str) -> UserError:
     """Return the error for a model that ships Python code without permission to run it."""
     return UserError(
-        f"{source} needs the Python code that comes with it, which was not run: if you trust its author, set policy.trust_remote_code "
+        f"{source} needs its Python code, which was not run: if you trust its author, set policy.trust_remote_code "
         "in the config, or give `reft-pl solve` --trust_remote_code."
     )
 

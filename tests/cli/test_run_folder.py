@@ -81,7 +81,7 @@ def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywher
         assert saved["model"]["init_args"]["policy"]["dtype"] == "float32"
         return capsys.readouterr().out
 
-    assert "policy.dtype auto: float32, which is fastest here" in fit("float32", 1)
+    assert "policy.dtype auto: float32, the fastest here" in fit("float32", 1)
     assert "policy.dtype auto: float32, as this run has it" in fit("bfloat16", 2)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
     assert {weight.dtype for weight in last["state_dict"].values()} == {torch.float32}
@@ -95,7 +95,7 @@ def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
     monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: "float32")
     untrained = ["--config", "configs/sft.yaml", "--config", overlay("none"), "--model.policy.dtype", "bfloat16"]
     assert main(["test", *untrained]) == 2
-    assert "for which this machine has no instructions: float32 is many times as fast" in capsys.readouterr().out
+    assert "which this CPU does not support natively: float32 is many times as fast" in capsys.readouterr().out
 
 
 def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:
