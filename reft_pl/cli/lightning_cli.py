@@ -323,7 +323,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         text = " ".join(str(error).split())
         if "No supported gpu backend" in text:
             text = (
-                "trainer.accelerator is gpu, but there is no GPU here: set --trainer.accelerator cpu, or use the overlay for CPU "
+                "trainer.accelerator is gpu, but there is no GPU: set --trainer.accelerator cpu, or use the overlay for CPU "
                 "processes (configs/strategy/ddp_cpu.yaml)"
             )
         raise UserError(text) from error

@@ -33,23 +33,23 @@ STAGES = {
     ),
     "ppo": (
         "trained with ReFT: it wrote its own solutions to the training questions, these were executed, and PPO reinforced "
-        "those whose answer is right, with a KL penalty that holds it near the model it started from"
+        "the ones with a correct answer, with a KL penalty that keeps it near the model it started from"
     ),
     "online_self_training": (
         "trained by online self-training: it wrote its own solutions to the training questions, these were executed, and it "
         "was fine-tuned on the right ones together with the annotated ones"
     ),
-    "reranker": "trained to tell right solutions from wrong ones: a classifier whose class 1 is a right solution",
+    "reranker": "trained to tell right solutions from wrong ones: a classifier in which class 1 is a right solution",
 }
 """What was done, after "A language model that started from X, ", by stage; offline self-training is SFT on its data."""
 
 FORMS = {
     "PythonProgram": (
-        "The last two lines open the solution, a Python program whose `solution()` returns the answer. The program ends at "
+        "The last two lines open the solution, a Python program; its `solution()` returns the answer. The program ends at "
         "its first blank line."
     ),
     "NaturalLanguage": "The solution is written in words, and its answer is what follows `Therefore, the answer is:`.",
-    "Chat": "The question stands in the tokenizer's chat template.",
+    "Chat": "The question is formatted with the tokenizer's chat template.",
 }
 
 MEANINGS = {
@@ -65,7 +65,7 @@ INTENDED_USE = "Answering questions of the kind that it was trained on, and rese
 RERANKERS_USE = "Choosing among sampled solutions to questions of the kind that it was trained on."
 
 LIMITS = (
-    "- Its answers may be wrong; what stands above is all that was measured: nothing about other kinds of questions, other "
+    "- Its answers may be wrong. Only the results above were measured: nothing about other kinds of questions, other "
     "languages, safety or bias."
 )
 PROGRAMS_ARE_UNTRUSTED = "- It writes programs that nobody has looked at: run them in a sandbox, as reft-pl does."
@@ -272,7 +272,7 @@ def _shown(value: Any) -> str:
 
 
 def _place(name: str, parts: int) -> str:
-    """Return a hub id or path as in the config; only the last parts of an absolute path, to reveal nothing about the machine."""
+    """Return a hub id or path as in the config; of an absolute path only the last parts, to hide the machine's folders."""
     path = Path(name)
     return "/".join(path.parts[-parts:]) if path.is_absolute() else name
 

@@ -22,7 +22,7 @@ class SampleStore:
 
     A batch is the unit of work. A process claims it with a file lock, which the system releases if the process dies, samples
     it, and writes its lines to a separate *part*. Parts are appended to the file in order. At any time the file is a prefix of
-    the finished one, except for a last batch whose append was cut off; the next call repairs it. Because a batch is always
+    the finished one, except for the remains of an interrupted append, which the next call repairs. Because a batch is always
     sampled as a whole, the finished file is identical to the byte.
 
     When every question is sampled, ``<folder>/<name>.json`` holds the same samples as one list, which the authors' scripts

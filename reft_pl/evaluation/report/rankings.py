@@ -44,7 +44,7 @@ def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
                 )
             elif policy and _stale(figures, policy.results.get("samples", {}).get(set_name, {})):
                 left_out.append(
-                    f"{run.name} ranked other samples than those that {figures['samples']} holds now: "
+                    f"{run.name} ranked other samples than {figures['samples']} holds now: "
                     f"its figures are left out until `reft-pl test` ranks these."
                 )
             else:

@@ -20,6 +20,8 @@ from reft_pl.types import Answer
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """A question with its set and gold answer."""
+
     set_name: str
     id: str
     text: str
