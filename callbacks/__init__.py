@@ -1,4 +1,4 @@
-"""Plug-ins for the Lightning Trainer, one class a file, installed as `reft_pl_callbacks`."""
+"""Callbacks for the Lightning Trainer, one class per file, installed as `reft_pl_callbacks`."""
 
 from .export_hf import ExportHF
 from .kl_guard import KLGuard

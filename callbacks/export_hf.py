@@ -1,4 +1,4 @@
-"""Writes the current policy as a plain `transformers` folder while the run goes on."""
+"""Export the current policy as a plain `transformers` folder during training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class Exports(Protocol):
-    """What the callback asks of a module."""
+    """The method that the callback calls on a module."""
 
     def export(self, folder: Path) -> None:
-        """Write the policy as it is now."""
+        """Write the current policy."""
 
 
 class ExportHF(Callback):
-    """Exports the policy to ``<run_dir>/hf-step-N``, N being the optimizer steps so far.
+    """Export the policy to ``<run_dir>/hf-step-N``, where N is the number of optimizer steps so far.
 
-    Each folder loads anywhere like the run's own ``hf/``; use it to test a run that is still going on, or to keep its course.
-    A folder appears whole or not at all.
+    Each folder loads anywhere like the run's own ``hf/``; use it to test a model during training or to keep its history.
+    Folders are written atomically.
 
     Args:
         every_n_batches: Export after every n training batches (rollouts in PPO); None exports after each validation instead.
-        keep: How many folders to keep, the newest ones; None keeps all.
+        keep: Number of newest folders to keep; None keeps all.
     """
 
     def __init__(self, every_n_batches: int | None = None, keep: int | None = 2) -> None:
@@ -35,13 +35,13 @@ class ExportHF(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Export where n batches are through."""
+        """Export after every n batches."""
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if self.every_n_batches is not None and done % self.every_n_batches == 0:
             self._export(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export after a validation that belongs to a fit."""
+        """Export after a validation inside a fit."""
         if self.every_n_batches is None and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._export(trainer, pl_module)
 
@@ -50,13 +50,13 @@ class ExportHF(Callback):
         folder = root / f"hf-step-{trainer.global_step}"
         aside = root / f".{folder.name}.partial"
         if trainer.is_global_zero:
-            shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed while exporting
+            shutil.rmtree(aside, ignore_errors=True)  # left by a run killed during an export
         trainer.strategy.barrier()
-        # On every rank: sharded weights are gathered from all of them.
+        # Call on every rank: sharded weights are gathered from all of them.
         cast("Exports", module).export(aside)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            if folder.exists():  # a resumed run comes by the same step again
+            if folder.exists():  # a resumed run reaches the same step again
                 shutil.rmtree(folder)
             aside.rename(folder)
             self._forget_old(root)

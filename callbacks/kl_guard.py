@@ -1,4 +1,4 @@
-"""Stops a run whose policy has drifted too far from its reference."""
+"""Stop a run if the policy has drifted too far from its reference."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from reft_pl.modules.hooks import RolloutCallback
 
 
 class KLGuard(RolloutCallback):
-    """Watches the mean KL of a response to the frozen reference, and stops the run, or warns, when it stays too high.
+    """Monitor the mean KL per response to the frozen reference; stop the run or warn if it stays too high.
 
-    A KL that runs away is how a collapse announces itself: the policy has found text that the reward likes and the warm-up
-    model would never write, or it writes no text at all. Stopping is orderly: the run saves, and exports its best by
-    validation.
+    A diverging KL signals a collapse: the policy has found text that earns reward but that the warm-up model would never
+    write, or it writes no text at all. The run stops cleanly: it saves, and exports its best checkpoint by validation.
 
     Args:
-        limit: Highest mean KL, in nats a response, that is still acceptable. At a KL coefficient of 0.01, 50 nats cost half
-            the reward of a right answer.
-        patience: Iterations in a row above the limit before anything happens.
-        action: Stop the run, or only warn (once for each time that the limit is passed).
+        limit: Highest acceptable mean KL, in nats per response. At a KL coefficient of 0.01, 50 nats cost half the reward of a
+            correct answer.
+        patience: Consecutive iterations above the limit before the guard acts.
+        action: Stop the run, or only warn (once each time the limit is exceeded).
     """
 
     def __init__(self, limit: float = 50.0, patience: int = 3, action: Literal["stop", "warn"] = "stop") -> None:
@@ -33,7 +32,7 @@ class KLGuard(RolloutCallback):
         self.in_a_row = 0
 
     def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Mapping[str, float]) -> None:
-        """Judge one iteration by its mean over ranks, so that all of them come to the same verdict."""
+        """Check one iteration by its mean KL over ranks, so that all ranks decide alike."""
         local = torch.tensor(statistics["rollout/kl"], device=module.device)
         kl = float(trainer.strategy.reduce(local, reduce_op="mean"))
         acceptable = kl <= self.limit  # false for NaN
@@ -47,14 +46,14 @@ class KLGuard(RolloutCallback):
         advice = "lower the learning rate or raise --model.kl.coef"
         if self.action == "stop":
             trainer.should_stop = True
-            rank_zero_warn(f"KLGuard stops the run: {finding}. The best checkpoint stands; {advice}.")
+            rank_zero_warn(f"KLGuard stops the run: {finding}. The best checkpoint is kept; {advice}.")
         elif self.in_a_row == self.patience:
             rank_zero_warn(f"KLGuard: {finding}; {advice}.")
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Return the count for a resumed run."""
         return {"in_a_row": self.in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.in_a_row = state_dict["in_a_row"]

@@ -1,4 +1,4 @@
-"""Stops a run whose updates keep being skipped because they are not finite."""
+"""Stop a run if its updates are repeatedly skipped because they are not finite."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 SKIPPED = ("update/skipped", "train/skipped")
-"""Where PPO and SFT log how many optimizer steps of a training batch were skipped."""
+"""Log keys of the number of skipped optimizer steps per training batch, in PPO and SFT."""
 
 
 class NonFiniteGuard(Callback):
-    """Counts training batches with a skipped optimizer step, and stops the run after too many in a row.
+    """Count training batches with a skipped optimizer step, and stop the run after too many in a row.
 
-    The modules skip every step whose loss or gradient is not finite, so the weights are good whenever this stops a run, and
-    so is the checkpoint that is written then. A skipped step now and then is harmless; one in every batch means that the run
-    learns nothing any more.
+    The modules skip every step with a non-finite loss or gradient, so the weights and the final checkpoint are good. An
+    occasional skipped step is harmless; one in every batch means that the run no longer learns.
 
     Args:
-        limit: Training batches in a row with at least one skipped step after which the run stops.
+        limit: Consecutive training batches with at least one skipped step after which the run stops.
     """
 
     def __init__(self, limit: int = 5) -> None:
@@ -30,9 +29,9 @@ class NonFiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Judge one training batch (a whole rollout with its updates in PPO)."""
+        """Check one training batch (in PPO, a whole rollout with its updates)."""
         skipped = sum(float(trainer.callback_metrics.get(name, 0.0)) for name in SKIPPED)
-        # Any rank's verdict is everyone's, or the others would wait for it forever.
+        # All ranks must decide alike, or they deadlock.
         any_skipped = trainer.strategy.reduce_boolean_decision(skipped > 0, all=False)
         if not any_skipped:
             self.in_a_row = 0
@@ -48,9 +47,9 @@ class NonFiniteGuard(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Return the counts for a resumed run."""
         return {"in_a_row": self.in_a_row, "total": self.total}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self.in_a_row, self.total = state_dict["in_a_row"], state_dict["total"]

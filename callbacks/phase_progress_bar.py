@@ -1,4 +1,4 @@
-"""A progress bar that knows what an iteration is doing: rollout, execute, score, update."""
+"""A progress bar that shows the phase of an iteration: rollout, execute, score, update."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
-from reft_pl.escapes import printable
+from reft_pl.escapes import escape
 from reft_pl.modules.hooks import Phase, RolloutCallback
 
 from .progress_state import PhaseState, ProgressState, Stage
@@ -20,13 +20,13 @@ from .progress_views import LineView, ProgressView, TerminalView
 
 
 class PhaseProgressBar(ProgressBar, RolloutCallback):
-    """Shows the run, the phase it is in with its rate, the time left, and the latest reward, accuracy and KL.
+    """Show the run, its current phase and rate, the time left, and the latest reward, accuracy and KL.
 
-    In a terminal these are bars; where standard output is a file or a pipe they are plain lines, one an iteration.
+    A terminal gets bars; a file or pipe gets plain lines, one per iteration.
 
     Args:
-        refresh_seconds: Time between two pictures in a terminal.
-        line_seconds: Least time between two lines about training elsewhere; the last batch and evaluations always get one.
+        refresh_seconds: Time between redraws in a terminal.
+        line_seconds: Minimum time between lines about training; the last batch and evaluations always get one.
     """
 
     def __init__(self, refresh_seconds: float = 0.2, line_seconds: float = 5.0) -> None:
@@ -40,18 +40,18 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
         self._figures_read = float("-inf")
 
     def enable(self) -> None:
-        """Show what happens from here on."""
+        """Show progress from here on."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Show nothing from here on; Lightning does this on all ranks but the first."""
+        """Show nothing from here on; Lightning calls this on all ranks except the first."""
         self._enabled = False
         if self._view is not None:
             self._view.stop()
 
     @property
     def view(self) -> ProgressView:
-        """How progress is shown here; made when it is first needed, because a console cannot be sent to another process."""
+        """The active view, created on first use because a console cannot be sent to another process."""
         if self._view is None:
             console = self.console or Console()
             if console.is_terminal and not console.is_dumb_terminal:
@@ -62,26 +62,26 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bars."""
-        self.view.console.print(*(printable(str(arg)) for arg in args), markup=False, highlight=False, soft_wrap=True, **kwargs)
+        self.view.console.print(*(escape(str(arg)) for arg in args), markup=False, highlight=False, soft_wrap=True, **kwargs)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was, so that the traceback stands below the bars."""
+        """Restore the terminal, so that the traceback appears below the bars."""
         self._close()
 
     # ---- training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note where a resumed run begins."""
+        """Record where a resumed run begins."""
         fraction = fit_fraction(trainer)
         self.state.run = Stage("training", fraction=fraction, first_fraction=fraction or 0.0)
         self._start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A new iteration: its phases are to come."""
+        """Start a new iteration and clear its phases."""
         if self.state.run is not None:
             self.state.run.position = position(trainer, batch_idx)
         self.state.phases.clear()
@@ -89,60 +89,60 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """An iteration is through."""
+        """Finish an iteration."""
         if self.state.run is not None:
             self.state.run.fraction = fit_fraction(trainer)
-        if perf_counter() - self._figures_read >= self.refresh_seconds:  # reading a figure waits for the device
+        if perf_counter() - self._figures_read >= self.refresh_seconds:  # reading a metric synchronizes with the device
             self._figures_read = perf_counter()
             self.state.read_figures(trainer.callback_metrics)
         if self._enabled:
             self.view.batch_end()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The picture of the end stays."""
+        """Stop and leave the last state on screen."""
         self._close()
 
     # ---- evaluation
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning tries the validation out before training."""
+        """Start before Lightning's sanity check."""
         self._start()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A validation begins, inside a fit or by itself."""
+        """Start a validation, inside a fit or standalone."""
         batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         self._evaluation_start(trainer, "sanity check" if trainer.sanity_checking else "validation", batches)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A test begins."""
+        """Start a test."""
         self._evaluation_start(trainer, "test", trainer.num_test_batches)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A prediction begins."""
+        """Start sampling."""
         self._evaluation_start(trainer, "prediction", trainer.num_predict_batches)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One more batch of a validation."""
+        """Advance a validation by one batch."""
         self._evaluation_batch_end()
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One more batch of a test."""
+        """Advance a test by one batch."""
         self._evaluation_batch_end()
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One more batch of a prediction."""
+        """Advance sampling by one batch."""
         self._evaluation_batch_end()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A validation is through."""
+        """Finish a validation."""
         self._evaluation_end(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A test is through."""
+        """Finish a test."""
         self._evaluation_end(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A prediction is through."""
+        """Finish sampling."""
         self._evaluation_end(trainer)
 
     # ---- phases
@@ -152,11 +152,11 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
         self.state.phases[phase] = self.state.current_phase = PhaseState(phase, total)
 
     def on_phase_progress(self, trainer: Trainer, module: LightningModule, phase: Phase, done: int) -> None:
-        """Move its bar."""
+        """Advance the bar of a phase."""
         self.state.phases[phase].done = done
 
     def on_phase_end(self, trainer: Trainer, module: LightningModule, phase: Phase, seconds: float) -> None:
-        """Its bar stays until another phase begins, so that short phases can be seen."""
+        """Finish a phase; its bar stays until the next one begins, so that short phases are visible."""
         state = self.state.phases[phase]
         state.seconds = seconds
         if self._enabled:
@@ -166,7 +166,7 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
         """Show the latest figures."""
         self.state.read_figures(statistics)
 
-    # ---- what the hooks share
+    # ---- shared by the hooks
 
     def _start(self) -> None:
         if self._enabled:
@@ -208,7 +208,7 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
 
 
 def fit_fraction(trainer: Trainer) -> float | None:
-    """How much of a fit is done, by epochs or by optimizer steps, whichever ends it first; None if neither does."""
+    """Return the completed fraction of a fit, by epochs or optimizer steps, whichever ends it first; None if neither does."""
     fractions = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and isfinite(trainer.num_training_batches):
         batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
@@ -219,7 +219,7 @@ def fit_fraction(trainer: Trainer) -> float | None:
 
 
 def position(trainer: Trainer, batch_idx: int) -> str:
-    """``epoch 2/3 batch 12/100``."""
+    """Format the position: ``epoch 2/3 batch 12/100``."""
     epochs, batches = trainer.max_epochs, trainer.num_training_batches
     epoch = f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs is not None and epochs > 0 else "")
     return f"{epoch} batch {batch_idx + 1}" + (f"/{batches:.0f}" if isfinite(batches) else "")

@@ -1,4 +1,4 @@
-"""What a progress bar knows of a run, apart from how it is drawn."""
+"""State of a progress bar, independent of how it is drawn."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VALIDATION, TEST = "val/top1", "test/top1/"
 
 @dataclass
 class Stage:
-    """One of training, validation, test: how far it is, and how long it will go on.
+    """Progress of training, validation or test.
 
-    ``fraction`` is the share that is done, None where the end is not known; ``first_fraction`` what was done before this
-    process began (a resumed run).
+    ``fraction`` is the completed share, None if the end is unknown; ``first_fraction`` is the share completed before this
+    process began (in a resumed run).
     """
 
     name: str
@@ -37,7 +37,7 @@ class Stage:
         return perf_counter() - self.started
 
     def seconds_left(self) -> float | None:
-        """Estimate from the mean pace so far, validations in between included; None before there is one."""
+        """Estimate the time left from the mean pace so far, including validations; None before there is an estimate."""
         if self.fraction is None or self.fraction <= self.first_fraction:
             return None
         return self.elapsed() * (1 - self.fraction) / (self.fraction - self.first_fraction)
@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass
 class PhaseState:
-    """One phase of the current iteration: ``done`` of ``total`` sequences; ``seconds`` once it has ended."""
+    """One phase of the current iteration: ``done`` of ``total`` sequences; ``seconds`` is set when it ends."""
 
     name: str
     total: int
@@ -54,17 +54,17 @@ class PhaseState:
     started: float = field(default_factory=perf_counter)
 
     def elapsed(self) -> float:
-        """Seconds that the phase took, or has taken so far."""
+        """Seconds since the phase began, or its duration once it has ended."""
         return perf_counter() - self.started if self.seconds is None else self.seconds
 
     def rate(self) -> float:
-        """Sequences a second."""
+        """Sequences per second."""
         return self.done / max(self.elapsed(), 1e-9)
 
 
 @dataclass
 class ProgressState:
-    """Everything there is to draw: the run, an evaluation inside it, the phases of the iteration, the latest figures."""
+    """All that is drawn: the run, an evaluation inside it, the phases of the iteration, the latest figures."""
 
     run: Stage | None = None
     evaluation: Stage | None = None
@@ -73,28 +73,28 @@ class ProgressState:
     figures: dict[str, float] = field(default_factory=dict)
 
     def read_figures(self, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Keep the latest of what people watch."""
+        """Keep the latest values of the displayed metrics."""
         for name, value in metrics.items():
             if name in TRAINING or name == VALIDATION or name.startswith(TEST):
                 self.figures[name] = float(value)
 
     def training_text(self) -> str:
-        """``reward 0.412  accuracy 37.5%``."""
+        """Format the training figures: ``reward 0.412  accuracy 37.5%``."""
         return "  ".join(form.format(self.figures[name]) for name, form in TRAINING.items() if name in self.figures)
 
     def evaluation_text(self) -> str:
-        """``val top-1 62.5%``."""
+        """Format the evaluation figures: ``val top-1 62.5%``."""
         named = {name: name.removeprefix(TEST) for name in self.figures if name.startswith(TEST)}
         named |= {VALIDATION: "val"} if VALIDATION in self.figures else {}
         return "  ".join(f"{label} top-1 {self.figures[name]:.1%}" for name, label in named.items())
 
 
 def clock(seconds: float | None) -> str:
-    """``0:01:23``, or dashes where it is not known."""
+    """Format seconds as ``0:01:23``, or dashes if None."""
     return "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def rate_text(phase: PhaseState) -> str:
-    """``12.3``, or ``2,400`` where a decimal says nothing."""
+    """Format a rate: ``12.3``, or ``2,400`` if it is at least 100."""
     rate = phase.rate()
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"

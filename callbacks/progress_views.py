@@ -1,4 +1,4 @@
-"""Two ways to show progress: bars that redraw themselves in a terminal, and plain lines anywhere else."""
+"""Two progress views: live bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .progress_state import PhaseState, ProgressState, Stage, clock, rate_text
 
 
 class ProgressView:
-    """Shows a ``ProgressState`` that somebody else keeps up to date. Every event is a no-op unless a view wants it."""
+    """Base view of a ``ProgressState`` that the callback updates. Every event defaults to a no-op."""
 
     def __init__(self, state: ProgressState, console: Console) -> None:
         self.state = state
         self.console = console
 
     def start(self) -> None:
-        """A run begins, or goes on."""
+        """Start or resume showing."""
 
     def stop(self) -> None:
-        """The run is over; may be called more than once."""
+        """Stop showing; may be called more than once."""
 
     def phase_end(self, phase: PhaseState) -> None:
-        """A phase of an iteration is over."""
+        """Handle the end of a phase."""
 
     def batch_end(self) -> None:
-        """A training batch is over."""
+        """Handle the end of a training batch."""
 
     def evaluation_end(self, stage: Stage) -> None:
-        """A validation or test is over, and its figures are there."""
+        """Handle the end of a validation or test, once its figures are known."""
 
 
 class TerminalView(ProgressView):
-    """Rows that redraw themselves: the run, the evaluation inside it, the phase, the figures."""
+    """Live rows: the run, the evaluation inside it, the phase, the figures."""
 
     def __init__(self, state: ProgressState, console: Console, refresh_seconds: float) -> None:
         super().__init__(state, console)
@@ -47,19 +47,19 @@ class TerminalView(ProgressView):
         self._live: Live | None = None
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         if self._live is None:
             self._live = Live(console=self.console, refresh_per_second=self._refreshes, get_renderable=self.render)
             self._live.start()
 
     def stop(self) -> None:
-        """Leave the last picture on the screen."""
+        """Stop drawing and leave the last state on screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def render(self) -> RenderableType:
-        """The picture of this moment."""
+        """Build the current display."""
         bars = Table.grid(padding=(0, 2), expand=False)
         bars.add_column(min_width=10)
         bars.add_column(width=24)
@@ -68,7 +68,7 @@ class TerminalView(ProgressView):
         for stage in (self.state.run, self.state.evaluation):
             if stage is not None:
                 time = f"{clock(stage.elapsed())} gone, {clock(stage.seconds_left())} left"
-                # A stage whose end nobody knows gets a bar without an end.
+                # A stage of unknown length gets a pulsing bar.
                 bars.add_row(
                     Text(one_line(stage.name)), bar(stage.fraction), Text(one_line(stage.position)), Text(time, style="cyan")
                 )
@@ -87,7 +87,7 @@ class TerminalView(ProgressView):
 
 
 class LineView(ProgressView):
-    """Plain lines for log files: an iteration (but not more often than ``line_seconds``), a phase that long, an evaluation."""
+    """Plain lines for log files: per iteration and per long phase (limited by ``line_seconds``), and per evaluation."""
 
     def __init__(self, state: ProgressState, console: Console, line_seconds: float) -> None:
         super().__init__(state, console)
@@ -95,7 +95,7 @@ class LineView(ProgressView):
         self._last_batch_line = float("-inf")
 
     def phase_end(self, phase: PhaseState) -> None:
-        """Say so if it took long enough for somebody to wonder."""
+        """Print a line if the phase took at least ``line_seconds``."""
         if phase.elapsed() >= self._line_seconds:
             stage = self.state.evaluation or self.state.run
             name = f"{stage.name} " if stage else ""
@@ -103,7 +103,7 @@ class LineView(ProgressView):
             self._print(f"{name}{phase.name}: {rate}")
 
     def batch_end(self) -> None:
-        """One line for the iteration, with the seconds of its phases."""
+        """Print one line for the iteration, with the seconds of its phases."""
         run = self.state.run
         is_last = run is not None and run.fraction is not None and run.fraction >= 1
         if run is None or not (is_last or perf_counter() - self._last_batch_line >= self._line_seconds):
@@ -116,7 +116,7 @@ class LineView(ProgressView):
         self._print(" | ".join(part for part in parts if part))
 
     def evaluation_end(self, stage: Stage) -> None:
-        """One line with what was measured."""
+        """Print one line with the figures."""
         self._print(f"{stage.name} done in {stage.elapsed():.1f} s | {self.state.evaluation_text()}".rstrip(" |"))
 
     def _print(self, line: str) -> None:
@@ -124,5 +124,5 @@ class LineView(ProgressView):
 
 
 def bar(fraction: float | None) -> ProgressBar:
-    """A bar of 24 columns; it pulses where the fraction is not known."""
+    """Return a bar of 24 columns; it pulses if the fraction is unknown."""
     return ProgressBar(total=1.0, completed=min(fraction or 0.0, 1.0), width=24, pulse=fraction is None)

@@ -1,4 +1,4 @@
-"""Every sample of every rollout as a line of JSON, and a few of them as a table in TensorBoard."""
+"""Log every sample of every rollout as JSON lines, and a few as a TensorBoard table."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from reft_pl.escapes import printable
+from reft_pl.escapes import escape
 from reft_pl.modules.hooks import RolloutCallback
 from reft_pl.types import Rollout, Sample
 
 
 class SampleTable(RolloutCallback):
-    r"""Appends rollouts to ``<run_dir>/rollouts.jsonl`` and shows some samples in TensorBoard's text tab.
+    """Append rollouts to ``<run_dir>/rollouts.jsonl`` and show some samples in TensorBoard's text tab.
 
-    A line holds ``step`` (training batches before this rollout: the axis of the curves), ``id``, ``question``, ``text``,
-    ``status``, ``backend`` (who found that out), ``value``, ``gold``, ``reward``, ``stop`` and ``tokens`` (response length).
-    A checkpoint remembers how long the file was; a run resumed from it cuts the file back to there, so that after a kill no
-    line is missing, doubled or torn.
+    A line holds ``step`` (training batches before this rollout: the x axis of the curves), ``id``, ``question``, ``text``,
+    ``status``, ``backend`` (which determined the status), ``value``, ``gold``, ``reward``, ``stop`` and ``tokens`` (response
+    length). A checkpoint stores the length of the file; a run resumed from it truncates the file to that length. After a kill
+    no line is missing, duplicated or torn.
 
     Args:
         every_n: Iterations between tables.
@@ -34,23 +34,23 @@ class SampleTable(RolloutCallback):
     def __init__(self, every_n: int = 20, rows: int = 4) -> None:
         self.every_n = every_n
         self.rows = rows
-        self._length = 0  # bytes of the file that belong to this run as far as it has come
+        self._length = 0  # bytes of the file written by this run so far
 
     @staticmethod
     def path(trainer: Trainer) -> Path:
-        """The file of a run."""
+        """Return the path of a run's file."""
         return Path(trainer.default_root_dir) / "rollouts.jsonl"
 
     def state_dict(self) -> dict[str, Any]:
-        """The length of the file when the checkpoint was made."""
+        """Return the current length of the file."""
         return {"length": self._length}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember where a resumed run goes on."""
+        """Restore the length at the checkpoint."""
         self._length = state_dict["length"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Cut off what was written after the checkpoint; a run that starts anew puts an older file aside."""
+        """Truncate what was written after the checkpoint; a new run moves an older file aside."""
         if not trainer.is_global_zero:
             return
         path = self.path(trainer)
@@ -59,17 +59,17 @@ class SampleTable(RolloutCallback):
         if self._length == 0 and size > 0:
             path.replace(path.with_suffix(".jsonl.old"))
         elif self._length > size:
-            rank_zero_warn(f"{path} does not hold the samples that were drawn before this resume: it begins with later ones")
+            rank_zero_warn(f"{path} lacks samples from before this resume: it contains only later ones")
             self._length = size
         elif self._length < size:
             with path.open("r+b") as file:
                 file.truncate(self._length)
 
     def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Rollout) -> None:
-        """Write the samples of all ranks down."""
+        """Append the samples of all ranks."""
         step = trainer.fit_loop.epoch_loop.total_batch_idx
         lines = "".join(json_line(step, sample, reward) for sample, reward in rollout.sampled)
-        # A lone surrogate cannot be UTF-8; written as its escape it is valid JSON.
+        # A lone surrogate is not valid UTF-8; its escape is valid JSON.
         blob = gather(lines).encode("utf-8", "backslashreplace")
         if not trainer.is_global_zero:
             return
@@ -84,7 +84,7 @@ class SampleTable(RolloutCallback):
 
 
 def json_line(step: int, sample: Sample, reward: float) -> str:
-    """One sample as a line of JSON."""
+    """Format one sample as a line of JSON."""
     record = {
         "step": step,
         "id": sample.problem.id,
@@ -102,7 +102,7 @@ def json_line(step: int, sample: Sample, reward: float) -> str:
 
 
 def gather(lines: str) -> str:
-    """The lines of every rank, in the order of ranks."""
+    """Return the lines of all ranks, in rank order."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return lines
     parts: list[Any] = [None] * torch.distributed.get_world_size()
@@ -111,7 +111,7 @@ def gather(lines: str) -> str:
 
 
 def markdown_table(samples: Sequence[tuple[Sample, float]]) -> str:
-    """Samples and their rewards as a Markdown table that shows their text exactly as it is."""
+    """Format samples and their rewards as a Markdown table that shows their text verbatim."""
     head = "| question | response | status | value | gold | reward |\n|---|---|---|---|---|---|\n"
     rows = []
     for sample, reward in samples:
@@ -123,8 +123,8 @@ def markdown_table(samples: Sequence[tuple[Sample, float]]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text for a Markdown table cell: punctuation as entities, so that nothing is markup, line breaks and indents kept."""
-    text = printable(text.replace("\r\n", "\n"))
+    """Escape text for a Markdown table cell: punctuation as entities, line breaks and indentation kept."""
+    text = escape(text.replace("\r\n", "\n"))
     entities = re.sub(r"[^\w\s]", lambda match: f"&#{ord(match[0])};", text).replace("_", "&#95;")
     lines = (re.sub(r"^[ \t]+", lambda match: "&nbsp;" * len(match[0].expandtabs(4)), line) for line in entities.split("\n"))
     return "<br>".join(lines)

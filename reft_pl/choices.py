@@ -1,4 +1,4 @@
-"""The letters that an answer may choose from; imports nothing, since the sandboxes' processes have it too."""
+"""Letters of multiple-choice answers. Imports nothing, because sandbox processes import it too."""
 
 CHOICES = "abcde"
-"""As in the datasets (MathQA, AQuA): with more, a letter that a program returns by mistake would count as an answer."""
+"""As in MathQA and AQuA. With more letters, a letter that a program returns by mistake would count as an answer."""

@@ -1,28 +1,31 @@
-"""The one exception for mistakes that the person at the keyboard can mend, and how others are told of in it."""
+"""User-facing errors, and helpers that quote third-party exceptions."""
 
 
 class UserError(Exception):
-    """Bad input: one sentence that says what is wrong, where, and what to do about it.
+    """Bad input, described in one sentence: what is wrong, where, and what to do.
 
-    The command line prints it without a traceback and exits with code 2. Anything else that escapes is a defect of ours and
-    keeps its traceback.
+    The command line prints the sentence without a traceback and exits with code 2. Any other exception that escapes is a bug
+    and keeps its traceback.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """The message of somebody else's exception without what follows its first line; its kind where it has none."""
+    """Return the first line of an exception's message, or its type name if the message is empty."""
     return (str(error).strip().splitlines() or [""])[0].rstrip(".") or type(error).__name__
 
 
-def told(error: BaseException) -> str:
-    """The same after its kind, where a message alone says too little (``KeyError: 'exp_avg'``)."""
+def described(error: BaseException) -> str:
+    """Return the exception's type and first line, for messages that mean little alone (``KeyError: 'exp_avg'``)."""
     kind, line = type(error).__name__, first_line(error)
     return line if line == kind else f"{kind}: {line}"
 
 
 def of_files(error: BaseException | None) -> bool:
-    """Whether a file could not be written, which torch and tokenizers report in other types. A missing file does not count."""
+    """Return whether the error is a failed file write, which torch and tokenizers report as other types.
+
+    A missing file does not count.
+    """
     if error is None or isinstance(error, FileNotFoundError):
         return False
-    said = str(error)
-    return isinstance(error, OSError) or "iostream error" in said or "(os error " in said or of_files(error.__context__)
+    text = str(error)
+    return isinstance(error, OSError) or "iostream error" in text or "(os error " in text or of_files(error.__context__)

@@ -1,7 +1,7 @@
-"""Escapes of text that somebody else wrote: for a terminal, for Markdown, for HTML.
+"""Escape untrusted text for terminals, Markdown and HTML.
 
-Names, questions, completions, statuses and licenses come from data, models and folders. Whatever prints or writes them for
-people takes them through here. Nothing in them moves a cursor, hides, turns direction, or is markup.
+Names, questions, completions, statuses and licenses come from data, models and folders. Whatever displays them escapes them
+here first: no text can move the cursor, hide, change direction, or act as markup.
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ _MARKUP = re.compile(r"[\\`*\[\]<>|&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _BLOCK_START = re.compile(r"^(\d*)([#+\-=.)])")
 
 
-def printable(text: str) -> str:
-    r"""``text`` with everything escaped that a terminal or an editor would obey or hide instead of showing it.
+def escape(text: str) -> str:
+    r"""Escape every character that a terminal or editor would interpret or hide instead of showing.
 
-    Line ends and tabs stay. Escape sequences, carriage returns and backspaces, characters that turn the direction of text or
-    have no width, and lone surrogates become what Python writes for them (``\x1b``, ``\u202e``).
+    Newlines and tabs stay. Escape sequences, carriage returns, backspaces, bidirectional and zero-width characters, and lone
+    surrogates become their Python escapes (``\x1b``, ``\u202e``).
     """
     return text if _is_plain(text) else "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
-    """``text`` as ``printable`` shows it, its line ends and tabs escaped too: nothing in it begins another line."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+    """Escape ``text`` including newlines and tabs, so that it cannot start another line."""
+    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def html_text(text: str) -> str:
-    """Text in HTML, in an element or an attribute."""
+    """Escape text for an HTML element or attribute."""
     return html.escape(one_line(text))
 
 
 def markdown_text(text: str) -> str:
-    """Text within a line of Markdown, or a cell of a table: nothing in it is markup or HTML."""
+    """Escape text for a line of Markdown or a table cell: nothing in it acts as Markdown or HTML."""
     return _MARKUP.sub(r"\\\g<0>", one_line(" ".join(text.split())))
 
 
 def markdown_line(text: str) -> str:
-    """Text as a paragraph of Markdown: as ``markdown_text`` shows it, and it begins no heading or list."""
+    """Escape text for a Markdown paragraph: like ``markdown_text``, and it cannot start a heading or list."""
     return _BLOCK_START.sub(r"\1\\\2", markdown_text(text))
 
 
 def code_span(text: str) -> str:
-    """Code within a line of Markdown. For a cell of a table, ``|`` has to be escaped in addition."""
-    line = " ".join(printable(text).split())
+    """Format text as inline Markdown code. In a table cell, the caller must also escape ``|``."""
+    line = " ".join(escape(text).split())
     fence = "`" * (_longest_run(line) + 1)
     pad = " " if not line or line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block of Markdown, its fence longer than any run of backticks inside."""
+    """Format text as a Markdown code block with a fence longer than any run of backticks inside."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{printable(text).rstrip()}\n{fence}"
+    return f"{fence}{language}\n{escape(text).rstrip()}\n{fence}"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """Format a Markdown table; the cells are already Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 

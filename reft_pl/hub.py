@@ -1,4 +1,4 @@
-"""Models by name: a folder, or a model of the Hugging Face hub or of its cache on this machine."""
+"""Locate models: a folder, a Hugging Face hub model, or its local cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.resources import model_folder
 
 HUB_SECONDS = 5.0
@@ -23,21 +23,21 @@ HUB_SECONDS = 5.0
 BAD_VALUE = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError,
 )  # fmt: skip
-"""What transformers raises where it uses a value of ``config.json`` that has another type, or makes no sense."""
+"""What transformers raises when a value in ``config.json`` has the wrong type or makes no sense."""
 
 
 def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str, Any]]:
-    """A folder's path or a hub id, with the options that ``from_pretrained`` shall load it by.
+    """Return a folder path or hub id, with the options to pass to ``from_pretrained``.
 
-    Asks the hub once and briefly, where the library would retry for minutes before it looks into the cache.
+    Makes one short request to the hub; the library would retry for minutes before it falls back to the cache.
 
     Args:
         source: Folder or hub id.
-        trust_remote_code: Run Python code that comes with the model. Always part of the options: ``transformers`` asks on
-            standard input where nobody says.
+        trust_remote_code: Run Python code that comes with the model. Always set in the options: if it is missing,
+            ``transformers`` asks on standard input.
 
     Raises:
-        UserError: there is neither such a folder nor, where the hub answers, such a model.
+        UserError: The folder does not exist, and the hub answers that it has no such model.
     """
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     offline = {**options, "local_files_only": True}
@@ -52,33 +52,33 @@ def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str,
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"There is neither a folder nor a hub model named {source}: check the name.") from error
-    except Exception:  # whatever the network did, a copy in the cache may serve
+    except Exception:  # on any network failure, try the cached copy
         return source, offline
     return source, options
 
 
 def remote_code_refused(source: str) -> UserError:
-    """The mistake of loading a model that comes with code of its own, which nobody allowed to run."""
+    """Return the error for a model that ships Python code without permission to run it."""
     return UserError(
-        f"{source} needs Python code of its own, and none of it was run: if you trust its author, set policy.trust_remote_code "
+        f"{source} needs its Python code, which was not run: if you trust its author, set policy.trust_remote_code "
         "in the config, or give `reft-pl solve` --trust_remote_code."
     )
 
 
 def unusable_config(source: str, error: BaseException) -> UserError:
-    """The mistake of a ``config.json`` with a value of another type, or one that no model can be made with."""
-    reason = told(error)
-    if isinstance(error, StrictDataclassError):  # the field and the type follow in lines of their own
+    """Return the error for a ``config.json`` with a wrong type or a value that no model can be built from."""
+    reason = described(error)
+    if isinstance(error, StrictDataclassError):  # the field and the type follow on separate lines
         reason = " ".join(str(error).split()).split("TypeError: ")[-1].split(" Errors:")[0]
     reason = reason.rstrip(".")
     return UserError(f"{source}/config.json cannot be used ({reason}): correct this value, or take the model's original file.")
 
 
 def stored_file(source: str, name: str, options: Mapping[str, Any]) -> Path | None:
-    """One file of a model that ``locate`` found, fetched from the hub if need be; None where the model has no such file.
+    """Return one file of a model that ``locate`` found, downloading it if needed; None if the model has no such file.
 
     Raises:
-        OSError: the hub was there a moment ago and is no more.
+        OSError: The hub became unreachable after ``locate`` found the model.
     """
     if Path(source).is_dir():
         path = Path(source) / name

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception that a run may put off until its state is consistent."""
+"""Raise SIGINT, SIGTERM and SIGHUP as an exception that a run can defer until its state is consistent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end. Not an ``Exception``: no handler of errors may swallow it.
+    """Raised when a signal asks this process to stop. Not an ``Exception``, so that no error handler swallows it.
 
     Args:
         signum: The signal.
@@ -23,40 +23,41 @@ class Interrupted(BaseException):
         super().__init__(signum)
         self.signum = signum
         self.outcome = "nothing is lost: the same command does the work again"
-        """What the interrupted command leaves, and how it resumes; whoever catches this may know better."""
+        """What the interrupted command leaves and how it resumes; a caller that catches this may set a more precise text."""
         self.reported = True
-        """Whether this process is the one of all ranks that reports it."""
+        """Whether this rank reports the interruption."""
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.signum).name}; {self.outcome}"
 
     @property
     def exit_code(self) -> int:
-        """What a shell reports of a process that the signal ends."""
+        """The exit code that shells use for a process killed by this signal."""
         return 128 + self.signum
 
 
 class Interruption:
-    """Which signal this process has received, and whether it may be raised at once.
+    """Track the signal that this process received, and whether to raise it immediately.
 
-    The first signal raises ``Interrupted`` in the main thread, or as soon as it is allowed. A second one ends the process.
+    The first signal raises ``Interrupted`` in the main thread, immediately or once it is permitted. A second signal ends the
+    process.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        """The signal that was received and not raised yet."""
+        """The signal that was received but not yet raised."""
         self.deferred = False
-        """Whether a signal waits for ``check`` instead of being raised where it arrives."""
+        """Whether a signal waits for ``check`` instead of being raised on arrival."""
         self.at_once: Callable[[], None] | None = None
-        """Called before a second signal ends this process, to end those that it has started."""
+        """Called before a second signal ends this process, to kill the processes it started."""
         self._received = False
         self._terminals: list[int] = []
 
     def check(self) -> None:
-        """Raise the signal that was put off.
+        """Raise the deferred signal, if any.
 
         Raises:
-            Interrupted: there is one.
+            Interrupted: A signal is pending.
         """
         if self.signum is not None:
             signum, self.signum = self.signum, None
@@ -64,7 +65,7 @@ class Interruption:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """A block in which a signal is raised where it arrives, one that was put off at its beginning."""
+        """Within this block, raise signals on arrival; raise a deferred one on entry."""
         before, self.deferred = self.deferred, False
         try:
             self.check()
@@ -74,7 +75,7 @@ class Interruption:
 
     @contextmanager
     def put_off(self) -> Iterator[None]:
-        """A block that a signal does not interrupt, such as an import, which libraries try a second time; raised after it."""
+        """Defer signals within this block, such as an import that libraries retry, and raise them after it."""
         before, self.deferred = self.deferred, True
         try:
             yield
@@ -84,7 +85,7 @@ class Interruption:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """A block in which the signals are handled so; only in the main thread, as Python has it."""
+        """Handle the signals within this block; outside the main thread, where Python forbids it, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -99,7 +100,7 @@ class Interruption:
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     def install(self) -> None:
-        """Handle the signals, in the place of whatever handlers a library has installed meanwhile.
+        """Install the signal handlers, replacing any that a library installed in the meantime.
 
         SIGHUP stays ignored under ``nohup``.
         """
@@ -120,7 +121,7 @@ class Interruption:
             self.check()
 
     def _leave_terminals(self) -> None:
-        """Discard what is printed from now on: a closed terminal fails every write, and the checkpoint is not saved yet."""
+        """Discard all further output: writes to a closed terminal fail, and the checkpoint is not yet saved."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in self._terminals:
             os.dup2(nowhere, descriptor)
@@ -128,4 +129,4 @@ class Interruption:
 
 
 interruption = Interruption()
-"""That of this process: signals are the process's, too."""
+"""The instance of this process."""

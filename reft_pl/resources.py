@@ -1,4 +1,4 @@
-"""Finding what the package ships: `configs/x.yaml` means the working folder's first, then the installed one."""
+"""Resolve shipped resources: `configs/x.yaml` in the working folder, else in the installed package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUN_EXPORT = re.compile(r"(?:.*/)?runs/(?P<stage>[\w-]+)/hf/?")
 
 
 def find(name: str) -> str:
-    """The path of ``name`` as it is if that exists, else of the shipped config of that name, else ``name`` unchanged.
+    """Return ``name`` if the path exists, else the path of the shipped config of that name, else ``name`` unchanged.
 
     Args:
         name: A path such as ``configs/sft.yaml`` or ``configs/models/tiny_llama``; hub ids pass through.
@@ -27,10 +27,10 @@ def find(name: str) -> str:
 
 
 def model_folder(source: str) -> Path | None:
-    """The folder that ``source`` means, or None where it is a hub id.
+    """Return the folder that ``source`` names, or None if it is a hub id.
 
     Raises:
-        UserError: it is neither: the folder of a model or run that is not there.
+        UserError: ``source`` is neither, for example the folder of a model or run that does not exist yet.
     """
     path = Path(find(source)).expanduser()
     if source and path.is_dir():

@@ -1,4 +1,4 @@
-"""Printing: the one place that writes to standard output and standard error, and what is logged on the way there."""
+"""Print to standard output and standard error, and escape what is logged there."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import sys
 import warnings
 from typing import Any
 
-from reft_pl.escapes import one_line, printable
+from reft_pl.escapes import escape, one_line
 
 
 def echo(text: object = "", *, lines: bool = False, error: bool = False) -> None:
-    """Print a line, its control characters escaped.
+    """Print text with its control characters escaped.
 
     Args:
-        text: What to print; what ``str`` makes of it.
-        lines: Its own line ends are meant, too.
-        error: Print on standard error.
+        text: The object to print, converted with ``str``.
+        lines: Keep newlines and tabs instead of escaping them.
+        error: Print to standard error.
     """
     stream = sys.stderr if error else sys.stdout
-    shown = printable(str(text)) if lines else one_line(str(text))
+    shown = escape(str(text)) if lines else one_line(str(text))
     print(
         shown.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8"), file=stream, flush=True
     )
 
 
 def escape_logs() -> None:
-    """Escape control characters in all messages that this process logs and in all warnings. Tracebacks stay as they are."""
+    """Escape control characters in every log message and warning of this process. Tracebacks are unchanged."""
     former = logging.getLogRecordFactory()
     if not isinstance(former, _Factory):
         logging.setLogRecordFactory(_Factory(former))
@@ -35,7 +35,7 @@ def escape_logs() -> None:
 
 
 class _Factory:
-    """Makes log records, the message of which is one line where it holds what has to be escaped."""
+    """Log record factory that escapes messages with control characters."""
 
     def __init__(self, make: Any) -> None:
         self._make = make
@@ -44,10 +44,10 @@ class _Factory:
         record: logging.LogRecord = self._make(*args, **kwargs)
         try:
             message = record.getMessage()
-        except Exception:  # whoever handles the record reports arguments that do not fit
+        except Exception:  # the handler reports arguments that do not match the message
             return record
-        if printable(message) != message:
-            record.msg, record.args = printable(message), ()
+        if escape(message) != message:
+            record.msg, record.args = escape(message), ()
         return record
 
 
@@ -55,4 +55,4 @@ _plain_warning = warnings.formatwarning
 
 
 def _format_warning(*args: Any, **kwargs: Any) -> str:
-    return printable(_plain_warning(*args, **kwargs))
+    return escape(_plain_warning(*args, **kwargs))

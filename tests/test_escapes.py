@@ -2,7 +2,7 @@
 
 import pytest
 
-from reft_pl.escapes import code_span, fenced, markdown_table, printable
+from reft_pl.escapes import code_span, escape, fenced, markdown_table
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_a_cell_may_hold_what_separates_cells() -> None:
     ids=["plain", "colour", "return", "control", "direction", "surrogate", "backslash"],
 )
 def test_what_is_not_shown_is_escaped(raw: str, shown: str) -> None:
-    assert printable(raw) == shown
+    assert escape(raw) == shown

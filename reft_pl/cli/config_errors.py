@@ -1,4 +1,4 @@
-"""One sentence for what jsonargparse says in many lines: an unknown key or class with the nearest right one, a wrong value."""
+"""Condense jsonargparse's errors to one sentence, with the nearest valid key or class."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _MOST_SHOWN = 80  # characters of a value
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a message is about: the full key, its type (None if unknown), and where the message names it last."""
+    """The setting that a message is about: its full key, its type (None if unknown), and the index after its last mention."""
 
     key: str
     hint: Any
     end: int
 
 
-def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one return a kind of mistake)
-    """Return the sentence.
+def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one return per kind of mistake)
+    """Return one sentence for a jsonargparse error.
 
     Args:
-        message: jsonargparse's own.
-        parser: The one that refused; its keys and types give the hints.
+        message: The original message.
+        parser: The parser that raised it; its keys and types provide the hints.
     """
     section = _SECTION.search(message)
     if section is not None:
@@ -78,7 +78,7 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return what a misspelt name may stand for, as ``X`` or, if one edit leads to several, ``X or Y``; empty if nothing."""
+    """Return the nearest match for a misspelt name: ``X``, ``X or Y`` if several are one edit away, empty if none."""
     lower = {candidate.rsplit(".", 1)[-1].lower(): candidate for candidate in reversed(known)}
     leaf = name.rsplit(".", 1)[-1].lower()
     near = [candidate for short, candidate in lower.items() if _within_one_edit(leaf, short)]
@@ -88,7 +88,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def _within_one_edit(one: str, other: str) -> bool:
-    """Whether one letter inserted, left out, replaced, or swapped with its neighbour makes the words equal."""
+    """Return whether the words are equal after one insertion, deletion, replacement, or swap of adjacent letters."""
     start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     left, right = one[start:], other[start:]
     if left[:2] == right[1::-1] and left[2:] == right[2:]:
@@ -97,7 +97,7 @@ def _within_one_edit(one: str, other: str) -> bool:
 
 
 def _setting(message: str, parser: ArgumentParser) -> Setting | None:
-    """Follow the first branch of a message, whose indentation grows, from the parser's key to the setting of a class."""
+    """Follow the first, increasingly indented branch of a message from the parser's key to a class's setting."""
     path: list[str] = []
     owner: str | None = None
     types: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def _unknown_class(message: str, match: re.Match[str], setting: Setting | None) 
 
 
 def no_class(name: str, hint: Any) -> str:
-    """Return the end of the sentence about a class that does not exist, with the nearest of those that the key can name."""
+    """Return the predicate for a class that does not exist, with the nearest class that the key accepts."""
     known = classes(hint) if hint is not None else []
     near = nearest(name, known)
     choices = f" one of {listed(known)}, or" if known else ""
@@ -218,7 +218,7 @@ def _wrong_value(message: str, setting: Setting) -> str:
         value = nested["value"].strip("'")
     elif nested is not None:
         return (
-            f"{setting.key}.{nested['key']} is a setting of a class, and {setting.key} names none: choose the class first with "
+            f"{setting.key}.{nested['key']} is a setting of a class, but {setting.key} names no class: choose one first with "
             f"--{setting.key}, {expected(setting.hint) if setting.hint is not None else 'by its full path'}"
         )
     value = "null" if value == "None" else value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
@@ -228,7 +228,7 @@ def _wrong_value(message: str, setting: Setting) -> str:
 
 
 def _keys_before(message: str, end: int) -> str:
-    """The full key that the message is about up to a place in it; empty where it names none."""
+    """Return the full key that the message names before index ``end``; empty if none."""
     return ".".join(found["key"] for found in _KEY.finditer(message[:end]))
 
 
@@ -242,17 +242,17 @@ _WRONG_BASE = re.compile(
 
 
 def class_that_cannot_be_had(message: str) -> tuple[int, str] | None:
-    """What is wrong with a class that the message is about, after the place where it stands there; None where nothing is.
+    """Explain why a ``class_path`` cannot be imported or has the wrong base class; None if neither is the problem.
 
     Args:
-        message: What jsonargparse has to say. It tells a failed import by the exception's text alone, often without the class,
-            so the classes that the message names are imported once more here.
+        message: The message of jsonargparse. It reports a failed import by the exception's text, often without the class, so
+            the classes that it names are imported again here.
 
     Returns:
-        Index into the message, and the sentence without its subject.
+        Index of the class in the message, and the sentence without its subject.
     """
     named = list(_CLASS.finditer(message))
-    if "Got value" not in message:  # else it is about a number or a word, which may well have a dot in it
+    if "Got value" not in message:  # a rejected value may contain a dot without being a class
         named += _STRING.finditer(message)
     for match in named:
         wrong = _import_failure(match["path"])
@@ -266,11 +266,11 @@ def class_that_cannot_be_had(message: str) -> tuple[int, str] | None:
         wrong_base["path"] or wrong_base["made"] or next((m["path"] for m in reversed(named) if m.start() < start), "a class")
     )
     full = re.search(rf"\b[\w.]+\.{base}\b", message)
-    return start, f"names {path}, which is no {base}: name a class that inherits from {full[0] if full else base}"
+    return start, f"names {path}, which is not a {base}: name a class that inherits from {full[0] if full else base}"
 
 
 def _import_failure(path: str) -> str | None:
-    """What is wrong with the module that a class is said to be in; None where it can be imported."""
+    """Explain why the module of a class cannot be imported; None if it can."""
     module = path.rpartition(".")[0]
     top = module.partition(".")[0]
     try:
@@ -279,18 +279,18 @@ def _import_failure(path: str) -> str | None:
         if error.name == top:
             near = get_close_matches(top, [file.stem for file in Path().glob("*.py")], n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}{path.removeprefix(top)}?" if near else ""
-            hint = hint or f"put {top}.py into the folder that you run in, or install the package that it is in"
+            hint = hint or f"put {top}.py into the working folder, or install its package"
             return f"names {path}, but there is no module {top!r}: {hint}"
-        if error.name and module.startswith(error.name):  # `file.Class.Inner`, or a name that the package does not have
+        if error.name and module.startswith(error.name):  # `file.Class.Inner`, or a name that is not in the package
             return None
-        return _told(path, error)
-    except Exception as error:  # whatever the user's file does when it is run
-        return _told(path, error)
+        return _described(path, error)
+    except Exception as error:  # running the user's file may raise anything
+        return _described(path, error)
     return None
 
 
 def missing_package(error: BaseException) -> str | None:
-    """Return a sentence if making a class failed because a package is not installed; None for any other error."""
+    """Return a sentence if creating a class failed because a package is not installed; None for any other error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ImportError):
         cause = cause.__cause__ or cause.__context__
@@ -301,16 +301,16 @@ def missing_package(error: BaseException) -> str | None:
     return f"{name} needs a package that is not installed: {' '.join(str(cause).split()).rstrip('.')}"
 
 
-def _told(path: str, error: Exception) -> str:
-    """The exception with the line of the user's own files that it comes from."""
+def _described(path: str, error: Exception) -> str:
+    """Describe the exception, with the line of the user's file that raised it."""
     where = list(_places(error))
     text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
     what = f"{type(error).__name__}: {text}"
-    return f"names {path}, whose file cannot be imported: mend " + (f"{where[-1]} ({what})" if where else f"this {what}")
+    return f"names {path}, but its file cannot be imported: fix " + (f"{where[-1]} ({what})" if where else f"this {what}")
 
 
 def _places(error: Exception) -> Iterator[str]:
-    """File and line of the frames that are neither Python's nor an installed package's, outermost first."""
+    """Yield file and line of the frames outside Python and installed packages, outermost first."""
     installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith(("<", *installed, str(Path(__file__).parents[1]))):

@@ -1,4 +1,4 @@
-"""The classes that stand behind settings whose default is None, so that configs can set up the default without naming it."""
+"""Default classes for settings with default None, so that configs can set their options without naming them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DEFAULT_CLASSES: dict[type, type] = {
     Sampler: InProcessSampler,
     Sandbox: CPythonSandbox,
 }
-"""What a module makes of None, by the type of its argument."""
+"""The class that a module uses for None, by the type of its argument."""
 
 
 def name_default_classes(parser: Any) -> None:
-    """Let settings whose default is None start from the class that None means; null in a config still means it."""
+    """Replace default None by the class that it represents; an explicit null in a config still means the default class."""
     for action in parser._actions:
         hint = getattr(action, "_typehint", None)
         if hint is None or action.default is not None or not accepts_null(hint):

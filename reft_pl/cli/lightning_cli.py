@@ -27,8 +27,8 @@ from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
+    dtype_of,
     export_to_sample_from,
-    number_format_of,
     require_folder,
     require_paths,
     results_folder,
@@ -51,17 +51,17 @@ logger = logging.getLogger(__name__)
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole config of a ``fit`` to ``<run_dir>/config.yaml``."""
+    """Write the full config of a ``fit`` to ``<run_dir>/config.yaml``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save, on the first rank, before anything is trained."""
+        """Save on the first rank, before training starts."""
         if stage == "fit" and trainer.is_global_zero:
             text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
             write_aside(Path(trainer.default_root_dir) / "config.yaml", text)
 
 
 class ReftCLI(LightningCLI):
-    """LightningCLI with run folders: a fit resumes what was interrupted, a test finds what was trained."""
+    """LightningCLI with run folders: a fit resumes an interrupted run, a test finds the trained weights."""
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(
@@ -83,7 +83,7 @@ class ReftCLI(LightningCLI):
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's parser of a verb; evaluations print their figures themselves."""
+        """Return Lightning's parser of a verb; evaluations print their figures themselves."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})
@@ -92,10 +92,8 @@ class ReftCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run folder, and the settings that several parts share."""
-        parser.add_argument(
-            "--run_dir", type=str, default="runs/run", help="Folder of this run: everything it leaves is there."
-        )
+        """Add the run folder, and link settings that several parts share."""
+        parser.add_argument("--run_dir", type=str, default="runs/run", help="Folder for everything that this run writes.")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoints")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("seed_everything", "model.init_args.seed")
@@ -104,19 +102,19 @@ class ReftCLI(LightningCLI):
         parser.link_arguments("model.init_args.policy.trust_remote_code", "data.trust_remote_code")
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the config alone: Lightning would merge a checkpoint's hyper-parameters, class included, over it."""
+        """Leave the config alone: Lightning would override it with the checkpoint's hyper-parameters and class."""
 
     @property
     def settings(self) -> Any:
-        """The parsed settings of the verb."""
+        """Return the parsed settings of the verb."""
         return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint that this run starts from, before any work."""
+        """Find the checkpoint to start from, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
         require_paths(settings.run_dir, settings.ckpt_path)
         require_folder(run_dir)
-        self._choose_number_format(run_dir)
+        self._choose_dtype(run_dir)
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser("fit").dump(settings, skip_none=False, skip_link_targets=False))
             checkpoint = checkpoint_to_resume(run_dir, dumped, settings.ckpt_path)
@@ -127,38 +125,38 @@ class ReftCLI(LightningCLI):
             settings.trainer.default_root_dir = str(results_folder(run_dir, settings.ckpt_path))
             if self.subcommand == "test" and not (settings.data.test or settings.data.samples):
                 raise UserError("there is nothing to test on: give data.test at least one source")
-            # A run's own export has the architecture and the tokenizer of its checkpoints, whatever became of init_from.
+            # The run's export matches its checkpoints even if init_from has changed since.
             source = run_dir / "hf" if checkpoint or settings.ckpt_path is None else settings.ckpt_path
             policy = settings.model.init_args.policy
             if checkpoint is None:
-                policy.lora = None  # adapters that the model has are in the folder
-            # A checkpoint of adapters wants the base that they were trained on, which a merged export is not.
+                policy.lora = None  # the folder already contains any adapters
+            # A checkpoint of adapters needs its original base; a merged export is not that base.
             if checkpoint is None or (policy.lora is None and (run_dir / "hf").is_dir()):
                 policy.init_from = settings.data.tokenizer = str(source)
                 policy.from_scratch = False
             say(f"{self.subcommand}: weights of {checkpoint or source}")
         settings.ckpt_path = str(checkpoint) if checkpoint else None
 
-    def _choose_number_format(self, run_dir: Path) -> None:
-        """Put in the place of ``auto`` what the run has, so that its weights stay what they are, else what is fast here."""
+    def _choose_dtype(self, run_dir: Path) -> None:
+        """Replace ``auto`` by the run's own dtype, so that its weights keep it, else by the fastest dtype here."""
         policy = self.settings.model.init_args.policy
         if policy.dtype == "auto":
             begun = self.subcommand != "fit" or (run_dir / "checkpoints" / "last.ckpt").exists()
-            own = number_format_of(run_dir) if begun and self.settings.ckpt_path in (None, "best", "last") else None
+            own = dtype_of(run_dir) if begun and self.settings.ckpt_path in (None, "best", "last") else None
             policy.dtype = own or fast_format()
-            say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if own else 'which is fastest here'}")
+            say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if own else 'the fastest here'}")
         if policy.dtype == "bfloat16" and fast_format() == "float32":
-            say("policy.dtype is bfloat16, for which this machine has no instructions: float32 is many times as fast here")
+            say("policy.dtype is bfloat16, which this CPU does not support natively: float32 is many times as fast here")
 
     def _checkpoint_to_evaluate(self, run_dir: Path) -> Path | None:
-        """The checkpoint to load, or None where weights come from a model folder or hub id."""
+        """Return the checkpoint to load, or None if weights come from a model folder or hub id."""
         if self.subcommand != "predict":
             return checkpoint_to_test(run_dir, self.settings.ckpt_path)
         export_to_sample_from(run_dir, self.settings.ckpt_path)
         return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer with TensorBoard events in the run folder and checkpoints that are whole or absent."""
+        """Create the Trainer with TensorBoard events in the run folder and atomic checkpoints."""
         trainer = self._get(self.config_init, "trainer")
         if trainer.check_val_every_n_epoch is not None and trainer.check_val_every_n_epoch < 1:
             raise UserError(
@@ -175,7 +173,7 @@ class ReftCLI(LightningCLI):
         made = super().instantiate_trainer(plugins=plugins, logger=logger, **kwargs)
         if made.precision != "32-true":
             raise UserError(
-                f"trainer.precision={made.precision} would override the model's own: leave it out and set model.policy.dtype "
+                f"trainer.precision={made.precision} would override the model's dtype: leave it out and set model.policy.dtype "
                 f"to bfloat16 or float32"
             )
         refuse_strategy(made)
@@ -184,22 +182,22 @@ class ReftCLI(LightningCLI):
         return made
 
     def _event_files(self, folder: str) -> TensorBoardLogger:
-        """TensorBoard's files of a fit; one that begins anew takes the place of what a run without a checkpoint left there."""
+        """Return the TensorBoard logger of a fit; a new run replaces the events of a run that left no checkpoint."""
         return TensorBoardLogger(folder, name="", version="", purge_step=None if self.settings.ckpt_path else 0)
 
     def before_fit(self) -> None:
-        """Refuse to train what only samples."""
+        """Reject modules that only sample."""
         if not isinstance(self.model, StageModule):
             raise UserError(f"{type(self.model).__name__} is not trained: give `reft-pl fit` the config of a stage")
 
     def before_predict(self) -> None:
-        """Refuse a stage; say where a model folder is used otherwise than it was trained."""
+        """Reject a training stage; warn if the model was trained with other data settings."""
         if not isinstance(self.model, SamplingModule):
             raise UserError("only SamplingModule samples to files: give `reft-pl predict` configs/sample.yaml and overlays")
         self.before_test()
 
     def before_test(self) -> None:
-        """Say where a model folder is tested otherwise than it was trained."""
+        """Warn if the model was trained with other data settings."""
         source = self.settings.model.init_args.policy.init_from
         here = self.datamodule.codec.description()
         for key, there in read_description(Path(source)).items():
@@ -207,7 +205,7 @@ class ReftCLI(LightningCLI):
                 logger.warning("%s was trained with %s=%s and is used here with %s", source, key, there, here[key])
 
     def after_validate(self) -> None:
-        """Keep the figure, and say it."""
+        """Save the figures and print them."""
         folder = Path(str(self.trainer.default_root_dir))
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if not figures:
@@ -220,7 +218,7 @@ class ReftCLI(LightningCLI):
         echo(f"{figures}; written to {folder / 'results.json'}")
 
     def after_test(self) -> None:
-        """Say what was measured, and where it stands."""
+        """Print the figures and where they are stored."""
         if not self.trainer.is_global_zero:
             return
         folder = Path(str(self.trainer.default_root_dir))
@@ -234,7 +232,7 @@ class ReftCLI(LightningCLI):
         echo(f"written to {folder / 'results.json'} and {folder / kept}")
 
     def after_predict(self) -> None:
-        """Say what the samples come to, or what is still missing."""
+        """Print voting and pass figures, or that samples are missing."""
         if not self.trainer.is_global_zero:
             return
         folder = Path(str(self.trainer.default_root_dir))
@@ -243,8 +241,8 @@ class ReftCLI(LightningCLI):
         for store in model.stores:
             name = store.path.stem
             figures = model.summaries.get(name)
-            if figures is None:  # another process may have finished the file since: it is the one to say so
-                echo(f"{name}: not all questions are sampled yet; another process is at them, or give this command again")
+            if figures is None:  # if another process finished the file, that process reports it
+                echo(f"{name}: not all questions are sampled yet; wait for the other processes, or run this command again")
                 continue
             n = figures["n"]
             voting, bound = (_with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
@@ -252,7 +250,7 @@ class ReftCLI(LightningCLI):
             echo(f"written to {store.path}")
 
     def after_fit(self) -> None:
-        """Say where the model is."""
+        """Print where the model is."""
         if not self.trainer.is_global_zero:
             return
         folder = Path(str(self.trainer.default_root_dir))
@@ -267,27 +265,27 @@ class ReftCLI(LightningCLI):
 
 @rank_zero_only
 def say(text: str) -> None:
-    """Print a line, once however many ranks there are."""
+    """Print a line on the first rank only."""
     echo(text)
 
 
 def refuse_strategy(trainer: Trainer) -> None:
-    """Refuse what trains in a way that modules here do not know.
+    """Reject strategies that the modules do not support.
 
     Raises:
-        UserError: neither one device nor DDP nor ZeRO, or one that forks this process.
+        UserError: The strategy is neither one device nor DDP nor ZeRO, or it forks this process.
     """
     strategy, launcher = trainer.strategy, trainer.strategy.launcher
     known = isinstance(strategy, SingleDeviceStrategy) or type(strategy) in (DDPStrategy, ZeRO)
     if not known or not (launcher is None or isinstance(launcher, _SubprocessScriptLauncher)):
         raise UserError(
-            f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "
+            f"trainer.strategy is {type(trainer.strategy).__name__}, which the modules do not support: use one of "
             f"configs/strategy/ddp.yaml and zero.yaml"
         )
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:
-    """The figures of a test set in one line."""
+    """Format the figures of a test set as one line."""
     if "top1" in figures:
         return f"Top-1 {_with_interval((figures['top1'], *figures['interval95']))} of {figures['n']} questions"
     n = figures["n"]
@@ -297,13 +295,13 @@ def _in_words(figures: Mapping[str, Any]) -> str:
 
 
 def _with_interval(figure: Sequence[float]) -> str:
-    """A share with its 95% interval, from (share, low, high)."""
+    """Format (share, low, high) as a percentage with its 95% interval."""
     share, low, high = figure
     return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
 
 
 def user_error_behind(error: BaseException) -> UserError | None:
-    """The user's mistake that a constructor found, which jsonargparse wraps into an error of its own."""
+    """Return the ``UserError`` that a constructor raised and jsonargparse wrapped; None if there is none."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
@@ -311,7 +309,7 @@ def user_error_behind(error: BaseException) -> UserError | None:
 
 
 def _refusal_of_lightning(error: BaseException) -> UserError | None:
-    """What the Trainer refuses by itself, such as an accelerator that is not there, as one sentence."""
+    """Return a Trainer error, such as an unavailable accelerator, as one sentence."""
     frames = list(traceback.walk_tb(error.__traceback__))
     module = str(frames[-1][0].f_globals.get("__name__", ""))
     return UserError(" ".join(str(error).split())) if module.startswith("lightning.") else None
@@ -321,7 +319,7 @@ def run_verb(verb: str, args: list[str]) -> int:
     """Run a Lightning verb with a command line."""
     quieten()
     keep_freed_memory()
-    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # with which Lightning starts the other ranks of this machine
+    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # Lightning launches the other local ranks with these
     try:
         ReftCLI([verb, *resolve_configs(args)])
     except SystemExit as stop:
@@ -335,13 +333,13 @@ def run_verb(verb: str, args: list[str]) -> int:
         text = " ".join(str(error).split())
         if "No supported gpu backend" in text:
             text = (
-                "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take one for CPU "
+                "trainer.accelerator is gpu, but there is no GPU: set --trainer.accelerator cpu, or use the overlay for CPU "
                 "processes (configs/strategy/two_cpus.yaml)"
             )
         raise UserError(text) from error
     except PermissionError as error:
         raise UserError(
-            f"{error.filename or 'a file'} may not be read or written ({error.strerror or error}): give it other rights, or "
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error}): change its permissions, or "
             f"name another folder"
         ) from error
     except TorchDynamoException as error:

@@ -1,4 +1,4 @@
-"""`reft-pl memory`: what a run would take on each GPU, before there is a GPU, and without its weights."""
+"""`reft-pl memory`: estimate the memory of a run on each GPU, without a GPU or the weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ DOES_NOT_FIT = 1
 
 
 def main(args: list[str]) -> int:
-    """Estimate one run; returns 0 where it fits, 1 where it does not."""
+    """Estimate one run; return 0 if it fits, 1 if it does not."""
     parser = ArgumentParser(
         "reft-pl memory",
         allow_abbrev=False,
-        description="Expected memory on each GPU of what `reft-pl fit` with the same --config and --key arguments would run. "
-        "Nothing is loaded. Ends with code 1 where it does not fit.",
+        description="Estimate the memory on each GPU of `reft-pl fit` with the same --config and --key arguments. "
+        "No weights are loaded. Exits with code 1 if the run does not fit.",
     )
-    parser.add_argument("--gpus", type=int, help="in all, over all nodes (default: trainer.devices x trainer.num_nodes)")
-    parser.add_argument("--gpu_memory", type=float, default=80, metavar="GIB", help="of each (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, help="number of GPUs over all nodes (default: trainer.devices x trainer.num_nodes)")
+    parser.add_argument("--gpu_memory", type=float, default=80, metavar="GIB", help="memory of each GPU (default: %(default)s)")
     parser.add_argument(
         "--model_config",
         metavar="PATH",
-        help="config.json of the model (default: that of policy.init_from, where it is at hand)",
+        help="config.json of the model (default: that of policy.init_from)",
     )
     options, rest = parser.parse_known_args(args)
     if (options.gpus is not None and options.gpus < 1) or options.gpu_memory <= 0:
@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
 
 
 def _parsed(args: list[str]) -> dict[str, Any] | None:
-    """The whole config that `fit` would have; None where it has said what is wrong with it."""
+    """Return the full config that `fit` would use; None if `fit` rejected it and reported why."""
     from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
 
     printed = io.StringIO()
@@ -76,7 +76,7 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
     if made.host:
         kept = ", ".join(f"{part} {size / GIB:.1f} GiB" for part, size in made.host.items())
         echo()
-        echo(f"in the computer's memory, for each GPU: {kept}")
+        echo(f"in host memory, for each GPU: {kept}")
     total, micro = run.sequences * gpus, run.micro_batches
     echo()
     echo(
@@ -85,7 +85,7 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
         f"({run.micro_rows} of {run.max_tokens:,} tokens)."
     )
     if run.policy.compile and not run.policy.gradient_checkpointing and run.zero < 3:
-        echo("Compiled layers keep less than is counted here: the activations above are an upper bound.")
+        echo("Compiled layers keep fewer activations: the figure above is an upper bound.")
     peak = made.total(made.peak) / GIB
     verdict = "fits" if peak <= options.gpu_memory else "does NOT fit"
     echo(f"{peak:.1f} of {options.gpu_memory:g} GiB on each GPU: {verdict}.")

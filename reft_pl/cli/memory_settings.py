@@ -1,4 +1,4 @@
-"""From the config of a run to what decides its memory."""
+"""Translate a run's config into the settings that determine its memory."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ SHAPES = {
     "galactica-6.7b": "configs/models/galactica_6_7b",
     "galactica-125m": "configs/models/galactica_125m",
 }
-"""Models of the paper, by what their names have in common, whose shapes are known without asking the hub."""
+"""Shipped configurations of the paper's models, by a part of their names, so that no hub request is needed."""
 
 
 def ranks_of(trainer: Mapping[str, Any]) -> int:
-    """Processes that a trainer's settings ask for, over all nodes.
+    """Return the number of processes over all nodes.
 
     Raises:
-        UserError: they leave their number to the machine.
+        UserError: The settings leave the number to the machine.
     """
     devices = trainer.get("devices", "auto")
     each = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0
     if not each and trainer.get("strategy") not in (None, "auto"):
-        raise UserError(f"trainer.devices is {devices!r}, which is for the machine to say: give --gpus")
+        raise UserError(f"trainer.devices is {devices!r}, which depends on the machine: give --gpus")
     return max(1, each) * int(trainer.get("num_nodes", 1))
 
 
 def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Run:
-    """What of a config decides its memory.
+    """Return the settings that determine a run's memory.
 
     Args:
-        config: A whole config of `fit`.
-        gpus: Ranks that share the batch.
-        gpu: Whether they are GPUs.
+        config: The full config of `fit`.
+        gpus: Number of ranks that share the batch.
+        gpu: Whether the ranks are GPUs.
     """
     model, data, trainer = config["model"], config["data"], config["trainer"]
     stage, settings = _class_of(model, PPOModule), model["init_args"]
     if "micro_batch_tokens" not in settings:
-        raise UserError(f"{stage.__name__} trains nothing: give `reft-pl memory` the config of a stage that `fit` runs")
+        raise UserError(f"{stage.__name__} does not train: give `reft-pl memory` the config of a training stage")
     policy = dict(settings["policy"])
     if gpu and policy["dtype"] == "auto":
-        policy["dtype"] = "bfloat16"  # as on the GPUs that are asked about, whatever this machine is fast in
+        policy["dtype"] = "bfloat16"  # the dtype on the target GPUs, whatever is fastest on this machine
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
     zero, replicated = _strategy(trainer.get("strategy"), gpus)
     on_policy = issubclass(stage, PPOModule)
@@ -69,7 +69,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
     sampler = settings.get("sampler") or {}
     rows = drafts = 0
     if issubclass(_class_of(sampler, InProcessSampler), InProcessSampler):
-        # Validation samples too, and SFT in it alone.
+        # Validation also samples; in SFT only validation does.
         at_once = max(data["eval_batch_size"], 0 if issubclass(stage, SFTModule) else sampled)
         arguments = sampler.get("init_args") or {}
         rows = min(arguments.get("max_rows", 64), ceil(at_once / gpus))
@@ -96,9 +96,9 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
 
 
 def _class_of(settings: Mapping[str, Any] | None, default: type) -> type:
-    """The class that part of a config names, so that a subclass counts as what it is; ``default`` where it names none.
+    """Return the class that a section names, so that subclasses are recognised; ``default`` if it names none.
 
-    The parser has imported it already. What is no class (a function that makes an optimizer) counts as ``object``.
+    The parser has already imported it. A function, such as an optimizer factory, counts as ``object``.
     """
     if not settings or "class_path" not in settings:
         return default
@@ -108,7 +108,7 @@ def _class_of(settings: Mapping[str, Any] | None, default: type) -> type:
 
 
 def _optimizer(settings: Mapping[str, Any] | None, zero: int) -> str:
-    """Which states it keeps, as ``Run.optimizer`` names them."""
+    """Return which optimizer states are kept, as ``Run.optimizer`` names them."""
     optimizer = _class_of(settings, MasterAdamW)
     if issubclass(optimizer, MasterAdamW):
         return "master"
@@ -118,22 +118,22 @@ def _optimizer(settings: Mapping[str, Any] | None, zero: int) -> str:
 
 
 def _strategy(strategy: Any, gpus: int) -> tuple[int, bool]:
-    """ZeRO's stage (0 for none), and whether gradients are averaged in buckets."""
+    """Return ZeRO's stage (0 for none), and whether gradients are averaged in buckets."""
     if isinstance(strategy, Mapping) and issubclass(_class_of(strategy, object), ZeRO):
         return (strategy.get("init_args") or {}).get("stage", 2), False
     return 0, gpus > 1
 
 
 def shape_of(init_from: str, given: str | None, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of the model, from a file, a folder, what is shipped of the paper's models, or the hub.
+    """Load the model's configuration from a file, a folder, the shipped shapes, or the hub.
 
     Raises:
-        UserError: there is none.
+        UserError: No configuration was found.
     """
     if given is not None:
         path = Path(find(given))
         if path.is_file() and path.name != "config.json":
-            raise UserError(f"--model_config is {given}: give a config.json, or the folder that it lies in")
+            raise UserError(f"--model_config is {given}: give a config.json, or its folder")
         return load_config(str(path.parent if path.is_file() else path), {"local_files_only": True})
     if not (Path(find(init_from)) / "config.json").is_file():
         for name, folder in SHAPES.items():

@@ -1,4 +1,4 @@
-"""Refuse null where a setting needs a value; jsonargparse accepts it everywhere, and a constructor fails later."""
+"""Reject null where a setting needs a value; jsonargparse accepts it everywhere, and the constructor fails later."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from reft_pl.errors import UserError
 
 
 def refuse_nulls(config: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """Check a parsed config.
+    """Check a parsed config for nulls.
 
     Args:
         config: Nested mappings; a class is a mapping of ``class_path`` and ``init_args``.
-        types: Type of each key, dotted.
+        types: Type of each key, by dotted name.
 
     Raises:
-        UserError: A setting, or a group of settings, that cannot be null is null.
+        UserError: A setting or group that cannot be null is null.
     """
     for key, sentence in _nulls(config, types, ""):
         raise UserError(f"{key} is null, but {sentence}: leave it out to keep the default, or give a value")
 
 
 def _nulls(config: Mapping[str, Any], types: Mapping[str, Any], prefix: str, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each null that is none of the key's values, with what the key takes."""
+    """Yield each key with an invalid null, and what the key takes."""
     for name, value in config.items():
         dotted, shown = f"{prefix}{name}", f"{path}{name}"
         group = [key.removeprefix(f"{dotted}.") for key in types if key.startswith(f"{dotted}.")]

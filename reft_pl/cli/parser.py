@@ -1,4 +1,4 @@
-"""Configs that mean the shipped ones, and messages of one sentence."""
+"""Argument parser: shipped configs, one-sentence errors, warnings about dropped settings."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ _SECTIONS = ("model", "data", "trainer", "checkpoints")
 
 
 class FriendlyParser(LightningArgumentParser):
-    """Lightning's parser, except that a mistake is one sentence and exit code 2.
+    """Lightning's parser, with one-sentence errors and exit code 2.
 
-    When a class is switched, settings that only the former class had are dropped. jsonargparse says so to debuggers alone; here
-    it is a warning.
+    When a config switches a class, settings that only the previous class accepted are dropped. jsonargparse logs this at debug
+    level; here it is a warning.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         logger = logging.getLogger("reft_pl.cli.parser")
         logger.setLevel(logging.DEBUG)
-        if kwargs.get("exit_on_error", True):  # a parser for the user, and none of jsonargparse's own
+        if kwargs.get("exit_on_error", True):  # the user's parser, not one internal to jsonargparse
             logger.filters = [DroppedSettings()]
         super().__init__(*args, **{**kwargs, "logger": logger})
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Add the settings of a class; where None means a class, its settings can be given (``--model.reward.partial``)."""
+        """Add the settings of a class.
+
+        Where None means a default class, the settings of that class can be set too (``--model.reward.partial``).
+        """
         added: list[str] = super().add_class_arguments(*args, **kwargs)
         name_default_classes(self)
         return added
@@ -64,7 +67,7 @@ class FriendlyParser(LightningArgumentParser):
         return config
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
-        """Make what a config names.
+        """Create the objects that a config names.
 
         Raises:
             UserError: A class needs a package that is not installed.
@@ -78,30 +81,30 @@ class FriendlyParser(LightningArgumentParser):
             raise UserError(sentence) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and, for a key or class that does not exist, which is the nearest one that does."""
-        if not self.exit_on_error:  # jsonargparse tries alternatives with parsers of its own
+        """Print what is wrong and the nearest valid key or class, then exit."""
+        if not self.exit_on_error:  # jsonargparse tries alternatives with internal parsers
             super().error(message, ex)
         echo(f"reft-pl: {explain(message, self)}", lines=True, error=True)
         raise SystemExit(2)
 
 
 class DroppedSettings(logging.Filter):
-    """Lets what is said of dropped settings through, once, as a warning in our words; the rest comes by ``error``."""
+    """Pass only messages about dropped settings, each once, reworded as a warning; errors are reported by ``error``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: set[str] = set()
+        self.seen: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is shown."""
+        """Return whether to show the record."""
         message = record.getMessage()
         dropped = _DROPPED.match(message)
-        if dropped is None or message in self.said:
+        if dropped is None or message in self.seen:
             return False
-        self.said.add(message)
+        self.seen.add(message)
         old, new = (dropped[side].rsplit(".", 1)[-1] for side in ("old", "new"))
         settings = dropped["settings"]
-        for key, value in defaults_of(dropped["old"]).items():  # nobody misses what nobody set
+        for key, value in defaults_of(dropped["old"]).items():  # defaults are not worth a warning
             settings = re.sub(rf"(^|, ){re.escape(f'{key!r}: {value!r}')}(?=, '|$)", "", settings)
         settings = settings.removeprefix(", ").replace("Namespace(", "(")
         if not settings:
@@ -112,12 +115,12 @@ class DroppedSettings(logging.Filter):
 
 
 def resolve_configs(args: list[str]) -> list[str]:
-    """The command line with ``configs/x.yaml`` replaced by the shipped file where the working folder has none.
+    """Replace ``configs/x.yaml`` by the shipped file if the working folder has none.
 
-    A config in which nothing stands, such as an overlay whose lines are all comments, is left out.
+    An empty config, such as an overlay with only comments, is left out.
 
     Raises:
-        UserError: a config is not a mapping.
+        UserError: A config is not a mapping.
     """
     resolved: list[str] = []
     rest = iter(args)
@@ -135,7 +138,7 @@ def resolve_configs(args: list[str]) -> list[str]:
 
 
 def _is_empty(path: str) -> bool:
-    """Whether a config is empty. What cannot be read is left to the parser, which says why."""
+    """Return whether a config is empty. Unreadable files are left to the parser, which reports why."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -165,7 +168,7 @@ def _null_sections(content: dict[Any, Any]) -> Iterator[str]:
     seen: set[int] = set()
     while waiting:
         path, value = waiting.pop()
-        if not isinstance(value, (dict, list)) or id(value) in seen:  # YAML lets a value hold itself
+        if not isinstance(value, (dict, list)) or id(value) in seen:  # YAML allows cycles
             continue
         seen.add(id(value))
         for key, item in value.items() if isinstance(value, dict) else ((None, item) for item in value):

@@ -1,4 +1,4 @@
-"""What is said on the terminal: this package's notes, and not what a user can neither use nor act on."""
+"""Filter terminal output: keep this package's messages, drop what a user cannot act on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TextIO
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from reft_pl.escapes import one_line, printable
+from reft_pl.escapes import escape, one_line
 
 
 def quieten() -> None:
-    """Drop advertisements, progress bars of weight files, and warnings about what this package does on purpose."""
+    """Silence advertisements, weight-loading progress bars, and warnings about intended behaviour."""
     for message in (
         r".*in eval mode at the start of training",  # PPO trains without dropout
         r".*isinstance\(treespec, LeafSpec\)",
@@ -21,10 +21,10 @@ def quieten() -> None:
         r".*does not have many workers",
         r".*exists and is not empty",
         r".*predict returned None",  # samples are in files
-        r".*recommended to use `self\.log\(.*sync_dist=True",  # what is logged at the end of an epoch is of all ranks
-        r".*It is recommended to use `self.log\('test/",  # the figure is that of all ranks already
+        r".*recommended to use `self\.log\(.*sync_dist=True",  # epoch-end values are already reduced over ranks
+        r".*It is recommended to use `self.log\('test/",  # already reduced over ranks
         r"`torch.distributed.\w+` is deprecated",  # as DeepSpeed calls it
-        r"LightningCLI's args parameter",  # given both ways, since Lightning starts further ranks by the command line
+        r"LightningCLI's args parameter",  # passed both ways, since Lightning launches other ranks with sys.argv
         r".*You defined a `validation_step` but have no `val_dataloader`",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -47,21 +47,21 @@ def quieten() -> None:
 
 
 class CurrentStandardError(logging.StreamHandler[TextIO]):
-    """Writes to standard error as it is by then: who calls ``main`` from Python may have redirected it since."""
+    """Write to the current ``sys.stderr``, which Python callers of ``main`` may have redirected."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line a record, whatever it quotes; a traceback keeps its lines."""
+        """Format a record as one line; a traceback keeps its lines."""
         text = super().format(record)
-        return printable(text) if record.exc_info else one_line(text)
+        return escape(text) if record.exc_info else one_line(text)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Write the record to the current ``sys.stderr``."""
         self.stream = sys.stderr
         super().emit(record)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    if "LOAD REPORT" in message:  # of weights left out or drawn: the loaders judge that themselves, and refuse
+    if "LOAD REPORT" in message:  # missing or unexpected weights: the loaders raise on these themselves
         return False
     return not message.startswith(("💡", "`weights_only` was not set", "TPU available", "Setting accelerator to CPU"))

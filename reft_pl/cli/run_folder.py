@@ -1,4 +1,4 @@
-"""What a run folder says about itself: whether to resume, which weights to test, where results go."""
+"""Read the state of a run folder: whether to resume, which weights to test, where results go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reft_pl.errors import UserError
 from reft_pl.models.folders import bring_back
 
 BINDING = ("model", "data", "seed_everything")
-"""The parts of a config that a run may not change half-way."""
+"""Parts of a config that must not change when a run resumes."""
 
 FREE = (
     "model.init_args.micro_batch_tokens",
@@ -29,17 +29,17 @@ FREE = (
     "data.eval_batch_size",
     "data.cache_dir",
 )
-"""What may change all the same: it decides memory and speed, not what is learned."""
+"""Settings that may change on resume: they affect memory and speed, not what is learned."""
 
 NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
-"""The ends of keys under which the names are no settings of ours: sets of questions, and arguments of a user's class."""
+"""Suffixes of keys with user-chosen names below them: test sets, sample files, and arguments of a user's class."""
 
 
 def require_paths(run_dir: str, ckpt_path: str | None) -> None:
-    """Refuse empty paths, such as unset shell variables, which would mean the working folder, and a run folder named null.
+    """Reject a run folder named null and empty paths, such as unset shell variables, which would mean the working folder.
 
     Raises:
-        UserError: a path is empty.
+        UserError: A path is empty.
     """
     for name, path, advice in (
         ("run_dir", run_dir, "name the folder of this run"),
@@ -52,10 +52,10 @@ def require_paths(run_dir: str, ckpt_path: str | None) -> None:
 
 
 def require_folder(run_dir: Path) -> None:
-    """Check that the run's folder is there or can be made.
+    """Check that the run folder exists or can be created.
 
     Raises:
-        UserError: it, or a folder above it, is a file, or may not be written to.
+        UserError: The folder or a parent is a file, or is not writable.
     """
     there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -64,8 +64,8 @@ def require_folder(run_dir: Path) -> None:
         raise UserError(f"{there} may not be written to: name another folder with --run_dir")
 
 
-def number_format_of(run_dir: Path) -> str | None:
-    """``policy.dtype`` of the run that a folder holds, which may be of another machine; None where there is none."""
+def dtype_of(run_dir: Path) -> str | None:
+    """Return ``policy.dtype`` from a run folder's config, possibly written on another machine; None if there is none."""
     saved = run_dir / "config.yaml"
     found: Any = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.exists() else None
     for key in ("model", "init_args", "policy", "dtype"):
@@ -74,16 +74,16 @@ def number_format_of(run_dir: Path) -> str | None:
 
 
 def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: str | None) -> Path | None:
-    """The checkpoint that a fit goes on from, or None for a new run.
+    """Return the checkpoint that a fit resumes from, or None for a new run.
 
     Args:
-        run_dir: The run's folder.
-        config: The whole config of this fit.
-        ckpt_path: None or ``last`` for the run's own, else a file.
+        run_dir: The run folder.
+        config: The full config of this fit.
+        ckpt_path: None or ``last`` for the run's own checkpoint, else a file.
 
     Raises:
-        UserError: there is no such checkpoint, or the folder holds a run with other settings, whose weights must not be
-            mixed with these.
+        UserError: The checkpoint does not exist, or the folder holds a run with other settings; their weights must not be
+            mixed.
     """
     last, saved = run_dir / "checkpoints" / "last.ckpt", run_dir / "config.yaml"
     bring_back(last)
@@ -93,20 +93,23 @@ def checkpoint_to_resume(run_dir: Path, config: Mapping[str, Any], ckpt_path: st
             if not key.startswith(FREE):
                 raise UserError(
                     f"{run_dir} holds a run with other settings ({key}: {old!r} there, {new!r} here): "
-                    f"choose another --run_dir, or delete that folder to start anew"
+                    f"choose another --run_dir, or delete that folder to start again"
                 )
     if ckpt_path is None:
         return last if last.exists() else None
     path = last if ckpt_path == "last" else Path(ckpt_path)
     if not path.exists() or path.suffix != ".ckpt":
-        raise UserError(f"there is no checkpoint at {path} to go on from: weights to start from go to --model.policy.init_from")
+        raise UserError(f"there is no checkpoint at {path} to resume: to start from its weights, set --model.policy.init_from")
     if path.name == "best.ckpt":
-        raise UserError(f"{path} holds weights alone: go on from last.ckpt, or start from that run's hf/ folder")
+        raise UserError(f"{path} holds weights alone: resume from last.ckpt, or start from that run's hf/ folder")
     return path
 
 
 def binding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's course depends on; the Trainer's length belongs to it where the learning rate is stretched over that."""
+    """Return the settings that determine the course of training.
+
+    The length of training is one of them if the learning-rate schedule depends on it.
+    """
     parts = {key: config.get(key) for key in BINDING}
     init_args = (parts["model"] or {}).get("init_args") or {}
     schedule = init_args.get("schedule") or {}
@@ -117,10 +120,10 @@ def binding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves at which two nested configs differ, as (key, old, new).
+    """Yield the leaves at which two nested configs differ, as (key, old, new).
 
-    A setting that only the new config has is one that an older version did not have yet, which would refuse every run of that
-    version; but where users choose the names, it is a further entry.
+    A setting found only in the new config was added by a newer version; treating it as a difference would reject every older
+    run. Where users choose the names, an added entry is a difference.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         further = [name for name in new if name not in old] if key.endswith(NAMED_BY_USERS) else []
@@ -131,14 +134,14 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def checkpoint_to_test(run_dir: Path, ckpt_path: str | None) -> Path | None:
-    """The checkpoint that ``--ckpt_path`` means, or None where it names a model folder or hub id.
+    """Return the checkpoint that ``--ckpt_path`` names, or None if it names a model folder or hub id.
 
     Args:
-        run_dir: The run's folder.
-        ckpt_path: None or ``best`` or ``last`` for the run's own, else a path.
+        run_dir: The run folder.
+        ckpt_path: None or ``best`` or ``last`` for the run's own checkpoint, else a path.
 
     Raises:
-        UserError: the checkpoint is not there.
+        UserError: The checkpoint does not exist.
     """
     if ckpt_path in (None, "best", "last"):
         path = run_dir / "checkpoints" / f"{ckpt_path or 'best'}.ckpt"
@@ -158,10 +161,10 @@ def checkpoint_to_test(run_dir: Path, ckpt_path: str | None) -> Path | None:
 
 
 def export_to_sample_from(run_dir: Path, ckpt_path: str | None) -> None:
-    """Check that there is something to sample from: the run's export, or what ``--ckpt_path`` names.
+    """Check that there is a model to sample from: the run's export, or what ``--ckpt_path`` names.
 
     Raises:
-        UserError: there is not, or it is a checkpoint, which does not say what model it is of.
+        UserError: There is none, or it is a checkpoint, which does not name its model.
     """
     if ckpt_path is None and not (run_dir / "hf").is_dir():
         raise UserError(
@@ -173,7 +176,7 @@ def export_to_sample_from(run_dir: Path, ckpt_path: str | None) -> None:
 
 
 def results_folder(run_dir: Path, ckpt_path: str | None) -> Path:
-    """Where results of testing ``ckpt_path`` go: the run's own for its best, a folder beside for anything else."""
+    """Return where to write results of ``ckpt_path``: the run folder for its best checkpoint, else a subfolder of ``tests``."""
     if ckpt_path in (None, "best"):
         return run_dir
     name = str(ckpt_path).strip("/.").removesuffix(".ckpt").replace("/", "--")

@@ -1,4 +1,4 @@
-"""Types of settings: what a class takes, which values a key accepts, which classes it can name."""
+"""Inspect settings: the arguments of a class, the values that a key accepts, the classes that it can name."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from jsonargparse import ArgumentParser
 
 _MOST_NAMED = 12  # values and classes are listed up to this many
 _SHIPPED = ("reft_pl_callbacks",)
-"""Modules whose classes configs name in full, since nothing imports them unasked."""
+"""Modules with classes that configs name by full path; nothing else imports them."""
 
 
 def settings_of(class_path: str) -> dict[str, Any]:
-    """Return the types of a class's settings by name; settings of a group have dotted names (``policy.dtype``).
+    """Return the types of a class's settings by name; nested settings have dotted names (``policy.dtype``).
 
     Args:
-        class_path: The class, in full. Of a class that cannot be imported nothing is known.
+        class_path: Full path of the class. Empty result if it cannot be imported.
     """
     parser = _parser_of(class_path)
     return {} if parser is None else dict(types_of(parser))
 
 
 def defaults_of(class_path: str) -> dict[str, Any]:
-    """Return the defaults of a class's settings by name; of a class that cannot be imported nothing is known."""
+    """Return the defaults of a class's settings by name; empty if it cannot be imported."""
     parser = _parser_of(class_path)
     return {} if parser is None else {action.dest: action.default for action in parser._actions}
 
@@ -38,7 +38,7 @@ def _parser_of(class_path: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
-    except Exception:  # whatever a user's module or signature does; the caller has another sentence then
+    except Exception:  # a user's module may raise anything; the caller reports it
         return None
     return parser
 
@@ -52,7 +52,7 @@ def types_of(parser: Any) -> Iterator[tuple[str, Any]]:
 
 
 def members(hint: Any) -> Iterator[Any]:
-    """Yield what a union consists of, or the type itself; an ``Annotated`` without its annotations."""
+    """Yield the members of a union, or the type itself; strip ``Annotated``."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, UnionType):
@@ -68,7 +68,7 @@ def accepts_null(hint: Any) -> bool:
 
 
 def bases(hint: Any) -> list[type]:
-    """Return the classes of which a key names subclasses, also within lists and mappings or as what a callable returns."""
+    """Return the classes that a key accepts subclasses of, including within lists, mappings and callable return types."""
     found: list[type] = []
     for part in members(hint):
         origin, arguments = get_origin(part), get_args(part)
@@ -86,7 +86,7 @@ def bases(hint: Any) -> list[type]:
 
 
 def classes(hint: Any) -> list[str]:
-    """Return the names of the classes that a key can name: short where a config may shorten them, else in full."""
+    """Return the names of the classes that a key accepts: short names where configs allow them, else full paths."""
     known = {name: cls.__name__ for base in bases(hint) for name, cls in _concrete(base)}
     for module in _SHIPPED:
         import_module(module)
@@ -96,7 +96,7 @@ def classes(hint: Any) -> list[str]:
 
 
 def _concrete(base: type) -> Iterator[tuple[str, type]]:
-    """Yield the full name and class of everything that can stand for ``base``."""
+    """Yield the full name and class of every public, concrete subclass of ``base``."""
     waiting, seen = [base], set()
     while waiting:
         cls = waiting.pop()
@@ -110,7 +110,7 @@ def _concrete(base: type) -> Iterator[tuple[str, type]]:
 
 
 def _importable(cls: type) -> str:
-    """Return the shortest module path under which the class is found."""
+    """Return the shortest module path that exposes the class."""
     parts = cls.__module__.split(".")
     for end in range(1, len(parts)):
         module = ".".join(parts[:end])
@@ -120,7 +120,7 @@ def _importable(cls: type) -> str:
 
 
 def expected(hint: Any) -> str:
-    """Say which values a key takes: ``one of 'constant', 'linear'``, ``of type int``, ``a list``."""
+    """Describe the values that a key takes: ``one of 'constant', 'linear'``, ``of type int``, ``a list``."""
     literals = [value for part in members(hint) if get_origin(part) is Literal for value in get_args(part)]
     words = [f"one of {listed(map(repr, literals))}"] if literals else []
     words += [_word(part) for part in members(hint) if part is not NoneType and get_origin(part) is not Literal]

@@ -1,4 +1,4 @@
-"""Lets SIGINT and SIGTERM end every verb in an orderly way, on all ranks that this process has started."""
+"""Let SIGINT and SIGTERM stop every verb cleanly, on all ranks that this process started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reft_pl.interruption import interruption
 
 
 class EndsOnSignals(Callback):
-    """Takes SIGTERM back from Lightning, whose own handler ends a run as if it were complete."""
+    """Reinstall our SIGTERM handler: Lightning's ends a run as if it were complete."""
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle signals in a fit."""
@@ -35,7 +35,7 @@ class EndsOnSignals(Callback):
 
 
 def end_started_ranks(trainer: Trainer) -> None:
-    """Kill the ranks that this process has started; their work is on disk, or the same command does it again."""
+    """Kill the ranks that this process started. Their work is on disk, or the same command repeats it."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         launcher.kill(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Modules of the working folder, for classes that the user names and for nothing else."""
+"""Import user-named classes from modules in the working folder, and nothing else from there."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CONFIG_FILES = (".yaml", ".yml", ".json")
 
 
 class UserModules:
-    """Finds top-level modules in one folder: those that were named, and those that a module found here imports.
+    """Find top-level modules in one folder: the named ones, and others that a module found here imports.
 
-    It comes last in ``sys.meta_path``, and the folder never enters ``sys.path``. A file there shadows no installed package and
-    stands in for no optional one: of a planted ``gmpy2.py`` nothing runs, since sympy asks for it and not the user.
+    It comes last in ``sys.meta_path``, and the folder never enters ``sys.path``. A file there cannot shadow an installed
+    package or replace a missing optional one: sympy, not the user, imports ``gmpy2``, so a planted ``gmpy2.py`` never runs.
 
     Args:
-        folder: Where the modules are.
+        folder: Folder that holds the modules.
         named: Top-level modules that the user named.
     """
 
@@ -36,7 +36,7 @@ class UserModules:
         self._found: set[str] = set()
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The module's spec, or None where it is not here or not the user's to name."""
+        """Return the module's spec, or None if it is not here or was not named."""
         if path is not None or not (name in self._named or self._importer() in self._found):
             return None
         spec = PathFinder.find_spec(name, [self._folder], target)
@@ -46,7 +46,7 @@ class UserModules:
 
     @staticmethod
     def _importer() -> str:
-        """Top-level module of the code that imports."""
+        """Return the top-level module of the importing code."""
         frame = sys._getframe(2)
         while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("importlib"):
             frame = frame.f_back
@@ -55,7 +55,7 @@ class UserModules:
 
 @contextmanager
 def user_modules(names: Iterable[str]) -> Iterator[None]:
-    """A block in which these top-level modules may come from the working folder."""
+    """Within this block, import these top-level modules from the working folder."""
     try:
         finder = UserModules(os.getcwd(), names)  # noqa: PTH109
     except FileNotFoundError:  # the folder is gone
@@ -70,7 +70,7 @@ def user_modules(names: Iterable[str]) -> Iterator[None]:
 
 
 def named_in(args: Sequence[str]) -> set[str]:
-    """Top-level modules of all class paths on a command line and in the config files that it names."""
+    """Return the top-level modules of all class paths in the arguments and in the configs that they name."""
     import yaml  # noqa: PLC0415 (--version must answer at once)
 
     named: set[str] = set()
@@ -80,7 +80,7 @@ def named_in(args: Sequence[str]) -> set[str]:
     while waiting:
         value = waiting.pop()
         if isinstance(value, (dict, list)):
-            if id(value) not in seen:  # YAML lets a value hold itself
+            if id(value) not in seen:  # YAML allows cycles
                 seen[id(value)] = value
                 waiting += value.values() if isinstance(value, dict) else value
         elif isinstance(value, str):
@@ -89,7 +89,7 @@ def named_in(args: Sequence[str]) -> set[str]:
             if value in read:
                 continue
             read.add(value)
-            with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser says what is wrong with a config
+            with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser reports bad configs
                 if value.endswith(_CONFIG_FILES):
                     waiting.append(yaml.safe_load(Path(find(value)).read_text(encoding="utf-8")))
                 elif value.lstrip().startswith(("{", "[")):
@@ -98,7 +98,7 @@ def named_in(args: Sequence[str]) -> set[str]:
 
 
 def named_form(args: Sequence[str]) -> set[str]:
-    """The top-level module of the class that ``--format`` of `reft-pl solve` names."""
+    """Return the top-level module of the class that ``--format`` of `reft-pl solve` names."""
     values = [""]
     for arg, following in pairwise([*args, ""]):
         flag, equals, value = arg.partition("=")

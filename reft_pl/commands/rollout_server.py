@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from argparse import ArgumentParser
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.terminal import echo
 
 
@@ -42,7 +42,9 @@ def main(args: list[str]) -> int:
     try:
         server = RolloutServer((options.host, options.port), settings, names=options.allowed_host, tls=tls)
     except (OSError, OverflowError) as error:
-        raise UserError(f"cannot listen at {options.host}:{options.port} ({told(error)}): choose another --port") from error
+        raise UserError(
+            f"cannot listen at {options.host}:{options.port} ({described(error)}): choose another --port"
+        ) from error
     with server:
         host, port = server.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else host
@@ -71,6 +73,6 @@ def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
         context.load_cert_chain(certificate, key, password="")  # an empty one, so that OpenSSL does not ask for it
     except OSError as error:
         raise UserError(
-            f"cannot serve HTTPS with {certificate} and {key} ({told(error)}): give a certificate and its key as PEM files"
+            f"cannot serve HTTPS with {certificate} and {key} ({described(error)}): give a certificate and its key as PEM files"
         ) from error
     return context

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from reft_pl.commands.solver import Solution
-from reft_pl.escapes import one_line, printable
+from reft_pl.escapes import escape, one_line
 from reft_pl.formats.base import CoTFormat
 from reft_pl.formats.parsing import answer_text
 from reft_pl.terminal import echo
@@ -22,9 +22,9 @@ def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
     """Print a solution; colours and styles go to a terminal only."""
     lines = Text()
     if with_question:
-        lines.append("question: ", "bold").append(printable(solution.chosen.problem.question)).append("\n\n")
+        lines.append("question: ", "bold").append(escape(solution.chosen.problem.question)).append("\n\n")
     program = _program(solution, form)
-    text = printable(solution.chosen.text if program is None else program).strip("\n")
+    text = escape(solution.chosen.text if program is None else program).strip("\n")
     lines.append_text(Text(text) if program is None else _highlighted(text)).append("\n\n")
     lines.append("answer: ", "bold").append(_answer(solution), "bold green")
     lines.append("\nstatus: ", "bold").append(_status(solution.chosen.result))

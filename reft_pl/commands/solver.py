@@ -15,7 +15,7 @@ from transformers.utils import logging
 from reft_pl.data.codec import Codec
 from reft_pl.data.stop_ids import load_stop_ids
 from reft_pl.data.tokenizer import load_tokenizer
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.formats import CoTFormat, format_from_settings
 from reft_pl.formats.answers import is_answer_to, votes
 from reft_pl.hub import locate, stored_file
@@ -191,7 +191,7 @@ def _users_form(path: str) -> type[CoTFormat]:
         kind = getattr(import_module(module), name)
     except Exception as error:  # whatever the user's file does when it is run
         raise UserError(
-            f"--format {path} cannot be imported ({told(error)}): put its file into the folder that you run in, or correct it"
+            f"--format {path} cannot be imported ({described(error)}): put its file into the working folder, or correct it"
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, CoTFormat)):
         raise UserError(f"--format {path} is no prompt form: name a subclass of reft_pl.formats.base.CoTFormat")

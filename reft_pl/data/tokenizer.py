@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import StrictDataclassError
 
 from reft_pl.data.stop_ids import declared_stop_ids
-from reft_pl.errors import UserError, first_line, told
+from reft_pl.errors import UserError, described, first_line
 from reft_pl.hub import locate, remote_code_refused, unusable_config
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
         if isinstance(error, StrictDataclassError):
             raise unusable_config(name_or_path, error) from None
         raise UserError(
-            f"no tokenizer could be loaded from {name_or_path!r} ({told(error).rstrip(': ')}): check its tokenizer files"
+            f"no tokenizer could be loaded from {name_or_path!r} ({described(error).rstrip(': ')}): check its tokenizer files"
         ) from None
     _check_text(tokenizer, name_or_path)
     _check_templates(tokenizer, name_or_path)

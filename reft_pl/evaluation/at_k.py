@@ -1,7 +1,7 @@
-"""What k samples of a question are worth: pass@k, voting, reranking, each in expectation over which k of the n they are.
+"""Compute pass@k, voting@k and rerank@k of one question, in expectation over all k-subsets of its n samples.
 
-All functions speak of one question and n samples of it. An *answer* is what executing a sample gave, None where that was
-nothing of the question's kind; a sample without an answer has no vote and cannot be chosen.
+An *answer* is the executed result of a sample, None if it is not of the question's kind. A sample without an answer has no
+vote and cannot be chosen.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from reft_pl.formats.answers import votes
 from reft_pl.types import Answer
 
 MAX_SAMPLES = 1000
-"""Beyond it binomial coefficients leave the range of float64."""
+"""Above this, binomial coefficients overflow float64."""
 
 
 def pass_at_k(correct: Sequence[bool], k: int) -> float:
-    """Probability that at least one of k samples is right: ``1 - C(n - c, k) / C(n, k)`` (Chen et al. 2021, equation 1).
+    """Return the probability that at least one of k samples is correct: ``1 - C(n - c, k) / C(n, k)``.
 
     Args:
         correct: [n] verdicts.
         k: 1 to n.
+
+    Source: Chen et al. 2021, equation 1.
     """
     n = _checked(len(correct), k)
     return 1 - comb(n - sum(correct), k) / comb(n, k)
 
 
 def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Sequence[int]) -> list[float]:
-    """Voting@k: probability that the most common answer among k samples is right, for each k.
+    """Return voting@k: the probability that the most common answer among k samples is correct, for each k.
 
-    Ties are shared: of t answers that are equally common each is taken with probability 1 / t, which is what "the first one
-    sampled" comes to when all orders are equally likely. ``formats.answers.votes`` forms the groups, once over all n samples:
-    in each subset the same samples are one vote, so the expectation is exact. A group is correct if its representative is.
+    Ties are shared: each of t equally common answers is chosen with probability 1 / t. This equals taking the first one
+    sampled when all orders are equally likely. ``formats.answers.votes`` groups all n samples once, so every subset shares the
+    groups and the expectation is exact. A group is correct if its representative is.
 
-    With ``c`` the size of an answer's group, the number of k-subsets in which it has j votes and t others have as many is a
-    coefficient of a product of one small polynomial a rival group; groups of fewer than j samples cannot rival it and count
-    like samples without an answer.
+    To count the k-subsets in which an answer has j votes and t rivals tie with it, multiply one small polynomial per rival
+    group. Groups with fewer than j samples cannot tie and count like samples without an answer.
 
     Args:
         answers: [n] executed answers.
@@ -67,7 +68,10 @@ def voting_at(answers: Sequence[Answer | None], correct: Sequence[bool], ks: Seq
 
 
 def _ways_to_be_outvoted(n_others: int, sizes: Sequence[int], votes: int) -> np.ndarray:
-    """[n_others + 1]: of the ways to draw s other samples, those in which nobody has over ``votes``, each over 1 + its ties."""
+    """Return the weighted number of ways to draw s other samples so that no answer exceeds ``votes``, for each s.
+
+    A way with t ties has weight 1 / (1 + t). Returns [n_others + 1] weights.
+    """
     rivals = [size for size in sizes if size >= votes]
     ways = np.zeros((len(rivals) + 1, n_others + 1))  # by number of ties and samples drawn
     free = n_others - sum(rivals)
@@ -85,13 +89,13 @@ def _ways_to_be_outvoted(n_others: int, sizes: Sequence[int], votes: int) -> np.
 def rerank_at(
     scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool], ks: Sequence[int]
 ) -> list[float]:
-    """Rerank@k: probability that the best-scored sample with an answer among k samples is right, for each k.
+    """Return rerank@k: the probability that the best-scored sample with an answer among k samples is correct, for each k.
 
-    The sample of rank r (from 0) among those with an answer is the choice of ``C(n - r - 1, k - 1)`` subsets: those that hold
-    it and nothing ranked before it. Of equal scores the sample that stands first ranks first.
+    The sample of rank r (from 0) among samples with an answer is chosen in ``C(n - r - 1, k - 1)`` subsets: the ones that hold
+    it and nothing ranked before it. Of equal scores, the earlier sample ranks first.
 
     Args:
-        scores: [n] probabilities of being right, as the reranker sees it.
+        scores: [n] the reranker's probabilities of being correct.
         answers: [n] executed answers.
         correct: [n] verdicts.
         ks: Numbers of samples, each 1 to n.
@@ -105,9 +109,9 @@ def rerank_at(
 
 
 def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool]) -> bool:
-    """Whether the answer with the largest sum of scores over all n samples is right; of equal sums the first sampled.
+    """Return whether the answer with the largest sum of scores over all n samples is correct; ties go to the first sampled.
 
-    Samples of one group of ``formats.answers.votes`` add their scores, and its representative decides whether it is correct.
+    Samples in one group of ``formats.answers.votes`` add their scores; the group's representative decides correctness.
     """
     groups = sorted(votes(answers), key=min)
     chosen = max(groups, key=lambda group: fsum(scores[index] for index in group), default=None)
@@ -115,7 +119,7 @@ def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], cor
 
 
 def powers_of_two(n: int) -> list[int]:
-    """1, 2, 4, ... and n."""
+    """Return 1, 2, 4, ... up to n, and n."""
     return sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n})
 
 
@@ -126,7 +130,7 @@ def _checked(n: int, k: int) -> int:
 
 
 def sampling_figures(item: SampledQuestion) -> dict[str, float]:
-    """``pass@k`` and ``voting@k`` of one question, for k = 1, 2, 4, ... n; ``pass@n`` is the upper bound of any choice."""
+    """Return ``pass@k`` and ``voting@k`` of one question for k = 1, 2, 4, ... n; ``pass@n`` bounds every selection method."""
     answers, verdicts = item.answers, item.verdicts
     ks = powers_of_two(len(answers))
     passed = {f"pass@{k}": pass_at_k(verdicts, k) for k in ks}
@@ -135,7 +139,7 @@ def sampling_figures(item: SampledQuestion) -> dict[str, float]:
 
 
 def reranking_figures(item: SampledQuestion, scores: Sequence[float]) -> dict[str, float]:
-    """``rerank@k`` of one question, for k = 1, 2, 4, ... n, and ``weighted@n``, the vote by sums of scores."""
+    """Return ``rerank@k`` of one question for k = 1, 2, 4, ... n, and ``weighted@n``, the vote weighted by scores."""
     answers, verdicts = item.answers, item.verdicts
     ks = powers_of_two(len(answers))
     ranked = {f"rerank@{k}": value for k, value in zip(ks, rerank_at(scores, answers, verdicts, ks), strict=True)}
@@ -143,7 +147,7 @@ def reranking_figures(item: SampledQuestion, scores: Sequence[float]) -> dict[st
 
 
 class PerQuestion(Metric):
-    """Means over questions of several figures in [0, 1], with their intervals; each rank brings its own questions."""
+    """Average per-question figures in [0, 1] over all ranks, with 95% intervals; each rank adds its own questions."""
 
     full_state_update = False
     values: list[Tensor]
@@ -154,10 +158,10 @@ class PerQuestion(Metric):
         self.names: tuple[str, ...] = ()
 
     def update(self, figures: Mapping[str, float]) -> None:
-        """Add one question; every question brings the same figures.
+        """Add one question.
 
         Raises:
-            ValueError: it brings others than those before.
+            ValueError: Its figures differ in name from the ones before.
         """
         if self.names and self.names != tuple(figures):
             raise ValueError(f"figures of one question are {tuple(figures)}, those of another {self.names}")
@@ -165,15 +169,15 @@ class PerQuestion(Metric):
         self.values.append(torch.tensor([list(figures.values())], dtype=torch.float64, device=self.device))
 
     def compute(self) -> Tensor:
-        """[F] means in the order of ``names``; empty when there were no questions."""
+        """Return [F] means in the order of ``names``; empty if there were no questions."""
         return dim_zero_cat(self.values).mean(0) if self.values else torch.zeros(0, dtype=torch.float64)
 
     def reset(self) -> None:
-        """Forget all questions, and which figures they had."""
+        """Clear all questions and the names of their figures."""
         super().reset()
         self.names = ()
 
     def summary(self) -> dict[str, list[float]]:
-        """Mean and 95% interval of each figure: ``{name: [mean, low, high]}``, for ``results.json``."""
+        """Return mean and 95% interval of each figure for ``results.json``: ``{name: [mean, low, high]}``."""
         table = dim_zero_cat(self.values).T.tolist() if self.values else []
         return {name: list(mean_interval(column)) for name, column in zip(self.names, table, strict=True)}

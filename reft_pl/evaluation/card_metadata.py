@@ -1,4 +1,4 @@
-"""The metadata block of a model card, in the hub's terms."""
+"""Build the hub metadata block of a model card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASSIFIERS = ("reranker",)
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What the hub wants to know of a dataset; ``type`` is its hub id where it has one, which ``on_hub`` says."""
+    """Hub metadata of a dataset; ``type`` is its hub id if ``on_hub``, else any name."""
 
     type: str
     config: str | None = None
@@ -29,7 +29,7 @@ class Dataset:
 
 
 def metadata(record: RunRecord) -> ModelCardData:
-    """License and base model as inherited, training sets that are on the hub, and the figures as ``model-index``."""
+    """Return the metadata: inherited license and base model, training sets on the hub, and figures as ``model-index``."""
     results = eval_results(record)
     stage = record.description.get("stage")
     sources = record.config.get("data", {}).get("train") or []
@@ -47,7 +47,7 @@ def metadata(record: RunRecord) -> ModelCardData:
 
 
 def inherited_values(inherited: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card takes over from another one: texts of one line and lists of such, and nothing else that stands there."""
+    """Return the values to inherit from another card: one-line strings and lists of them; anything else is dropped."""
     kept: dict[str, Any] = {}
     for key in INHERITED:
         value = inherited.get(key)
@@ -59,15 +59,15 @@ def inherited_values(inherited: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def eval_results(record: RunRecord) -> list[EvalResult]:
-    """One result a figure, with fractions as values.
+    """Return one result per figure, with fractions as values.
 
-    Of a set of which a part was sampled, the figures of that part are those of a dataset of its own.
+    If only part of a test set was sampled, the figures of that part are listed as a separate dataset.
     """
     sources = record.config.get("data", {}).get("test") or {}
     results, seen = [], set()
     for name, figures in record.tests.items():
         dataset = _plain(dataset_of(sources[name]) if name in sources else Dataset(name))
-        if dataset in seen:  # the hub's form would put figures of two sets under the name of one
+        if dataset in seen:  # the hub would merge the figures of two sets with the same name
             dataset = replace(dataset, config=one_line(name))
         seen.add(dataset)
         whole = max((figure.questions or 0 for figure in figures.values()), default=0)
@@ -97,13 +97,13 @@ def _plain(dataset: Dataset) -> Dataset:
 
 
 def dataset_of(source: Mapping[str, Any]) -> Dataset:
-    """The dataset that a source of the config reads: on the hub, a file by its name, or what the source itself makes.
+    """Return the dataset that a source in the config reads: from the hub, from a file, or generated.
 
     Args:
         source: ``class_path`` and ``init_args`` as in ``config.yaml``.
     """
     name, arguments = source["class_path"].rpartition(".")[2], source.get("init_args") or {}
-    if "annotated" in arguments:  # a source that adds to another one
+    if "annotated" in arguments:  # a source that wraps another one
         return dataset_of(arguments["annotated"])
     path = str(arguments.get("path") or "")
     if name == "Gsm8kOfficial":

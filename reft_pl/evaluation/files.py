@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves in a run folder: ``results.json`` and ``predictions/<set>.jsonl``."""
+"""Read and write the result files of a run folder: ``results.json`` and ``predictions/<set>.jsonl``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reft_pl.types import Sample
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Write a text file so that whoever looks sees the old one or the new one whole, never a part."""
+    """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -26,7 +26,7 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def update_results(run_dir: Path, section: str, figures: Mapping[str, Any]) -> None:
-    """Merge ``figures`` into a section of ``results.json``; other sections and other keys stay."""
+    """Merge ``figures`` into a section of ``results.json``; other sections and keys stay."""
     path = run_dir / "results.json"
     results = read_results(run_dir)
     results[section] = {**results.get(section, {}), **figures}
@@ -34,9 +34,9 @@ def update_results(run_dir: Path, section: str, figures: Mapping[str, Any]) -> N
 
 
 def forget_test(run_dir: Path) -> None:
-    """Remove what tests of former weights left, so that no table mistakes it for a figure of the present ones.
+    """Delete the test results of previous weights, so that no table mistakes them for current ones.
 
-    Samples cost hours and stay; their file knows of which weights they are.
+    Sample files take hours to make and stay; they record the weights that wrote them.
     """
     results = read_results(run_dir)
     if [results.pop(section) for section in ("validation", "test", "samples", "rerank", "reranked") if section in results]:
@@ -46,7 +46,7 @@ def forget_test(run_dir: Path) -> None:
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
-    """What ``results.json`` of a run folder holds; empty when there is none yet."""
+    """Return the content of a run folder's ``results.json``; empty if it does not exist."""
     path = run_dir / "results.json"
     if not path.exists():
         return {}
@@ -58,7 +58,7 @@ def read_results(run_dir: Path) -> dict[str, Any]:
 
 
 def write_predictions(path: Path, samples: Iterable[Sample], verdicts: Iterable[bool]) -> None:
-    """One JSON line a sample: item, question, response, status, answer, gold answer, verdict."""
+    """Write one JSON line per sample: item, question, response, status, answer, gold answer, verdict."""
     rows = (
         {
             "item_id": sample.problem.id,
@@ -77,12 +77,12 @@ def write_predictions(path: Path, samples: Iterable[Sample], verdicts: Iterable[
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """The rows of a predictions file.
+    """Return the rows of a predictions file.
 
     Raises:
-        UserError: there is no such file; the run was not tested.
+        UserError: The file does not exist, because the run was not tested.
     """
     if not path.exists():
         raise UserError(f"no predictions at {path}: run `reft-pl test` on this run first")
-    with path.open(encoding="utf-8", newline="\n") as file:  # not splitlines(): responses may hold U+2028
+    with path.open(encoding="utf-8", newline="\n") as file:  # not splitlines(): responses may contain U+2028
         return [json.loads(line) for line in file]

@@ -1,4 +1,4 @@
-"""95% intervals for accuracies and for paired differences of accuracies."""
+"""95% intervals of accuracies and of paired differences of accuracies."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ Z95 = 1.959963984540054
 
 
 UNSEEN_VARIANCE = 0.25
-"""The largest variance that a figure in [0, 1] can have: what ``mean_interval`` grants a question that it has not seen."""
+"""Largest possible variance of a figure in [0, 1]; ``mean_interval`` assigns it to one extra, unseen question."""
 
 
 def wilson_interval(correct: float, total: float) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927, equation of the score test inverted), as fractions.
+    """Return Wilson's score interval of a proportion, as fractions; (0, 1) if nothing was observed.
 
-    With nothing observed it is (0, 1).
+    Source: Wilson 1927, the inverted score test.
     """
     if total == 0:
         return 0.0, 1.0
     p, z2 = correct / total, Z95**2
     centre = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = Z95 / (1 + z2 / total) * sqrt(max(0.0, p * (1 - p)) / total + z2 / (4 * total**2))
-    # The interval holds p; rounding must not say otherwise at 0 and 1.
+    # The interval contains p; rounding must not exclude it at 0 and 1.
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of per-question figures in [0, 1] with its 95% interval over questions: ``(mean, low, high)``.
+    """Return mean and 95% interval over questions of per-question figures in [0, 1]: ``(mean, low, high)``.
 
-    Wilson's interval of the effective number of questions ``n_eff = p (1 - p) / SE^2``: so many figures of 0 or 1 would tell as
-    much. For figures of 0 or 1 it is n, and the interval Wilson's own; fractions scatter less, so it is more.
+    This is Wilson's interval with an effective number of questions ``n_eff = p (1 - p) / SE^2``: the number of 0-or-1 figures
+    with the same standard error. For 0-or-1 figures it equals n, and the interval is Wilson's own. Fractions vary less, so
+    n_eff is larger.
 
-    Where nearly all figures are 0 (or 1) their scatter says little: one 1/16 among zeros would count as sixteen times the
-    questions. So one more question, of the largest variance, is added to the scatter and to the p (1 - p) that it is compared
-    with: ``n_eff = n (n p (1 - p) + 1/4) / (sum of (x - p)^2 + 1/4)``, still n for 0 or 1, all of them alike included.
+    If nearly all figures are 0 (or all 1), their variance is unreliable: a single 1/16 among zeros would count as sixteen
+    times the questions. So one extra question of the largest variance is added to both terms: ``n_eff = n (n p (1 - p) + 1/4)
+    / (sum of (x - p)^2 + 1/4)``. For 0-or-1 figures this is still n.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: There are no values.
     """
     n, mean, scatter = _moments(values)
     effective = n * (n * mean * (1 - mean) + UNSEEN_VARIANCE) / (scatter + UNSEEN_VARIANCE)
@@ -45,14 +46,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """Mean gain on the same questions with its 95% normal interval: ``(difference, low, high)``.
+    """Return the mean gain on the same questions with its 95% normal interval: ``(difference, low, high)``.
 
-    A question's figure is 0 or 1, or the share of several runs that solved it. The interval is that of the mean of the
-    per-question differences; questions on which the two agree add nothing to its width, which makes it narrower than one of
-    independent samples. It speaks of the draw of questions, not of the draw of further runs.
+    A question's figure is 0 or 1, or the share of several runs that solved it. The interval is of the mean per-question
+    difference. Questions on which both agree add no width, so it is narrower than for independent samples. It covers the
+    choice of questions, not the variation between training runs.
 
     Raises:
-        ValueError: the sequences differ in length or are empty.
+        ValueError: The sequences differ in length or are empty.
     """
     if len(before) != len(after):
         raise ValueError(f"paired figures must be of one length, got {len(before)} and {len(after)}")
@@ -62,7 +63,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[
 
 
 def _moments(values: Sequence[float]) -> tuple[int, float, float]:
-    """Number, mean, and sum of squared distances from the mean."""
+    """Return the number, the mean, and the sum of squared deviations from the mean."""
     n = len(values)
     if n == 0:
         raise ValueError("an interval needs at least one value")

@@ -1,4 +1,4 @@
-"""The sections of a model card, each from a run's record; a section that has nothing to say is left out."""
+"""Write the sections of a model card from a run's record; empty sections are left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from reft_pl.escapes import code_span, fenced, markdown_table, markdown_text, printable
+from reft_pl.escapes import code_span, escape, fenced, markdown_table, markdown_text
 from reft_pl.evaluation.card_metadata import metadata
 from reft_pl.evaluation.files import write_aside
 from reft_pl.evaluation.run_record import Figure, RunRecord, read_run
@@ -33,23 +33,23 @@ STAGES = {
     ),
     "ppo": (
         "trained with ReFT: it wrote its own solutions to the training questions, these were executed, and PPO reinforced "
-        "those whose answer is right, with a KL penalty that holds it near the model it started from"
+        "the ones with a correct answer, with a KL penalty that keeps it near the model it started from"
     ),
     "online_self_training": (
         "trained by online self-training: it wrote its own solutions to the training questions, these were executed, and it "
         "was fine-tuned on the right ones together with the annotated ones"
     ),
-    "reranker": "trained to tell right solutions from wrong ones: a classifier whose class 1 is a right solution",
+    "reranker": "trained to tell right solutions from wrong ones: a classifier in which class 1 is a right solution",
 }
-"""What was done, after "A language model that started from X, ": by stage, and for SFT on data of offline self-training."""
+"""What was done, after "A language model that started from X, ", by stage; offline self-training is SFT on its data."""
 
 FORMS = {
     "PythonProgram": (
-        "The last two lines open the solution, a Python program whose `solution()` returns the answer. The program ends at "
+        "The last two lines open the solution, a Python program; its `solution()` returns the answer. The program ends at "
         "its first blank line."
     ),
     "NaturalLanguage": "The solution is written in words, and its answer is what follows `Therefore, the answer is:`.",
-    "Chat": "The question stands in the tokenizer's chat template.",
+    "Chat": "The question is formatted with the tokenizer's chat template.",
 }
 
 MEANINGS = {
@@ -59,24 +59,24 @@ MEANINGS = {
     "Weighted": "Weighted@k: the answer of k samples with the largest sum of the reranker's scores",
     "Pass": "Pass@k: at least one of k samples is right, the upper bound of any choice among them",
 }
-"""The columns of the table, in their order."""
+"""The columns of the table, in order."""
 
 INTENDED_USE = "Answering questions of the kind that it was trained on, and research on teaching language models to reason."
 RERANKERS_USE = "Choosing among sampled solutions to questions of the kind that it was trained on."
 
 LIMITS = (
-    "- Its answers may be wrong; what stands above is all that was measured: nothing about other kinds of questions, other "
+    "- Its answers may be wrong. Only the results above were measured: nothing about other kinds of questions, other "
     "languages, safety or bias."
 )
 PROGRAMS_ARE_UNTRUSTED = "- It writes programs that nobody has looked at: run them in a sandbox, as reft-pl does."
 
 
 _DATA_SETTINGS = ("batch_size", "max_prompt_tokens", "max_tokens")
-_NOT_SETTINGS = ("policy", "sampler", "sandbox", "seed")  # these decide nothing of what is learned, or stand elsewhere
+_NOT_SETTINGS = ("policy", "sampler", "sandbox", "seed")  # no effect on what is learned, or listed elsewhere
 
 
 def text(record: RunRecord) -> str:
-    """The card below its metadata, as Markdown."""
+    """Return the card below its metadata, as Markdown."""
     sections = {
         "Results": results(record),
         "Training data": training_data(record),
@@ -92,7 +92,7 @@ def text(record: RunRecord) -> str:
 
 
 def introduction(record: RunRecord) -> str:
-    """What the model is and where it comes from."""
+    """Describe the model and its origin."""
     description = record.description
     base, stage = description.get("base"), str(description.get("stage"))
     sources = record.config.get("data", {}).get("train") or ()
@@ -109,7 +109,7 @@ def introduction(record: RunRecord) -> str:
 
 
 def results(record: RunRecord) -> str:
-    """The table of what was measured on test sets, what its columns mean, and the figure of the validation questions."""
+    """Return the table of test results, the meanings of its columns, and the validation figure."""
     parts = []
     if tests := record.tests:
         columns = [kind for figures in tests.values() for kind in figures]
@@ -130,7 +130,7 @@ def results(record: RunRecord) -> str:
 
 
 def training_data(record: RunRecord) -> str:
-    """The sources of the config, and what was kept apart."""
+    """List the config's data sources and what was held out."""
     data, learned = record.config.get("data", {}), record.results.get("data", {})
     lines = [f"- {code_span(_call(source))}" for source in data.get("train") or ()]
     lines += [f"- for validation: {code_span(_call(source))}" for source in data.get("validation") or ()]
@@ -149,7 +149,7 @@ def training_data(record: RunRecord) -> str:
 
 
 def procedure(record: RunRecord) -> str:
-    """How long it was trained, how the checkpoint was chosen, and with which settings."""
+    """Describe the length of training, how the checkpoint was chosen, and the settings."""
     fit = record.results.get("fit", {})
     parts = []
     if fit.get("batches"):
@@ -165,7 +165,7 @@ def procedure(record: RunRecord) -> str:
 
 
 def prompt(record: RunRecord) -> str:
-    """The form, and what a question looks like in it, to the letter."""
+    """Return the format, with one question rendered exactly."""
     description = record.description
     example, form = description.get("example"), description.get("format") or {}
     if not example:
@@ -183,7 +183,7 @@ def prompt(record: RunRecord) -> str:
 
 
 def expected_response(record: RunRecord) -> str:
-    """A right solution that this model wrote in a test."""
+    """Show a correct solution that this model wrote in a test."""
     row = record.example
     if row is None:
         return ""
@@ -200,25 +200,25 @@ def expected_response(record: RunRecord) -> str:
 
 
 def intended_use(record: RunRecord) -> str:
-    """What it is for, and the command that does it."""
+    """Describe the intended use, with the command for it."""
     if record.description.get("stage") == "reranker":
         return RERANKERS_USE
     return f"{INTENDED_USE}\n\n" + fenced("reft-pl solve FOLDER_OR_HUB_ID 'Your question'", "sh")
 
 
 def limits(record: RunRecord) -> str:
-    """What nobody should expect of it."""
+    """State what was not measured."""
     return f"{LIMITS}\n{PROGRAMS_ARE_UNTRUSTED}" if _writes_programs(record) else LIMITS
 
 
 def _row(name: str, figures: Mapping[str, Figure], columns: list[str]) -> list[str]:
-    """The number of questions stands once where it is one, and else in each cell."""
+    """Format a row; if the number of questions differs between figures, each cell shows its own."""
     counts = {figure.questions for figure in figures.values()}
     questions = "" if len(counts) > 1 else _questions(*counts)
     cells = {kind: _percent(figure) for kind, figure in figures.items()}
     if len(counts) > 1:
-        said = {kind: _questions(figure.questions) for kind, figure in figures.items()}
-        cells = {kind: f"{cell}, {said[kind]} questions" if said[kind] else cell for kind, cell in cells.items()}
+        asked = {kind: _questions(figure.questions) for kind, figure in figures.items()}
+        cells = {kind: f"{cell}, {asked[kind]} questions" if asked[kind] else cell for kind, cell in cells.items()}
     return [code_span(name), questions, *(cells.get(kind, "") for kind in columns)]
 
 
@@ -238,7 +238,7 @@ def _drawn(sampling: Mapping[str, Any]) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run was told about learning, by dotted name."""
+    """Return the settings that affect learning, by dotted name."""
     model, data = config.get("model", {}).get("init_args") or {}, config.get("data", {})
     settings = dict(_leaves({key: value for key, value in model.items() if key not in _NOT_SETTINGS}))
     settings["dtype"] = (model.get("policy") or {}).get("dtype")
@@ -248,7 +248,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by dotted name; an object's class stands under the object's own name."""
+    """Yield nested settings by dotted name; the name of an object gives its class."""
     for key, value in settings.items():
         if isinstance(value, dict) and "class_path" in value:
             yield prefix + key, _class_name(value)
@@ -260,7 +260,7 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _call(source: Mapping[str, Any]) -> str:
-    """A source of the config as the call that makes it: ``AuthorsJson(path='data/x.json')``."""
+    """Format a source of the config as a call: ``AuthorsJson(path='data/x.json')``."""
     arguments = {key: value for key, value in (source.get("init_args") or {}).items() if value is not None}
     return f"{_class_name(source)}({', '.join(f'{key}={_shown(value)}' for key, value in arguments.items())})"
 
@@ -272,7 +272,7 @@ def _shown(value: Any) -> str:
 
 
 def _place(name: str, parts: int) -> str:
-    """A hub id or a path as the config has it; of an absolute path its last parts, and nothing of the machine it is on."""
+    """Return a hub id or path as in the config; of an absolute path only the last parts, to hide the machine's folders."""
     path = Path(name)
     return "/".join(path.parts[-parts:]) if path.is_absolute() else name
 
@@ -286,21 +286,21 @@ def _writes_programs(record: RunRecord) -> bool:
 
 
 def model_card(run_dir: Path, description: Mapping[str, Any] | None = None) -> ModelCard:
-    """The card of a run's model, from the run's own files. What was not measured on these very weights is not in it.
+    """Return the card of a run's model. It includes only figures measured on exactly these weights.
 
     Args:
-        run_dir: The run's folder, with ``config.yaml``, ``results.json`` and ``predictions/`` as far as they are there.
-        description: What ``reft.json`` of the model says, or will say; None reads it from ``hf/``.
+        run_dir: The run folder, with any of ``config.yaml``, ``results.json`` and ``predictions/``.
+        description: Content of the model's ``reft.json``; None reads it from ``hf/``.
 
     Raises:
         UserError: ``results.json`` or ``reft.json`` is broken.
     """
     record = read_run(run_dir, read_description(run_dir / "hf") if description is None else description)
-    return ModelCard(printable(f"---\n{metadata(record).to_yaml()}\n---\n\n{text(record)}"))
+    return ModelCard(escape(f"---\n{metadata(record).to_yaml()}\n---\n\n{text(record)}"))
 
 
 def write_card(run_dir: Path) -> None:
-    """Bring the card in ``hf/`` up to date with what has been measured; nothing is done where there is no ``hf/``."""
+    """Update the card in ``hf/`` with the latest results; does nothing if there is no ``hf/``."""
     folder = run_dir / "hf"
     if folder.is_dir():
         write_aside(folder / CARD_FILE, str(model_card(run_dir)))

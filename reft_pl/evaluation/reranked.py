@@ -1,4 +1,4 @@
-"""What a reranker made of other runs' samples, told to those runs."""
+"""Copy a reranker's results to the runs that wrote the samples."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from reft_pl.evaluation.model_card import write_card
 
 
 def tell_sampled_runs(reranker_run: Path, names: Iterable[str]) -> None:
-    """Write rerank@k and weighted@k of a tested reranker into the runs whose samples it ranked, and refresh their cards.
+    """Write a tested reranker's rerank@k and weighted@k to the runs that wrote the samples, and refresh their cards.
 
-    A run that was trained on since it sampled has no ``samples`` section any more, and is told nothing. Of several rerankers
-    on the same samples the one that was tested last stands.
+    A run trained further since it sampled has no ``samples`` section and is skipped. If several rerankers ranked the same
+    samples, the last one tested wins.
 
     Args:
-        reranker_run: Where the figures are.
-        names: The sets that have just been tested, whose sample files are therefore the present ones.
+        reranker_run: Run folder of the reranker.
+        names: The sets just tested, so their sample files are current.
     """
     entries = read_results(reranker_run).get("rerank", {})
     for entry in (entries[name] for name in names):

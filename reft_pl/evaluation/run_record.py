@@ -1,4 +1,4 @@
-"""What a run's files say about the weights in its ``hf/``, and about no others."""
+"""Read from a run's files what applies to the weights in its ``hf/``, and nothing measured on other weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_TESTS = ("train", "validation")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share of questions in [0, 1], with its 95% interval. ``questions`` is how many, None where nobody wrote it down."""
+    """A share of questions in [0, 1] with its 95% interval. ``questions`` is None if the count was not recorded."""
 
     value: float
     low: float
@@ -31,11 +31,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run, as far as it concerns the weights that ``description`` describes.
+    """The record of a run for one set of weights.
 
-    ``description`` is that of ``hf/reft.json``; ``config`` the run's config, empty where there is none; ``results`` the
-    sections of ``results.json``; ``example`` a right row of the predictions, with the name of its ``set``; ``sampling`` how
-    samples were drawn.
+    ``description`` is the content of ``hf/reft.json``; ``config`` the run's config, empty if there is none; ``results`` the
+    sections of ``results.json``; ``example`` a correct prediction, with the name of its ``set``; ``sampling`` the sampling
+    settings.
     """
 
     name: str
@@ -47,7 +47,7 @@ class RunRecord:
 
     @property
     def tests(self) -> dict[str, dict[str, Figure]]:
-        """The measured figures of each test set by name: ``Top-1``, ``Voting@k``, ..., of those at k the largest k."""
+        """The figures of each test set by name: ``Top-1``, ``Voting@k``, ..., each at the largest k measured."""
         sets: dict[str, dict[str, Figure]] = {}
         for name, entry in self.results.get("test", {}).items():
             sets.setdefault(name, {})["Top-1"] = _figure((entry["top1"], *entry["interval95"]), entry.get("n"))
@@ -63,15 +63,15 @@ class RunRecord:
         }
 
     def _sampled_questions(self, name: str) -> int | None:
-        """Of how many questions of a set there are samples; what a reranker made of them does not always say it."""
+        """Return how many questions of a set were sampled; reranker results do not always record it."""
         count = self.results.get("samples", {}).get(name, {}).get("questions")
         return None if count is None else int(count)
 
 
 def read_run(run_dir: Path, description: Mapping[str, Any]) -> RunRecord:
-    """Read a run's files, leaving out every figure that was measured on other weights than ``description`` says.
+    """Read a run's files and leave out every figure measured on weights other than the description's.
 
-    A figure says by its key ``weights`` on which it was measured; one without that key is taken to be of the run's own.
+    The key ``weights`` of a figure names the weights it was measured on; without it, the run's own are assumed.
 
     Raises:
         UserError: ``results.json`` is broken.
@@ -103,7 +103,7 @@ def _figure(interval: Sequence[float], questions: int | None) -> Figure:
 
 
 def _right_prediction(run_dir: Path, tests: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The first right response of the tests, of those that are not too long to be shown."""
+    """Return the first correct prediction that is short enough to show."""
     for name in tests:
         path = run_dir / "predictions" / f"{name}.jsonl"
         for row in read_predictions(path) if path.is_file() else ():
@@ -122,9 +122,9 @@ def _sampling(run_dir: Path, samples: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def of_weights(section: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    """The entries of a section of ``results.json`` that were measured on these weights.
+    """Return the entries of a section of ``results.json`` that were measured on these weights.
 
-    A section or an entry says by its key ``weights`` on which it was measured; without it, it is taken to be of the run's own.
+    The key ``weights`` of a section or entry names them; without it, the run's own weights are assumed.
     """
     if section.get("weights", weights) != weights:
         return {}
@@ -134,15 +134,15 @@ def of_weights(section: Mapping[str, Any], weights: str | None) -> dict[str, Any
 
 
 def is_former(samples: Path, entry: Mapping[str, Any], weights: str) -> bool:
-    """Whether other weights than these wrote a sample file of the run, as far as anything says which did.
+    """Return whether a sample file was written by other weights, as far as this is recorded.
 
-    Nothing does of a file that another program wrote. Of one of an earlier reft-pl, whose settings do not name the weights, its
-    figures do; once it is finished they are only gone when the run has been trained on.
+    A file written by another program has no record and counts as current. For a file of an earlier reft-pl without weights in
+    its settings, its entry in ``results.json`` decides; a finished file loses that entry only when the run is trained further.
 
     Args:
-        samples: The file.
-        entry: Its figures in ``results.json``, empty where there are none.
-        weights: Those that the run has now.
+        samples: The sample file.
+        entry: Its figures in ``results.json``, empty if there are none.
+        weights: The run's current weights.
     """
     path = samples.with_name(f"{samples.stem}.settings.json")
     settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -13,7 +13,7 @@ from reft_pl.evaluation.intervals import wilson_interval
 
 
 class Top1(Metric):
-    """Share of problems whose one greedy answer is right (fraction, 0 to 1)."""
+    """Share of problems with a correct greedy answer (fraction, 0 to 1)."""
 
     full_state_update = False
     higher_is_better = True
@@ -26,15 +26,15 @@ class Top1(Metric):
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, correct: Sequence[bool]) -> None:
-        """Add one verdict a problem."""
+        """Add one verdict per problem."""
         self.correct += sum(correct)
         self.total += len(correct)
 
     def compute(self) -> Tensor:
-        """Accuracy over everything seen since the last reset; 0 when nothing was."""
+        """Return the accuracy since the last reset; 0 if nothing was added."""
         return self.correct / self.total.clamp(min=1)
 
     def summary(self) -> dict[str, float | int | list[float]]:
-        """The figure with its count and 95% Wilson interval, for ``results.json``."""
+        """Return accuracy, count and 95% Wilson interval, for ``results.json``."""
         correct, total = int(self.correct), int(self.total)
         return {"top1": correct / max(1, total), "n": total, "interval95": list(wilson_interval(correct, total))}

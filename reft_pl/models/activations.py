@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from reft_pl.errors import UserError, first_line, told
+from reft_pl.errors import UserError, described, first_line
 from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.architecture import trunk_of
@@ -73,7 +73,9 @@ def empty_model(
         except (ValueError, ImportError) as error:
             raise UserError(f"no language model can be made of the kind {config.model_type!r}: {first_line(error)}") from error
         except BAD_VALUE as error:
-            raise UserError(f"no language model can be made of the config.json ({told(error)}): correct this value") from error
+            raise UserError(
+                f"no language model can be made of the config.json ({described(error)}): correct this value"
+            ) from error
         if lora is not None:
             add_adapters(lm, lora, seed=0)
     return lm

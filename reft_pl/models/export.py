@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from reft_pl.errors import UserError, of_files, told
+from reft_pl.errors import UserError, described, of_files
 from reft_pl.escapes import one_line
 from reft_pl.models.adapter_folder import save_adapter
 from reft_pl.models.base_model_metadata import CARD_FILE
@@ -136,7 +136,7 @@ def check_export(source: str, write: Callable[[Path], None]) -> None:
             if of_files(error):  # a full disk for temporary files says nothing about the model
                 return
             raise UserError(
-                f"what is trained from {source} could not be exported ({one_line(told(error))}): correct its config.json "
+                f"what is trained from {source} could not be exported ({one_line(described(error))}): correct its config.json "
                 f"or tokenizer_config.json"
             ) from error
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from reft_pl.errors import UserError, first_line, told
+from reft_pl.errors import UserError, described, first_line
 from reft_pl.hub import BAD_VALUE, unusable_config
 from reft_pl.models.adapter_folder import AdapterFolder, locate_weights
 from reft_pl.models.adapters import add_adapters
@@ -151,7 +151,9 @@ def _check_decoder_only(policy: Policy, source: str) -> None:
         shorter = policy.hidden_states(ids[:, :3], real[:, :3])
         logits = policy.lm(input_ids=ids, use_cache=False).logits
     except BAD_VALUE as error:
-        raise UserError(f"{source} ({kind}) does not run ({told(error)}): check its config.json, or choose another.") from error
+        raise UserError(
+            f"{source} ({kind}) does not run ({described(error)}): check its config.json, or choose another."
+        ) from error
     tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
     if _distance(shorter, hidden[:, :3]) > tolerance:
         raise UserError(f"{source} is not causal (tokens see those that follow): {_ADVICE}.")

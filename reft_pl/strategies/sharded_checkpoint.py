@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from reft_pl.errors import UserError, of_files, told
+from reft_pl.errors import UserError, described, of_files
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.restricted_pickle import refuse_code, restricted_loads
@@ -167,7 +167,7 @@ def _convert(parts: Path, whole: Path) -> _Obstacle | None:
     except UserError as error:  # every rank raises it after the broadcast
         return _Obstacle(str(error), refused=True)
     except Exception as error:  # any kind of missing content
-        return _Obstacle(told(error), of_files(error))
+        return _Obstacle(described(error), of_files(error))
     return None
 
 

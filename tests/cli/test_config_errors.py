@@ -171,7 +171,7 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--data.train 3", "data.train must be a list, and is 3"),
         ("--model.reward.truncatd zero", "did you mean 'model.reward.truncated'?"),
         ("--trainer.logger CSVLogger", "trainer.logger is a CSVLogger, which needs save_dir: give --trainer.logger.save_dir"),
-        ("--trainer.logger.name x", "trainer.logger.name is a setting of a class, and trainer.logger names none"),
+        ("--trainer.logger.name x", "trainer.logger.name is a setting of a class, but trainer.logger names no class"),
         ("--model null", "model is missing: set it in a config (--config) or give --model"),
         ("--data null", "data is a section, not null"),
         ("--trainer null", "trainer is a section, not null"),

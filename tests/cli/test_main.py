@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--trainer.precision", "bf16-mixed"], "set model.policy.dtype"),
         (["--trainer.accelerator", "warp"], "warp"),
         (["--trainer.strategy", "warp"], "warp"),
-        (["--trainer.strategy", "ddp_spawn"], "under which modules here do not train"),
+        (["--trainer.strategy", "ddp_spawn"], "which the modules do not support"),
         (["--trainer.val_check_interval", "1000"], "val_check_interval"),
         (["--run_dir", __file__], "is a file: name a folder"),
         (["--run_dir", f"{__file__}/x/y"], "test_main.py is a file: name a folder"),
@@ -185,7 +185,7 @@ def test_what_the_system_forbids_is_one_sentence(
 
     monkeypatch.setattr("reft_pl.cli.lightning_cli.write_aside", forbidden)  # root, whom nothing is forbidden, may run this
     assert main(command) == 2
-    assert "config.yaml may not be read or written (Permission denied): give it other rights" in capsys.readouterr().err
+    assert "config.yaml cannot be read or written (Permission denied): change its permissions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,12 @@ def test_a_misspelt_overlay_is_one_sentence(
         ("class A: pass", "my_fiel.A", "there is no module 'my_fiel': did you mean my_file.A?"),
         ("x = 1\ndef f(:", "my_file.A", "my_file.py (SyntaxError: invalid syntax)"),
         ("import not_there", "my_file.A", "my_file.py (ModuleNotFoundError: No module named 'not_there')"),
-        ("x = 1\ny = x / 0", "my_file.A", "mend line 2 of {folder}/my_file.py (ZeroDivisionError: division by zero)"),
-        ("class A: pass", "my_file.A", "names my_file.A, which is no {base}: name a class that inherits from {package}.{base}"),
+        ("x = 1\ny = x / 0", "my_file.A", "fix line 2 of {folder}/my_file.py (ZeroDivisionError: division by zero)"),
+        (
+            "class A: pass",
+            "my_file.A",
+            "names my_file.A, which is not a {base}: name a class that inherits from {package}.{base}",
+        ),
         ("class A: pass", "my_file.B", "names a class 'B' that does not exist"),
     ],
 )

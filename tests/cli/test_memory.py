@@ -92,9 +92,9 @@ def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory", *REFT, "--model_config", "no/such/folder"]) == 2
     assert "no/such/folder" in capsys.readouterr().err
     assert main(["memory", *REFT, "--config", "configs/strategy/zero.yaml"]) == 2
-    assert "trainer.devices is 'auto', which is for the machine to say: give --gpus" in capsys.readouterr().err
+    assert "trainer.devices is 'auto', which depends on the machine: give --gpus" in capsys.readouterr().err
     assert main(["memory", "--config", "configs/sample.yaml"]) == 2
-    assert "trains nothing" in capsys.readouterr().err
+    assert "does not train" in capsys.readouterr().err
     assert main(["memory", *REFT, "--model_config", "configs/models/tiny_llama/tokenizer.json"]) == 2
     assert "give a config.json" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
     differences,
-    number_format_of,
+    dtype_of,
     require_folder,
     results_folder,
 )
@@ -62,12 +62,12 @@ def test_memory_settings_may_change(run_dir: Path) -> None:
     assert checkpoint_to_resume(run_dir, config(64, {"class_path": "X"}), None)
 
 
-def test_the_number_format_of_a_run(run_dir: Path) -> None:
-    assert number_format_of(run_dir) is None, "a run that does not say"
+def test_dtype_of_reads_the_saved_config(run_dir: Path) -> None:
+    assert dtype_of(run_dir) is None, "a run that does not say"
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"policy": {"dtype": "bfloat16"}}}}))
-    assert number_format_of(run_dir) == "bfloat16"
+    assert dtype_of(run_dir) == "bfloat16"
     (run_dir / "config.yaml").unlink()
-    assert number_format_of(run_dir) is None
+    assert dtype_of(run_dir) is None
 
 
 def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywhere(
@@ -81,7 +81,7 @@ def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywher
         assert saved["model"]["init_args"]["policy"]["dtype"] == "float32"
         return capsys.readouterr().out
 
-    assert "policy.dtype auto: float32, which is fastest here" in fit("float32", 1)
+    assert "policy.dtype auto: float32, the fastest here" in fit("float32", 1)
     assert "policy.dtype auto: float32, as this run has it" in fit("bfloat16", 2)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
     assert {weight.dtype for weight in last["state_dict"].values()} == {torch.float32}
@@ -95,7 +95,7 @@ def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
     monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: "float32")
     untrained = ["--config", "configs/sft.yaml", "--config", overlay("none"), "--model.policy.dtype", "bfloat16"]
     assert main(["test", *untrained]) == 2
-    assert "for which this machine has no instructions: float32 is many times as fast" in capsys.readouterr().out
+    assert "which this CPU does not support natively: float32 is many times as fast" in capsys.readouterr().out
 
 
 def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:

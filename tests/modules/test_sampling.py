@@ -125,7 +125,7 @@ def test_a_file_that_another_process_finishes_at_the_last_moment(
     monkeypatch.setattr("reft_pl.cli.lightning_cli.write_card", lambda folder: file.write_bytes(whole))
     capsys.readouterr()
     assert main(command) == 0
-    assert "unseen: not all questions are sampled yet; another process is at them" in capsys.readouterr().out
+    assert "unseen: not all questions are sampled yet; wait for the other processes" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Charts of accuracy against k, the number of samples that an answer is chosen from."""
+"""Charts of accuracy against k, the number of samples chosen from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {"voting": "voting@k", "rerank": "rerank@k", "pass": "pass@k, the upper 
 
 
 def accuracy_against_k(runs: Sequence[Run], rankings: Sequence[Ranking]) -> list[Chart]:
-    """Of each test set a chart of voting@k, of rerank@k and of pass@k, on one scale, with 95% intervals."""
+    """Return charts of voting@k, rerank@k and pass@k for each test set, on one scale, with 95% intervals."""
     by_set: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for set_name, kind, line in _lines(runs, rankings):
         by_set.setdefault(set_name, {}).setdefault(kind, []).append(line)
@@ -26,7 +26,7 @@ def accuracy_against_k(runs: Sequence[Run], rankings: Sequence[Ranking]) -> list
 
 
 def _lines(runs: Sequence[Run], rankings: Sequence[Ranking]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every line with the set and the kind that it belongs to."""
+    """Yield every line with its set and kind."""
     for index, run in enumerate(runs):
         found: list[tuple[str, str, Sequence[str], Mapping[str, Any]]] = [
             (set_name, run.name, ("voting", "pass"), section) for set_name, section in run.results.get("samples", {}).items()
@@ -45,7 +45,7 @@ def _lines(runs: Sequence[Run], rankings: Sequence[Ranking]) -> Iterator[tuple[s
 
 
 def _name(ranking: Ranking, rankings: Sequence[Ranking]) -> str:
-    """The policy's name, and the reranker's where that does not tell it apart."""
+    """Return the policy's name, plus the reranker's if several ranked the same samples."""
     if ranking.policy is None:
         return ranking.reranker.name
     rivals = [r for r in rankings if r.policy is ranking.policy and r.set_name == ranking.set_name]
@@ -69,7 +69,7 @@ def _line(name: str, index: int, points: Sequence[tuple[int, Sequence[float]]]) 
 
 
 def _scale(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Axes that hold all these lines, so that charts beside each other can be compared; k doubles from tick to tick."""
+    """Return axes that fit all lines, so that adjacent charts are comparable; k doubles from tick to tick."""
     layout = axes("k, samples a question", "share")
     ks = sorted({k for line in lines for k in line["x"]})
     layout["xaxis"] |= {"type": "log", "tickvals": ks, "ticktext": [str(k) for k in ks]}

@@ -1,4 +1,4 @@
-"""The data of the page's browser: few enough solutions for a page, as compact rows."""
+"""Data of the page's solution browser, limited in size and stored as compact rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from reft_pl.evaluation.report.runs import Run
 from reft_pl.evaluation.report.solutions import Solution, sources
 
 MAX_SOLUTIONS = 2000
-"""Of one file; some ten thousand a page load in a second."""
+"""Limit per file; a page with about ten thousand loads in a second."""
 
 
 def browser_data(runs: Sequence[Run], limit: int = MAX_SOLUTIONS) -> dict[str, Any]:
-    """Everything that the browser shows, as JSON.
+    """Return everything that the browser shows, as JSON.
 
-    A row is ``[question, run, origin, status, text, right, answer, batch, count]``: the first five are places in lists (status
-    -1: not recorded), ``count`` says how often just this was written. Rows are in the order of questions, then of runs.
-    ``left_out`` tells of each file that has more than ``limit`` solutions how many of them are there.
+    A row is ``[question, run, origin, status, text, right, answer, batch, count]``. The first five are indices into lists
+    (status -1: not recorded); ``count`` is the number of identical solutions. Rows are sorted by question, then run.
+    ``left_out`` gives, for each file with more than ``limit`` solutions, how many are shown.
     """
     index = _Index()
     counts: dict[tuple[Any, ...], int] = {}
@@ -37,10 +37,10 @@ def browser_data(runs: Sequence[Run], limit: int = MAX_SOLUTIONS) -> dict[str, A
 
 
 def chosen(counts: Mapping[str, int], limit: int) -> set[str]:
-    """Questions with at most ``limit`` solutions in all (but one question at least).
+    """Choose questions with at most ``limit`` solutions in total, but at least one question.
 
-    They are drawn by a hash of their ids: spread over a file as by chance, and of every run the same, so that answers to one
-    question can stand side by side.
+    A hash of the id decides the order: the choice is spread over the file and is the same for every run, so that answers to
+    one question can be compared.
     """
     kept: set[str] = set()
     total = 0
@@ -53,7 +53,7 @@ def chosen(counts: Mapping[str, int], limit: int) -> set[str]:
 
 
 class _Index:
-    """Gives each question, origin, status and text its place."""
+    """Assign an index to each question, origin, status and text."""
 
     def __init__(self) -> None:
         self._places: dict[str, dict[Hashable, int]] = {name: {} for name in ("questions", "origins", "statuses", "texts")}

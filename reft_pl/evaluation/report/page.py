@@ -1,4 +1,4 @@
-"""One HTML page with everything in it: data, style, scripts, plotting library. It asks no network for anything."""
+"""Build one self-contained HTML page with data, style, scripts and plotting library; it uses no network."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def page(
     charts: Mapping[str, Sequence[Chart]],
     browser: Mapping[str, Any],
 ) -> str:
-    """The page's text.
+    """Return the page's HTML.
 
-    What a model wrote goes into it as JSON alone, which the scripts put into the document as text. The content security policy
-    names each script by its hash, so that nothing else would run even if it got in.
+    Model-written text enters only as JSON, which the scripts insert as text nodes. The content security policy lists each
+    script by hash, so injected code would not run.
 
     Args:
         runs: In the order of their colours.
-        tables: One a test set.
-        notes: Sentences to stand under them.
-        charts: By the id of the section that they stand in.
-        browser: As ``browser_data`` makes it.
+        tables: One per test set.
+        notes: Sentences shown below the tables.
+        charts: By the id of their section.
+        browser: From ``browser_data``.
     """
     data = {
         "runs": [{"name": run.name, "stage": run.stage, "colour": run_colour(i)} for i, run in enumerate(runs)],
@@ -61,15 +61,15 @@ def page(
 
 
 def script_json(data: Any) -> str:
-    """JSON that may stand in a script element whatever is in it: no character of it can end or begin anything in HTML."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII alone, so U+2028 and U+2029 are escaped too
+    """Serialise JSON for a script element: no character in it can start or end HTML markup."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII only, so U+2028 and U+2029 are escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _policy(scripts: Sequence[str]) -> str:
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    # Plotly styles what it draws in place, and makes images of it for saving.
+    # Plotly uses inline styles, and creates images for download.
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         f"base-uri 'none'; form-action 'none'"
@@ -81,7 +81,7 @@ def _asset(name: str) -> str:
 
 
 def _filled(template: str, **parts: str) -> str:
-    """The template with ``{{name}}`` replaced in one pass: what is put in is not looked at again."""
+    """Replace ``{{name}}`` in one pass, so that inserted text is not expanded again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
@@ -101,7 +101,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    """The figure large, what stands after it small."""
+    """Format the figure large and the rest small."""
     figure, _, rest = text.partition(" ")
     return html_text(figure) + _small(rest)
 
@@ -122,6 +122,6 @@ def _run(run: Run) -> str:
 
 
 def _best(best: Mapping[str, Any]) -> str:
-    """The figure by which the best checkpoint was chosen, and when that was."""
+    """Format the metric that chose the best checkpoint, and its batch."""
     figures = [f"{name} {value:.3g}" for name, value in best.items() if name != "batch"]
     return f"{', '.join(figures)} after {best['batch']:,} batches" if figures and "batch" in best else "-"

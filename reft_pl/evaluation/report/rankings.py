@@ -1,4 +1,4 @@
-"""Which reranker ranked whose samples."""
+"""Match rerankers to the runs that wrote the samples they ranked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from reft_pl.evaluation.report.runs import Run
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a reranker made of a set of samples.
+    """A reranker's results on one set of samples.
 
-    ``policy`` is the run that holds the samples, None where it is not in the report; ``set_name`` is then the reranker's own.
+    ``policy`` is the run that holds the samples, None if it is not in the report; ``set_name`` is then the reranker's own.
     ``figures`` is the set's entry in the reranker's ``results.json``.
     """
 
@@ -26,10 +26,10 @@ class Ranking:
 
 
 def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
-    """The rankings of all runs, and a sentence for each that is left out.
+    """Return the rankings of all runs, and a sentence for each that is left out.
 
-    One is left out where its policy has been trained since it sampled, or its samples have been made anew: what there is to
-    choose from (pass@n) is not what it was.
+    A ranking is left out if its policy was trained further since it sampled, or if its samples were replaced: pass@n, the
+    upper bound, is no longer the same.
     """
     files = {path.resolve(): (run, path) for run in runs for path in (*run.sample_files, *run.former_samples)}
     rankings, left_out = [], []
@@ -44,7 +44,7 @@ def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
                 )
             elif policy and _stale(figures, policy.results.get("samples", {}).get(set_name, {})):
                 left_out.append(
-                    f"{run.name} ranked other samples than those that {figures['samples']} holds now: "
+                    f"{run.name} ranked other samples than {figures['samples']} holds now: "
                     f"its figures are left out until `reft-pl test` ranks these."
                 )
             else:
@@ -53,7 +53,7 @@ def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
 
 
 def _ranked_file(reranker: Run, path: str, files: dict[Path, tuple[Run, Path]]) -> tuple[Run, Path] | None:
-    """Whose file ``path`` is. It is relative to the folder in which the reranker was tested: this one, or one above its run."""
+    """Return the run and sample file at ``path``, relative to the working folder or to a parent of the reranker's run."""
     for base in (Path(), *reranker.folder.resolve().parents):
         if found := files.get((base / path).resolve()):
             return found
@@ -61,7 +61,7 @@ def _ranked_file(reranker: Run, path: str, files: dict[Path, tuple[Run, Path]]) 
 
 
 def _stale(ranked: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether two summaries that should be of one sample file tell of different samples."""
+    """Return whether two summaries of one sample file describe different samples."""
     if not now:
         return False
     n = now["n"]

@@ -1,4 +1,4 @@
-"""Run folders as a report sees them: what each is called, what it measured, what it logged."""
+"""Run folders as a report sees them: names, results and logged curves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from reft_pl.evaluation.run_record import is_former, of_weights
 from reft_pl.models.export import read_description
 
 ANEW = {"test": "test", "samples": "predict", "rerank": "test"}
-"""The sections of ``results.json`` that a report shows and that name weights, and the verb that writes each anew."""
+"""Sections of ``results.json`` that a report shows and that record weights, with the verb that rewrites each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder; whatever it does not hold is empty.
+    """A run folder; missing parts are empty.
 
-    ``name`` is as much of the end of its path as tells it from the other runs; ``stage`` is its module's class without
-    "Module" (``SFT``, ``PPO``), None where there is no config; ``curves`` are by TensorBoard tag; ``prediction_files`` are
-    greedy answers, one file a test set; ``sample_files`` sampled solutions, one file a set.
+    ``name`` is the shortest end of its path that distinguishes it from the other runs. ``stage`` is its module's class without
+    "Module" (``SFT``, ``PPO``), None without a config. ``curves`` are by TensorBoard tag. ``prediction_files`` are greedy
+    answers, one file per test set; ``sample_files`` are sampled solutions, one file per set.
 
-    Where the run has an ``hf/``, figures, answers and samples are of the weights in it. Others, as further training leaves
-    them, are not here but for the paths of ``former_samples``, and ``notes`` say in a sentence each what was left out.
+    If the run has an ``hf/``, figures, answers and samples are of its weights. Results of other weights, such as from before
+    further training, are left out except for the paths in ``former_samples``; ``notes`` explains each omission in a sentence.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Run:
 
     @property
     def rollout_file(self) -> Path | None:
-        """What training sampled, where that was kept."""
+        """The samples of training, if they were kept."""
         path = self.folder / "rollouts.jsonl"
         return path if path.exists() else None
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in the order given, each once.
+    """Read the runs in the order given, each once.
 
     Raises:
-        UserError: a folder does not exist, or holds nothing that a run leaves.
+        UserError: A folder does not exist, or is not a run folder.
     """
     distinct = list({folder.resolve(): folder for folder in folders}.values())
     return [_read(folder, name) for folder, name in zip(distinct, _names(distinct), strict=True)]
@@ -85,12 +85,12 @@ def _read(folder: Path, name: str) -> Run:
 
 
 def _measured_on(weights: str, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that name weights, without what is of others."""
+    """Return the sections that record weights, without entries of other weights."""
     return {section: of_weights(results[section], weights) for section in ANEW if section in results}
 
 
 def _notes(name: str, everything: Mapping[str, Any], kept: Mapping[str, Any], former: Sequence[Path]) -> Iterator[str]:
-    """A sentence for each section of which something is left out, and for each sample file."""
+    """Yield a sentence for each section with omitted entries, and for each omitted sample file."""
     for section, verb in ANEW.items():
         if gone := sorted(everything.get(section, {}).keys() - kept.get(section, {}).keys() - {"weights"}):
             yield (

@@ -1,4 +1,4 @@
-"""Curves from a run's TensorBoard files."""
+"""Read curves from a run's TensorBoard files."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 MAX_POINTS = 1000
-"""Of a curve; a longer one is thinned evenly, for a chart has fewer pixels anyway."""
+"""Limit per curve; longer ones are thinned evenly, since a chart has fewer pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values by number of training batches, increasing."""
+    """Values by number of training batches, in increasing order."""
 
     batches: list[int]
     values: list[float]
 
 
 def event_files(folder: Path) -> list[Path]:
-    """The TensorBoard files of a run: one for each time that it was started."""
+    """Return the TensorBoard files of a run, one per start."""
     return sorted(folder.glob("*tfevents*"))
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Every scalar of a run by its tag; none where there are no TensorBoard files."""
+    """Return every scalar of a run by tag; empty without TensorBoard files."""
     if not event_files(folder):
         return {}
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the points that each resume took back
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns about points that each resume discarded
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 1, "images": 1})
     events.Reload()
     return {
@@ -38,13 +38,13 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 
 def joined(points: list[tuple[int, float]]) -> Curve:
-    """One curve of what a run wrote in all its starts.
+    """Join what a run logged in all its starts into one curve.
 
-    A run that was killed goes on from its last checkpoint, so what it had written after that stands there twice: a point takes
-    the place of all former ones from its batch on. A run that began anew replaces the old one in the same way.
+    A killed run resumes from its last checkpoint and logs the batches after it again: a point replaces all earlier points from
+    its batch on. A restarted run replaces the old one in the same way.
 
     Args:
-        points: Batches and values, as they were written.
+        points: Batches and values, in the order written.
     """
     batches: list[int] = []
     values: list[float] = []
@@ -58,7 +58,7 @@ def joined(points: list[tuple[int, float]]) -> Curve:
 
 
 def thinned(curve: Curve, limit: int = MAX_POINTS) -> Curve:
-    """At most ``limit`` points, evenly chosen, the first and the last among them."""
+    """Return at most ``limit`` evenly spaced points, including the first and the last."""
     n = len(curve.batches)
     if n <= limit:
         return curve

@@ -1,4 +1,4 @@
-"""What the model of a run wrote, from the three kinds of file that hold it."""
+"""Read the solutions of a run from its predictions, samples and rollouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reft_pl.types import Answer
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question of a set with its gold answer."""
+    """A question with its set and gold answer."""
 
     set_name: str
     id: str
@@ -30,9 +30,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What was written for a question, and what came of it.
+    """A solution to a question, with its outcome.
 
-    ``status`` is None where it was not recorded; ``batch``, the number of training batches before it, outside training.
+    ``status`` is None if it was not recorded. ``batch`` is the number of training batches before it, None outside training.
     """
 
     question: Question
@@ -47,7 +47,8 @@ class Solution:
 class Source:
     """One file of solutions.
 
-    ``counts`` are their numbers by question id; ``read`` gives those of the questions that are asked for, in the file's order.
+    ``counts`` holds the number of solutions by question id; ``read`` yields the solutions of the requested questions in file
+    order.
     """
 
     origin: str
@@ -57,7 +58,7 @@ class Source:
 
 
 def sources(run: Run) -> Iterator[Source]:
-    """The files of a run that hold solutions."""
+    """Yield the files of a run that hold solutions."""
     for path in run.prediction_files:
         rows = read_predictions(path)
         yield Source("greedy", path.stem, Counter(row["item_id"] for row in rows), partial(_greedy, path.stem, rows))
@@ -93,7 +94,7 @@ def _rollouts(path: Path, ids: Container[str]) -> Iterator[Solution]:
 
 
 def _rollout_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines, one at a time, for there may be many; the last may be being written."""
+    """Yield rows one at a time, since there may be many; skip a last line that is still being written."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             if line.endswith("\n"):
@@ -101,5 +102,5 @@ def _rollout_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _shown(answer: Answer | None) -> str | None:
-    """As people write it: no ".0", no digits beyond those that tell answers apart."""
+    """Format an answer for people: no ".0", no digits beyond the ones that distinguish answers."""
     return answer if answer is None or isinstance(answer, str) else answer_text(round(float(answer), 6))

@@ -1,4 +1,4 @@
-"""The table `run | Top-1 | Voting@n | Rerank@n | weighted@n | upper bound`, one a test set."""
+"""The table `run | Top-1 | Voting@n | Rerank@n | weighted@n | upper bound`, one per test set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from reft_pl.evaluation.report.rankings import Ranking
 from reft_pl.evaluation.report.runs import Run
 
 TRAINING_SETS = ("train", "validation")
-"""Sets that ``reft-pl predict`` may sample from and nobody is tested on."""
+"""Sets that ``reft-pl predict`` may sample but that are not test sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share of questions with its 95% interval. ``k`` samples a question were chosen from; None for greedy Top-1."""
+    """A share of questions with its 95% interval. ``k`` is the number of samples chosen from, None for greedy Top-1."""
 
     mean: float
     low: float
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run, what else must be said of it, and its figures by column."""
+    """A run, a remark on it, and its figures by column."""
 
     run: str
     remark: str
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All that was measured on one test set. ``columns`` are the headings of those that somebody has a figure for."""
+    """All results on one test set. ``columns`` maps each column that has a figure to its heading."""
 
     name: str
     columns: dict[str, str]
@@ -48,17 +48,17 @@ class Table:
 
     @property
     def questions(self) -> int | None:
-        """Number of questions of every figure; None where they differ."""
+        """Number of questions of every figure; None if they differ."""
         counts = {figure.questions for row in self.rows for figure in row.figures.values()}
         return counts.pop() if len(counts) == 1 else None
 
     @property
     def title(self) -> str:
-        """Name of the set with its number of questions."""
+        """Name of the set, with its number of questions."""
         return self.name if self.questions is None else f"{self.name} ({self.questions:,} questions)"
 
     def cell(self, row: Row, column: str) -> str:
-        """A figure with what its heading does not say; a dash where it was not measured."""
+        """Format a figure with what its heading does not show; a dash if it was not measured."""
         if column not in row.figures:
             return "-"
         figure = row.figures[column]
@@ -70,15 +70,15 @@ COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "upper bound")
 
 
 def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = None) -> list[Table]:
-    """A table for every test set that any run has a figure of, in the order in which runs name them.
+    """Return a table for every test set with a figure, in the order in which runs name them.
 
     Args:
         runs: In the order of their rows.
-        rankings: Of their samples.
-        k: Of how many samples a question the choice is; None is of all that there are.
+        rankings: Rankings of their samples.
+        k: Number of samples per question to choose from; None uses all.
 
     Raises:
-        UserError: runs were sampled, but for no choice of k.
+        UserError: Runs were sampled, but none has figures for k.
     """
     names = dict.fromkeys(name for run in runs for section in ("test", "samples") for name in run.results.get(section, {}))
     names |= dict.fromkeys(ranking.set_name for ranking in rankings)
@@ -89,7 +89,7 @@ def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = Non
 
 
 def without_weighted(rankings: Sequence[Ranking], k: int | None) -> list[str]:
-    """A sentence where a choice of ``k`` samples has no weighted vote: that is known for all n of a question alone."""
+    """Return a note if there is no weighted vote for ``k``: it is measured only over all n samples of a question."""
     sizes = sorted({ranking.figures["n"] for ranking in rankings} - {k})
     if k is None or not sizes:
         return []
@@ -129,7 +129,7 @@ def _top1(section: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _at(k: int | None, section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
-    """The figures of a choice of k (None: all) samples, where the section has them."""
+    """Return the figures for k samples (None: all), as far as the section has them."""
     columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "pass": "upper bound"}
     size, figures = k or section["n"], {}
     for kind in kinds:
@@ -151,7 +151,7 @@ def _headings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def to_markdown(table: Table) -> str:
-    """The table under its title."""
+    """Format the table under its title."""
     head = ["run", *table.columns.values()]
     rows = [
         [f"{row.run} ({row.remark})" if row.remark else row.run, *(table.cell(row, c) for c in table.columns)]

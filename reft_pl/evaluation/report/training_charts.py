@@ -1,4 +1,4 @@
-"""Charts over training: learning curves of all runs together, and how their programs ended."""
+"""Charts over training: learning curves of all runs, and execution statuses of their samples."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FIGURES: dict[str, tuple[str, Scale]] = {
     "update/loss": ("Loss on rollouts", "linear"),
     "update/explained_variance": ("Explained variance of the values", "linear"),
 }
-"""TensorBoard tags that get a chart: its title and scale. The others stay in TensorBoard."""
+"""TensorBoard tags that get a chart, with title and scale. All others stay in TensorBoard."""
 
 STATUS_COLOURS = ("#2f9470", "#b5566b", "#c8642b", "#a07d1e", "#a561a8", "#3f7fbf", "#3d93a8", "#7c7f8a")
 STATUS_ORDER = tuple(dict.fromkeys([Status.OK, Status.EXCEPTION, Status.SYNTAX_ERROR, Status.NO_SOLUTION, *Status]))
-"""From the bottom of a chart; the first are the common ones, which so have colours of their own."""
+"""From the bottom of a chart; the common ones come first, so that their colours are unique."""
 
 FEW_POINTS = 30
-"""Up to so many are marked, for they are measurements far apart rather than a line."""
+"""Curves with up to this many points get markers."""
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Chart]:
-    """One chart a figure, in it one line for each run that logged it."""
+    """Return one chart per figure, with a line for each run that logged it."""
     charts = []
     for tag, (title, scale) in FIGURES.items():
         if lines := list(_lines(runs, tag)):
@@ -53,7 +53,7 @@ def _lines(runs: Sequence[Run], tag: str) -> Iterator[dict[str, Any]]:
 
 
 def status_charts(runs: Sequence[Run]) -> list[Chart]:
-    """A stacked area for each run that sampled while training: shares of its samples by execution status."""
+    """Return a stacked area chart of execution statuses for each run that sampled in training."""
     return [Chart(run.name, areas, _whole()) for run in runs if (areas := list(_areas(run)))]
 
 

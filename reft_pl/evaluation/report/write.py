@@ -1,4 +1,4 @@
-"""A report of some runs: the tables in Markdown, and the page."""
+"""Write a report of several runs: the tables in Markdown, and the page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from reft_pl.evaluation.report.training_charts import learning_curves, status_ch
 
 
 def write_report(folders: Sequence[Path], output: Path, k: int | None = None) -> tuple[str, Path]:
-    """Write ``report.md`` and ``report.html`` of these run folders; returns the Markdown and the path of the page.
+    """Write ``report.md`` and ``report.html``; return the Markdown and the path of the page.
 
-    The tables are of a choice of ``k`` samples a question, or of all that there are.
+    The tables use ``k`` samples per question, or all if None.
 
     Raises:
-        UserError: a folder is none of a run, or holds a file that cannot be read; or nobody has figures for ``k``.
+        UserError: A folder is not a run folder or holds an unreadable file, or no run has figures for ``k``.
     """
     runs = read_runs(folders)
     rankings, left_out = find_rankings(runs)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.inprocess.acceleration import Acceleration
@@ -69,7 +69,7 @@ class InProcessSampler(Sampler):
         except Exception as error:
             kind = policy.lm.config.model_type
             raise UserError(
-                f"the in-process sampler cannot run models of the kind {kind!r} ({told(error)}): choose another model"
+                f"the in-process sampler cannot run models of the kind {kind!r} ({described(error)}): choose another model"
             ) from error
 
     def sync(self, policy: Policy) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 ENVIRONMENT = {
@@ -95,7 +95,7 @@ class Engine:
                 self._engine = _start(folder, dtype, self.max_model_len, settings)
             except Exception as error:
                 raise UserError(
-                    f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({told(error)})"
+                    f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({described(error)})"
                 ) from error
 
         self.closed = False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.models.adapters import plain_names, plain_weights
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.vllm.digest import weights_digest
@@ -160,6 +160,6 @@ def model_config(policy: Policy) -> dict[str, Any]:
 def engine_gone(what: str, error: BaseException) -> UserError:
     """The sentence that ends a run whose engine has died."""
     return UserError(
-        f"{what} ({told(error)}): the run stops here, and nothing was learned from the unfinished rollout; give the same "
+        f"{what} ({described(error)}): the run stops here, and nothing was learned from the unfinished rollout; give the same "
         f"command again to go on from the run's last checkpoint, where it has one"
     )

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.models.activations import empty_model
 from reft_pl.rollout.vllm.wire import DTYPES, read_weights
 from reft_pl.types import SampleRequest
@@ -42,7 +42,7 @@ class ModelSpec:
         except UserError as error:
             raise ValueError(str(error)) from error
         except Exception as error:  # a config can be wrong in as many ways as there are models
-            raise ValueError(f"no model of the kind {kind!r} has this config ({told(error)})") from error
+            raise ValueError(f"no model of the kind {kind!r} has this config ({described(error)})") from error
         numbers = sum(map(prod, self.shapes.values()))
         self.max_bytes = 4 * numbers + _HEADER_BYTES[0] + _HEADER_BYTES[1] * len(self.shapes)
         """Bytes that a file with all weights may have."""
@@ -59,7 +59,7 @@ class ModelSpec:
                     name: (file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()) for name in file.offset_keys()
                 }
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"the weights are not a safetensors file ({told(error)})") from error
+            raise ValueError(f"the weights are not a safetensors file ({described(error)})") from error
         for name in sorted(found.keys() ^ self.shapes.keys()):
             raise ValueError(f"the model has no weight {name[:200]!r}" if name in found else f"the weight {name!r} is missing")
         for name, (shape, dtype) in found.items():

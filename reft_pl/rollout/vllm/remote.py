@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from torch import Tensor
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.rollout.vllm.access import TOKEN_VARIABLE, given_token
 from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone, this_rank
 from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_message
@@ -127,7 +127,7 @@ class VLLMServerSampler(EngineSampler):
         try:
             context = create_default_context(cafile=self.ca_file)
         except OSError as error:
-            raise UserError(f"model.sampler.ca_file {self.ca_file!r} holds no certificates ({told(error)})") from error
+            raise UserError(f"model.sampler.ca_file {self.ca_file!r} holds no certificates ({described(error)})") from error
         return HTTPSConnection(host, place.port, timeout=self.timeout, context=context)
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from reft_pl.errors import UserError, told
+from reft_pl.errors import UserError, described
 from reft_pl.rollout.vllm.access import TOKEN_VARIABLE, Access, RefusedError, given_token
 from reft_pl.rollout.vllm.connections import BoundedHandler, BoundedServer
 from reft_pl.rollout.vllm.engine import Engine, EngineSettings
@@ -150,7 +150,7 @@ class RolloutServer(BoundedServer):
             except Exception as error:
                 logger.exception("the engine failed")
                 self._drop()
-                raise RefusedError(500, told(error)) from error
+                raise RefusedError(500, described(error)) from error
 
     def _run(self, function: Callable[..., T], *args: Any) -> T:
         return self._thread.submit(function, *args).result()
@@ -207,7 +207,7 @@ class Handler(BoundedHandler):
                     file.flush()
                 except OSError as error:
                     raise RefusedError(
-                        507, f"the server has no room for the weights in {gettempdir()} ({told(error)})"
+                        507, f"the server has no room for the weights in {gettempdir()} ({described(error)})"
                     ) from error
                 size -= len(piece)
             self._send(self.rollouts.load(Path(file.name)))
