@@ -35,7 +35,7 @@ FEW = [
 
 
 def overlays(dataset: str, cot: str, model: str, stage: str) -> list[str]:
-    """The files of a cell, in the order of the README."""
+    """The files of a cell, in the order of docs/howto/paper.md."""
     size = "7b" if model in LARGE else "small"
     data = [f"data/{dataset}_{cot}"] + ([f"data/self_training/{dataset}_{cot}"] if stage == "offline" else [])
     if stage in ("reft", "online"):

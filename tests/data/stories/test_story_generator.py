@@ -133,7 +133,7 @@ def test_a_known_problem_stays_what_it_is() -> None:
 
 
 def test_seen_situations_are_told_in_several_ways_and_unseen_ones_in_one() -> None:
-    """As the README and StorySource say."""
+    """As docs/results.md and StorySource say."""
 
     def wordings(situation: Situation) -> float:
         pieces = (*situation.openings, *situation.events, *situation.endings)
