@@ -89,6 +89,9 @@ def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert {name for name, _ in blocks} == {"my_reward", "my_advantages", "my_callback"}
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
+    for page in PAGES:
+        for name, text in re.findall(r"`(\w+\.yaml)`\):\n\n```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -134,6 +137,8 @@ def test_another_program_of_a_document_exists(words: tuple[str, ...]) -> None:
     if program == "make":
         targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {argument for argument in arguments if "=" not in argument} <= set(targets)
+    elif program == "python" and arguments[0].endswith(".py"):
+        assert any(f"(`{arguments[0]}`):" in page.read_text(encoding="utf-8") for page in PAGES)
     elif program == "python":
         assert arguments[:2] == ["-m", "benchmarks"]
         modules = [path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
