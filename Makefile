@@ -9,7 +9,7 @@ SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format docs lock smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format docs picture lock smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -92,6 +92,9 @@ format: install  ## let ruff format and fix
 docs: $(DOCS)  ## build the documentation site, strictly, into docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+picture: install  ## draw the README's picture from runs/sft and runs/ppo, which the demo leaves
+	$(BIN)/python docs/render_demo.py runs/sft runs/ppo
 
 $(DOCS): requirements-docs.lock | install
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-docs.lock

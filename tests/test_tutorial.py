@@ -1,4 +1,4 @@
-"""The tutorial's commands and the Python page's script, run as a reader runs them."""
+"""The tutorial's commands and the Python page's script, run as a reader runs them; the README's picture from such runs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def test_every_command_of_the_tutorial_does_what_it_shows(folder: Path, capsys: 
     assert re.search(r"\| run \| Top-1 \| Voting@8 \| upper bound \|\n.*\n\| sft \| .*\n\| ppo \| ", printed)
     assert re.search(r"^answer: .* of 8 samples\)$", printed, re.MULTILINE)
     assert (folder / "report" / "report.html").exists()
+    command = [sys.executable, str(DOCS / "render_demo.py"), "runs/sft", "runs/ppo", "--output", str(folder)]
+    subprocess.run(command, check=True)
+    for theme in ("light", "dark"):
+        assert "ReFT, pencils" in (folder / f"demo-{theme}.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
