@@ -30,7 +30,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Policy|UserError)"),  # of signatures under TYPE_CHECKING, and of Raises sections, which are unqualified
 ]
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -47,7 +47,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+html_sidebars = {"index": [], "tutorial": []}
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
