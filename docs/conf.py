@@ -48,6 +48,8 @@ html_theme_options = {
     "show_prev_next": True,
 }
 html_sidebars = {"index": [], "tutorial": []}
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"

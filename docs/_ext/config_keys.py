@@ -44,10 +44,8 @@ def class_section(name: str, cls: type) -> str:
     doc = docstring_parser.parse(inspect.getdoc(cls) or "", docstring_parser.DocstringStyle.GOOGLE)
     text = "\n\n".join(filter(None, [doc.short_description, doc.long_description]))
     described = descriptions(cls)
-    rows = [
-        f"| `{key}` | {code(kind)} | {code(default)} | {cell(described.get(key, ''))} |" for key, kind, default in keys(cls)
-    ]
-    table = "\n".join(["| key | type | default | description |", "|---|---|---|---|", *rows]) if rows else "It has no settings."
+    rows = [f"| `{key}` | {code(kind)} | {cell(described.get(key, ''))} |" for key, kind in keys(cls)]
+    table = "\n".join(["| key | type = default | description |", "|---|---|---|", *rows]) if rows else "It has no settings."
     return f"### `{name}`\n\n{markdown(text)}\n\n{table}"
 
 
@@ -60,13 +58,12 @@ def descriptions(cls: type) -> dict[str, str]:
     return found
 
 
-def keys(cls: type) -> Iterator[tuple[str, str, str]]:
-    """Yield name, type and default of every setting that a constructor takes."""
+def keys(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the name of every setting that a constructor takes, and its type with its default (none: it is required)."""
     for parameter in inspect.signature(cls).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        default = "" if parameter.default is parameter.empty else shown(parameter.default)
-        yield parameter.name, type_text(parameter.annotation, cls), default
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            default = "" if parameter.default is parameter.empty else f" = {shown(parameter.default)}"
+            yield parameter.name, type_text(parameter.annotation, cls) + default
 
 
 def type_text(annotation: Any, cls: type) -> str:
@@ -90,7 +87,7 @@ def shown(default: Any) -> str:
 
 def code(text: str) -> str:
     """Return text as a code span that may be in a table."""
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    return f"`{text}`".replace("|", "\\|")
 
 
 def cell(text: str) -> str:
