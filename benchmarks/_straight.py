@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reft_pl.formats import PythonProgram
 from reft_pl.formats.answers import answers_equal, is_answer_to
-from reft_pl.rollout.execution import ResponseExecution
+from reft_pl.rollout.collector import ResponseExecution
 from reft_pl.sandbox.cpython import CPythonSandbox
 from reft_pl.types import Answer, Problem, TokenBatch
 

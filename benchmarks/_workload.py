@@ -17,11 +17,11 @@ from reft_pl.data.codec import Codec
 from reft_pl.data.sources import AuthorsJson
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.formats import PythonProgram
+from reft_pl.models.dtype import fast_format
 from reft_pl.models.loading import load_policy
-from reft_pl.models.number_format import fast_format
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.settings import PolicySettings
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Problem, SampleRequest, SamplingParams, TokenBatch
 
 MAX_TOKENS = 700

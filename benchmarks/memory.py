@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from reft_pl.models.dtype import fast_format
 from reft_pl.models.loading import load_policy
 from reft_pl.models.memory import Estimate, Run, estimate
 from reft_pl.models.micro_batches import split, take
-from reft_pl.models.number_format import fast_format
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.pretrained import load_config
 from reft_pl.models.scoring import score

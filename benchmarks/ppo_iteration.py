@@ -21,7 +21,7 @@ from benchmarks._machine import Need, matmul_peak
 from benchmarks._straight import StraightPolicy, advantages_of, generate, is_right, ppo_loss, run_programs
 from benchmarks._turns import OURS, median, race_each, set_allocator, table, take_turns
 from benchmarks._workload import MAX_TOKENS, Workload, lengths, parser_of, policy_settings
-from reft_pl.cli.freed_memory import GivesFreedMemoryBack
+from reft_pl.cli.allocator import GivesFreedMemoryBack
 from reft_pl.data.batching import collate
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson
@@ -29,7 +29,7 @@ from reft_pl.formats import PythonProgram
 from reft_pl.models.micro_batches import take
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.modules import PPOModule, RolloutCallback
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 
 LR, MINI, EPOCHS = 1e-7, 8, 2
 PHASES = ("rollout", "execute", "score", "update")

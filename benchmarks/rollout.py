@@ -21,7 +21,7 @@ from benchmarks._turns import OURS, Contender, chosen, median, race, set_allocat
 from benchmarks._workload import MAX_TOKENS, Workload, parser_of, policy_settings
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.types import SampleRequest, SamplingParams
 

@@ -19,7 +19,7 @@ from reft_pl.models.scoring import score_in_batches
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rl.importance import sampler_mismatch
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams
 

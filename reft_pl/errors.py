@@ -21,7 +21,7 @@ def told(error: BaseException) -> str:
 
 
 def of_files(error: BaseException | None) -> bool:
-    """Whether a file could not be written; torch and the tokenizers say so in errors of their own. A missing file is another matter."""
+    """Whether a file could not be written, which torch and tokenizers report in other types. A missing file does not count."""
     if error is None or isinstance(error, FileNotFoundError):
         return False
     said = str(error)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception that a run may put off until its state is consistent."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that a run may put off until its state is consistent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -50,6 +50,7 @@ class Interruption:
         self.at_once: Callable[[], None] | None = None
         """Called before a second signal ends this process, to end those that it has started."""
         self._received = False
+        self._terminals: list[int] = []
 
     def check(self) -> None:
         """Raise the signal that was put off.
@@ -72,12 +73,23 @@ class Interruption:
             self.deferred = before
 
     @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """A block that a signal does not interrupt, such as an import, which libraries try a second time; raised after it."""
+        before, self.deferred = self.deferred, True
+        try:
+            yield
+        finally:
+            self.deferred = before
+        self.check()
+
+    @contextmanager
     def handled(self) -> Iterator[None]:
-        """A block in which SIGINT and SIGTERM are handled so; only in the main thread, as Python has it."""
+        """A block in which the signals are handled so; only in the main thread, as Python has it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         self.signum, self.deferred, self.at_once, self._received = None, False, None, False
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         former = {signum: signal.getsignal(signum) for signum in SIGNALS}
         self.install()
         try:
@@ -87,10 +99,14 @@ class Interruption:
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     def install(self) -> None:
-        """Handle the signals, in the place of whatever handlers a library has installed meanwhile."""
+        """Handle the signals, in the place of whatever handlers a library has installed meanwhile.
+
+        SIGHUP stays ignored under ``nohup``.
+        """
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                signal.signal(signum, self._handle)
+                if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+                    signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._received:
@@ -98,8 +114,17 @@ class Interruption:
                 self.at_once()
             os._exit(128 + signum)
         self._received, self.signum = True, signum
+        if signum == signal.SIGHUP:
+            self._leave_terminals()
         if not self.deferred:
             self.check()
+
+    def _leave_terminals(self) -> None:
+        """Discard what is printed from now on: a closed terminal fails every write, and the checkpoint is not saved yet."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 interruption = Interruption()

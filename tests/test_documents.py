@@ -12,7 +12,11 @@ import pytest
 from reft_pl.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+PAGES = [
+    *ROOT.glob("*.md"),
+    ROOT / "configs" / "README.md",
+    *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
+]
 DOCUMENTS = [*PAGES, *(ROOT / "configs").rglob("*.yaml")]
 FOREIGN = ("tensorboard", "pre-commit", "apt")
 """Programs of others, whose arguments are not ours to check."""

@@ -19,6 +19,8 @@ def test_the_wheel_runs_the_shipped_configs_in_an_empty_folder(tmp_path: Path) -
     (wheel,) = (tmp_path / "dist").glob("reft_pl-*.whl")
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
+    configs = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.*") if path.suffix != ".pyc"}
+    assert configs <= {path.relative_to(site / "reft_pl_configs") for path in (site / "reft_pl_configs").rglob("*.*")}
     empty = tmp_path / "empty"
     empty.mkdir()
     stories = {"class_path": "StorySource", "init_args": {"split": "train", "size": 8}}

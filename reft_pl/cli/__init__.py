@@ -38,8 +38,8 @@ reft-pl COMMAND --help tells more; reft-pl --version prints the version."""
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
-    A mistake of the user ends with one sentence on standard error and code 2, SIGINT and SIGTERM with one and the code that
-    shells have for them (130, 143). Anything else keeps its traceback.
+    A mistake of the user ends with one sentence on standard error and code 2, SIGINT, SIGTERM and SIGHUP with one and the code
+    that shells have for them (130, 143, 129). Anything else keeps its traceback.
     """
     escape_logs()
     argv = list(sys.argv[1:] if args is None else args)
@@ -82,7 +82,8 @@ def _with_user_modules(command: str, args: list[str]) -> int:
 def _run(command: str, args: list[str]) -> int:
     if command in VERBS:
         gc.disable()  # importing Lightning takes seconds, and makes nothing but what stays
-        from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
+        with interruption.put_off():
+            from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
 
         gc.enable()
         return run_verb(command, args)

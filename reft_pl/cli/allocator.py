@@ -7,6 +7,10 @@ import os
 import platform
 from functools import cache
 
+from lightning.pytorch import LightningModule, Trainer
+
+from reft_pl.modules.hooks import Phase, RolloutCallback
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP = 2**31 - 1
 _TOP_PAD = 2**26
@@ -41,3 +45,16 @@ def give_freed_memory_back() -> None:
     """Give the pages in which nothing stands back to the system, if the allocator is the one that was told to keep them."""
     if is_glibc_as_it_comes():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class GivesFreedMemoryBack(RolloutCallback):
+    """Where another phase begins than the one before, gives free pages back to the system."""
+
+    def __init__(self) -> None:
+        self._phase: Phase | None = None
+
+    def on_phase_start(self, trainer: Trainer, module: LightningModule, phase: Phase, total: int) -> None:
+        """Programs are executed while others are written: ``execute`` is part of the rollout."""
+        if phase not in (self._phase, "execute"):
+            self._phase = phase
+            give_freed_memory_back()

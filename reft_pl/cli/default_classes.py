@@ -10,7 +10,7 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.estimators import GAE, AdvantageEstimator
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.base import Sampler
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.sandbox.base import Sandbox
 from reft_pl.sandbox.cpython import CPythonSandbox
 

@@ -21,8 +21,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch._dynamo.exc import TorchDynamoException
 
-from reft_pl.cli.allocator import keep_freed_memory
-from reft_pl.cli.freed_memory import GivesFreedMemoryBack
+from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
 from reft_pl.cli.parser import FriendlyParser, resolve_configs
 from reft_pl.cli.quiet import quieten
 from reft_pl.cli.run_folder import (
@@ -37,13 +36,13 @@ from reft_pl.cli.run_folder import (
 from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError, first_line
-from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results, write_aside
+from reft_pl.evaluation.model_card import write_card
 from reft_pl.evaluation.reranked import tell_sampled_runs
 from reft_pl.interruption import Interrupted, interruption
+from reft_pl.models.dtype import fast_format
 from reft_pl.models.export import read_description
-from reft_pl.models.number_format import fast_format
-from reft_pl.modules import RerankerModule, SamplingModule, SolverModule, StageModule
+from reft_pl.modules import RerankerModule, RunModule, SamplingModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from reft_pl.strategies import ZeRO
 from reft_pl.terminal import echo
@@ -161,6 +160,11 @@ class ReftCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with TensorBoard events in the run folder and checkpoints that are whole or absent."""
         trainer = self._get(self.config_init, "trainer")
+        if trainer.check_val_every_n_epoch is not None and trainer.check_val_every_n_epoch < 1:
+            raise UserError(
+                f"trainer.check_val_every_n_epoch is {trainer.check_val_every_n_epoch}, but must be at least 1: to train "
+                f"without validation, set data.validation to null"
+            )
         if trainer.enable_progress_bar is False:  # Lightning refuses the flag beside a bar in the config
             trainer.callbacks = [c for c in trainer.callbacks or [] if not isinstance(c, ProgressBar)]
         given = trainer.plugins or []
@@ -208,7 +212,7 @@ class ReftCLI(LightningCLI):
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if not figures:
             raise UserError("there is nothing to validate on: set data.validation or data.holdout")
-        weights = cast("SolverModule | RerankerModule", self.model).weights
+        weights = cast("RunModule", self.model).weights
         if not self.trainer.is_global_zero:
             return
         update_results(folder, "validation", {**figures, "weights": weights})
@@ -254,6 +258,11 @@ class ReftCLI(LightningCLI):
         folder = Path(str(self.trainer.default_root_dir))
         if (folder / "hf").exists():
             echo(f"best model in {folder / 'hf'}; figures in {folder / 'results.json'}; curves: tensorboard --logdir {folder}")
+        elif self.trainer.global_step == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise UserError(
+                "no batch was trained: check trainer.max_epochs, trainer.max_steps, trainer.max_time and "
+                "trainer.limit_train_batches"
+            )
 
 
 @rank_zero_only
@@ -273,7 +282,7 @@ def refuse_strategy(trainer: Trainer) -> None:
     if not known or not (launcher is None or isinstance(launcher, _SubprocessScriptLauncher)):
         raise UserError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, under which modules here do not train: take one of "
-            f"configs/strategy/ddp.yaml and zero1.yaml to zero3.yaml"
+            f"configs/strategy/ddp.yaml and zero.yaml"
         )
 
 
@@ -327,7 +336,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         if "No supported gpu backend" in text:
             text = (
                 "trainer.accelerator is gpu, and there is no GPU here: say --trainer.accelerator cpu, or take one for CPU "
-                "processes (configs/strategy/ddp_cpu.yaml)"
+                "processes (configs/strategy/two_cpus.yaml)"
             )
         raise UserError(text) from error
     except PermissionError as error:

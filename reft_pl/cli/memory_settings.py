@@ -20,7 +20,7 @@ from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.modules import PPOModule, RerankerModule, SFTModule
 from reft_pl.resources import find
 from reft_pl.rl.estimators import GAE
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.strategies import ZeRO
 
 SHAPES = {

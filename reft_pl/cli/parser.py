@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from reft_pl.cli.class_paths import missing_package
+from reft_pl.cli.config_errors import explain, missing_package
 from reft_pl.cli.default_classes import name_default_classes
-from reft_pl.cli.mistakes import explain
 from reft_pl.cli.nulls import refuse_nulls
 from reft_pl.cli.setting_types import defaults_of, types_of
 from reft_pl.errors import UserError, first_line
@@ -50,9 +49,13 @@ class FriendlyParser(LightningArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line.
 
+        jsonargparse hands a nested null (``--model.policy.lora null``) to the parser of a class as the text ``None``.
+
         Raises:
             UserError: A setting that cannot be null is null.
         """
+        if args and not self.exit_on_error:
+            args = ([re.sub("=None$", "=null", arg) for arg in args[0] or ()], *args[1:])
         config = super().parse_args(*args, **kwargs)
         for action in self._actions:
             for name, verb in action.choices.items() if isinstance(action.choices, dict) else ():

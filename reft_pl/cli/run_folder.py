@@ -36,7 +36,7 @@ NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
 
 
 def require_paths(run_dir: str, ckpt_path: str | None) -> None:
-    """Refuse empty paths, such as unset shell variables, which would mean the working folder.
+    """Refuse empty paths, such as unset shell variables, which would mean the working folder, and a run folder named null.
 
     Raises:
         UserError: a path is empty.
@@ -47,6 +47,8 @@ def require_paths(run_dir: str, ckpt_path: str | None) -> None:
     ):
         if path is not None and not path.strip():
             raise UserError(f"--{name} is empty, perhaps from an unset shell variable: {advice}")
+    if run_dir.strip().lower() in ("null", "none"):
+        raise UserError(f"run_dir is {run_dir}: name the folder of this run, or leave run_dir out")
 
 
 def require_folder(run_dir: Path) -> None:

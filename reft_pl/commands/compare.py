@@ -59,9 +59,7 @@ def verdicts(folders: list[Path], name: str) -> Verdicts:
     Raises:
         UserError: a run was not tested on this set, or on other questions than the rest.
     """
-    per_run = [
-        {row["item_id"]: row["correct"] for row in read_predictions(f / "predictions" / f"{name}.jsonl")} for f in folders
-    ]
+    per_run = [{item: row["correct"] for item, row in _predictions(folder, name).items()} for folder in folders]
     for folder, run in zip(folders, per_run, strict=True):
         if run.keys() != per_run[0].keys():
             raise UserError(
@@ -110,7 +108,7 @@ def _print_table(rows: list[dict[str, str]], *, markdown: bool) -> None:
 
 def _print_examples(before: Path, after: Path, count: int) -> None:
     name = _sets(after)[0]
-    old, new = ({row["item_id"]: row for row in read_predictions(f / "predictions" / f"{name}.jsonl")} for f in (before, after))
+    old, new = _predictions(before, name), _predictions(after, name)
     learned: list[dict[str, Any]] = [
         row for item, row in new.items() if row["correct"] and item in old and not old[item]["correct"]
     ]

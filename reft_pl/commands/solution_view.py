@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
+from reft_pl.commands.solver import Solution
 from reft_pl.escapes import one_line, printable
 from reft_pl.formats.base import CoTFormat
 from reft_pl.formats.parsing import answer_text
-from reft_pl.rollout.solver import Solution
 from reft_pl.terminal import echo
 from reft_pl.types import ExecutionResult
 

@@ -1,4 +1,4 @@
-"""How token sequences become one padded batch."""
+"""Collate token sequences into a padded batch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from reft_pl.types import TokenBatch
 
 
 def collate(sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> TokenBatch:
-    """Pad sequences on the right to one [B, T] batch.
+    """Right-pad sequences to one [B, T] batch.
 
     Args:
-        sequences: B token sequences, none empty; B may be 0.
-        prompt_lengths: how many tokens of each are not the model's choice, at least 1.
-        pad_id: what fills up. Masks come from lengths, so it may be any valid id, EOS too.
+        sequences: B non-empty token sequences; B may be 0.
+        prompt_lengths: Number of leading tokens of each sequence that the model does not choose, at least 1.
+        pad_id: Padding token id. Masks are computed from lengths, so it may be any valid id, including EOS.
 
     Returns:
         The batch; ``action_mask[b, t]`` is true for ``t`` from ``prompt_lengths[b] - 1`` to ``len(sequences[b]) - 2``: position
         ``t`` chooses token ``t + 1``.
     """
     if len(sequences) != len(prompt_lengths):
-        raise ValueError(f"got {len(sequences)} sequences and {len(prompt_lengths)} prompt lengths; need as many")
+        raise ValueError(f"got {len(sequences)} sequences and {len(prompt_lengths)} prompt lengths; need one per sequence")
     if any(not 1 <= n <= len(s) for s, n in zip(sequences, prompt_lengths, strict=True)):
         raise ValueError("every prompt must have at least one token and be no longer than its sequence")
     lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)

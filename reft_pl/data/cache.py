@@ -1,4 +1,4 @@
-"""Tokenised sequences on disk, found by a digest of their content."""
+"""A disk cache of tokenised sequences, keyed by a digest of their inputs."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from reft_pl.data.example import Example
+from reft_pl.data.codec import Example
 
 
 class TokenCache:
-    """A folder with one file of sequences a key. A file that is missing or damaged is made anew, a full disk is said and borne.
+    """A folder with one file of sequences per key. A missing or damaged file is rebuilt; a full disk only logs a warning.
 
     Args:
-        folder: where the files go; created when the first one is written.
+        folder: Folder of the files, created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str, make: Callable[[], list[Example]]) -> list[Example]:
-        """Return the sequences stored under ``key``, or make and store them."""
+        """Return the sequences cached under ``key``, or make and cache them."""
         path = self.folder / f"{key}.safetensors"
         if path.is_file():
             try:
                 return _read(path)
             except (SafetensorError, KeyError, ValueError, RuntimeError, OSError):
-                rank_zero_warn(f"the cached file {path} is damaged and is made anew")
+                rank_zero_warn(f"the cached file {path} is damaged; rebuilding it")
         examples = make()
         try:
             _write(path, examples)
         except OSError as error:
-            rank_zero_warn(f"cannot cache tokenised data in {self.folder} ({error.strerror}); going on without")
+            rank_zero_warn(f"cannot cache tokenised data in {self.folder} ({error.strerror}); continuing without the cache")
         return examples
 
 
@@ -58,7 +58,7 @@ def _write(path: Path, examples: list[Example]) -> None:
             "prompt_lengths": torch.tensor([e.prompt_length for e in examples], dtype=torch.int64),
         }
     )
-    # Written aside and moved into place: another rank or run never reads half a file.
+    # Write atomically, so that another rank or run never reads a partial file.
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as aside:
         try:
             aside.write(content)

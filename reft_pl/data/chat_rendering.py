@@ -1,7 +1,8 @@
-"""Chat messages as text in which special tokens count only where the template wrote them.
+"""Render chat messages so that only the chat template, not a message, can produce special tokens.
 
-A question may hold ``<|im_end|>``. Rendered by a chat template and recognised, it would end the user's turn. Where a content
-holds a special token, the contents are therefore marked in the rendered text, and tokenised as plain text by themselves.
+A question may contain ``<|im_end|>``. If the tokenizer recognised it in the rendered chat, it would end the user's turn. If any
+message contains a special token, the message contents are therefore marked in the rendered text and tokenised separately, as
+plain text.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BEGIN, END = "\ufdd0", "\ufdd1"
-"""Around a content. They are no characters in Unicode's sense, so a text that has them itself loses nothing by U+FFFD."""
+"""Markers around a message's content. Unicode reserves them as noncharacters, so replacing them in a message is harmless."""
 
 _PROBE = "2718281828"
-"""A content that no template changes, to see whether it comes through."""
+"""Message content that no template alters, to test whether a template renders it."""
 
 _QUESTION_PROBE = "3141592653"
 
@@ -30,33 +31,33 @@ _CONTENT = re.compile(f"{BEGIN}(.*?){END}", re.DOTALL)
 
 
 class ChatRenderer:
-    """Renders messages by a tokenizer's chat template, and splits what it rendered for tokenising.
+    """Renders messages with a tokenizer's chat template, and splits the rendered text for tokenisation.
 
-    The template runs in a process with limits (``template_process``), since it comes with the model.
+    The template comes with the model, so it runs in a process with resource limits (``template_process``).
 
     Args:
-        tokenizer: one with a chat template.
+        tokenizer: A tokenizer with a chat template.
 
     Raises:
-        UserError: the tokenizer has several templates and none is the default, or its template is not text.
+        UserError: the tokenizer has several templates and no default, or its template is not text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._name = repr(str(tokenizer.name_or_path or type(tokenizer).__name__))
         self._template_text = self._chosen()
-        self._in_parts: bool | None = None  # whether the template takes contents as lists of parts; the first messages tell
+        self._in_parts: bool | None = None  # whether the template takes contents as lists of parts; detected on first use
         tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
         normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
         self._normalize: Callable[[str], str] = normalizer.normalize_str if normalizer else str
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """The messages as text, generation prompt included; contents are marked if one of them holds a special token.
+        """Render messages as text, with the generation prompt; contents are marked if any contains a special token.
 
         Raises:
-            UserError: one does, and the template changes the contents, so that they cannot be told from its own text; or the
-                template fails, leaves the question out, or exceeds a limit.
+            UserError: the template fails, omits the question, exceeds a limit, or alters a message with a special token, so
+                that message and template text cannot be separated.
         """
         contents = [message["content"].replace(BEGIN, "\ufffd").replace(END, "\ufffd") for message in messages]
         text = self._template(messages, contents)
@@ -69,14 +70,14 @@ class ChatRenderer:
             if marked.replace(BEGIN, "").replace(END, "") == text:
                 return marked
         raise UserError(
-            f"a message holds the special token {held!r}, and the chat template changes messages, so that it cannot be told "
-            f"from the template's own: leave out the question {contents[-1][:40]!r}"
+            f"a message contains the special token {held!r}, and the chat template alters messages, so it cannot be separated "
+            f"from the template's own tokens: remove the question {contents[-1][:40]!r}"
         )
 
     def end_of_turn(self) -> int | None:
-        """The id of the token that the template writes after an answer, such as ``<|im_end|>``.
+        """Return the id of the token that the template writes after an answer, such as ``<|im_end|>``.
 
-        None where the template writes no token there, or fails for a message of the assistant.
+        None if the template writes no token there, or fails on an assistant message.
         """
         messages = [{"role": "user"}, {"role": "assistant"}]
         for in_parts in (False, True):
@@ -88,7 +89,7 @@ class ChatRenderer:
         return None
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
-        """The parts of a rendered text in order, each with whether the template wrote it; one part where nothing is marked."""
+        """Split a rendered text into parts, each with whether the template wrote it; one part if nothing is marked."""
         parts = _CONTENT.split(text)
         return [(part, i % 2 == 0) for i, part in enumerate(parts) if part]
 
@@ -99,7 +100,7 @@ class ChatRenderer:
             names = ", ".join(map(repr, self.tokenizer.chat_template))
             raise UserError(
                 f"the tokenizer {self._name} has several chat templates ({names}) and none is named 'default': "
-                "name one so, or choose another data.format"
+                "rename one to 'default', or set another data.format"
             ) from None
         if not isinstance(template, str):
             raise UserError(f"the chat template of {self._name} is {template!r:.40}, not text: repair it or remove it")
@@ -111,14 +112,12 @@ class ChatRenderer:
         return self._rendered(messages, contents, self._in_parts)
 
     def _wants_parts(self, messages: Sequence[dict[str, str]]) -> bool:
-        """Whether the question comes through as a list of parts alone: templates of models that also see images do that."""
+        """Whether the template renders contents only as lists of parts, as templates of vision-language models do."""
         probes = [_PROBE] * len(messages)
         try:
             if _PROBE in self._rendered(messages, probes, in_parts=False):
                 return False
-            failure = UserError(
-                f"the chat template of {self._name} leaves the question out: repair it or choose another data.format"
-            )
+            failure = UserError(f"the chat template of {self._name} omits the question: repair it or set another data.format")
         except _TemplateError as error:
             failure = error
         with suppress(_TemplateError):
@@ -148,20 +147,20 @@ class ChatRenderer:
             )
         except TemplateFailedError as error:
             refusable = any(message["role"] == "system" for message in messages) and "TemplateSyntaxError" not in str(error)
-            advice = "leave out data.format.system" if refusable else "repair it"
+            advice = "remove data.format.system" if refusable else "repair it"
             raise _TemplateError(
-                f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or choose another data.format"
+                f"the chat template of {self._name} fails ({one_line(str(error))}): {advice} or set another data.format"
             ) from None
 
         if not _is_text(text) and all(map(_is_text, contents)):
             raise _TemplateError(
-                f"the chat template of {self._name} writes half a character (a surrogate): repair it, or choose another "
-                "data.format"
+                f"the chat template of {self._name} writes a lone surrogate, which is not Unicode text: repair it, or set "
+                "another data.format"
             )
         return text
 
     def _first_token(self, text: str) -> int | None:
-        """The id of the added token that a text begins with."""
+        """Return the id of the added token at the start of a text, or None."""
         added = {token.content: token_id for token_id, token in self.tokenizer.added_tokens_decoder.items()}
         found = [content for content in added if content.strip() and text.startswith(content)]
         return added[max(found, key=len)] if found else None
@@ -180,4 +179,4 @@ def _is_text(text: str) -> bool:
 
 
 class _TemplateError(UserError):
-    """The template itself raised, so it may take contents in another form."""
+    """The template itself failed, so it may expect contents in the other form (text or parts)."""

@@ -1,4 +1,4 @@
-"""The data of a run: sources, splits, the codec and the loaders that SFT, PPO, sampling and reranking share."""
+"""The LightningDataModule of every stage: sources, splits, the codec and the data loaders."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from reft_pl.data.cache import TokenCache
-from reft_pl.data.candidates import Candidate, candidates, read_sets
-from reft_pl.data.codec import Codec
-from reft_pl.data.example import Example
+from reft_pl.data.codec import Codec, Example
 from reft_pl.data.hf_dataset import HFDatasetSource
 from reft_pl.data.loader import ProblemLoader
+from reft_pl.data.reranker_data import Candidate, candidates, read_sets
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.data.self_training import SelfTraining
 from reft_pl.data.sources import AuthorsJson, Gsm8kOfficial, ProblemSource
@@ -30,7 +29,7 @@ from reft_pl.errors import UserError
 from reft_pl.formats import Chat, CoTFormat, NaturalLanguage, PythonProgram
 from reft_pl.types import Problem
 
-# Importing the sources and forms is what makes their short names known to configs.
+# Importing the sources and formats makes their short names available to configs.
 __all__ = [
     "AuthorsJson",
     "Chat",
@@ -47,32 +46,31 @@ logger = logging.getLogger(__name__)
 
 
 class ReasoningDataModule(LightningDataModule):
-    """Problems to train, validate and test on, and how they become tokens.
+    """Training, validation and test problems, and the codec that tokenises them.
 
-    A batch is a list of problems. A training question that is also a validation or test question is left out of training, and a
-    validation question that is also a test question is left out of validation, by which checkpoints are chosen. How many there
-    were is said.
+    A batch is a list of problems. Questions in several sets are deduplicated: training drops validation and test questions, and
+    validation, which selects checkpoints, drops test questions. The log reports how many were dropped.
 
     Args:
-        train: sources of training problems, taken together.
-        test: sources of test problems, each under the name that its results get.
-        samples: files of sampled solutions (``reft-pl predict`` writes them) under ``train``, ``validation`` and the names of
-            test sets. With them the module serves the reranker: candidates to train on, sampled questions to evaluate.
-        predict: which sets to sample from: names of test sets, ``validation``, ``train``; null is all test sets.
-        validation: sources of validation problems; null leaves this to holdout.
-        holdout: how many training questions to hold out for validation when there is no validation source.
-        format: how problems are put to the model and answers are read.
-        tokenizer: model folder or hub id whose tokenizer is used.
-        batch_size: training problems a step, over all ranks: of an optimizer step in SFT, of a rollout in PPO.
-        eval_batch_size: problems an evaluation batch, over all ranks.
-        max_prompt_tokens: longest sampling prompt, in tokens. Prompts are never cut.
-        max_tokens: longest sequence of prompt and response, in tokens.
-        trust_remote_code: run Python code that comes with the tokenizer; the command line takes it from the policy.
-        add_bos: begin inputs with BOS where the tokenizer's own convention does.
-        on_too_long: ``error`` stops at a question over the limit; ``drop`` leaves such questions out and says how many.
-        holdout_seed: fixes which questions are held out, whatever the run's seed: stages of one chain must hold out the same.
-        seed: fixes the order of training.
-        cache_dir: folder for tokenised data; null takes reft-pl under XDG_CACHE_HOME or ~/.cache.
+        train: Sources of training problems, concatenated.
+        test: Sources of test problems, by the name under which their results appear.
+        samples: Files of sampled solutions (written by ``reft-pl predict``) under ``train``, ``validation`` and the names of
+            test sets. They replace the problems when training a reranker: candidates to train on, samples to evaluate.
+        predict: Sets to sample from: names of test sets, ``validation``, ``train``; null means all test sets.
+        validation: Sources of validation problems; null uses holdout.
+        holdout: Number of training questions to hold out for validation if there is no validation source.
+        format: CoT format: how problems become prompts and how answers are read.
+        tokenizer: Model folder or hub id of the tokenizer.
+        batch_size: Training problems per step over all ranks: per optimizer step in SFT, per rollout in PPO.
+        eval_batch_size: Problems per evaluation batch over all ranks.
+        max_prompt_tokens: Longest sampling prompt, in tokens. Prompts are never truncated.
+        max_tokens: Longest sequence of prompt and response, in tokens.
+        trust_remote_code: Run Python code that comes with the tokenizer; the command line takes this from the policy.
+        add_bos: Start inputs with BOS if the tokenizer does so by default.
+        on_too_long: ``error`` stops at a question over the limit; ``drop`` drops such questions and logs how many.
+        holdout_seed: Determines the held-out questions independently of the run's seed, so that all stages hold out the same.
+        seed: Determines the order of training problems.
+        cache_dir: Folder for tokenised data; null uses reft-pl under XDG_CACHE_HOME or ~/.cache.
     """
 
     train_problems: list[Problem]
@@ -103,18 +101,18 @@ class ReasoningDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if validation and holdout:
-            raise UserError("data.validation and data.holdout are two ways to one end: leave one of them out")
+            raise UserError("data.validation and data.holdout exclude each other: remove one of them")
         if samples and (train or test or validation or holdout):
-            raise UserError("data.samples takes the place of data.train, validation, test and holdout: set those to null")
+            raise UserError("data.samples replaces data.train, validation, test and holdout: set those to null")
         if min(batch_size, eval_batch_size) < 1 or holdout < 0:
-            raise UserError("data.batch_size and data.eval_batch_size must be positive, and data.holdout not negative")
+            raise UserError("data.batch_size and data.eval_batch_size must be positive, and data.holdout must not be negative")
         self.train = train or []
         self.samples = samples or {}
         self.test = test or {}
         self.predict_names = list(self.test) if predict is None else predict
         known = [*self.test, "validation", "train"]
         if unknown := [name for name in self.predict_names if name not in known]:
-            raise UserError(f"data.predict names {unknown[0]!r}, which is no set of this config: choose from {known}")
+            raise UserError(f"data.predict names {unknown[0]!r}, which is not a set of this config: choose from {known}")
         self.validation = validation
         self.holdout = holdout
         self.holdout_seed = holdout_seed
@@ -136,13 +134,13 @@ class ReasoningDataModule(LightningDataModule):
 
     @cached_property
     def codec(self) -> Codec:
-        """Tokenizer and form together."""
+        """The codec for the configured tokenizer and format."""
         tokenizer = load_tokenizer(self.tokenizer, self.trust_remote_code)
         stop_ids = load_stop_ids(self.tokenizer, self.trust_remote_code)
         return Codec(tokenizer, self.format, self.max_prompt_tokens, self.max_tokens, self.add_bos, stop_ids)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs: for ``fit`` everything, since training must not know the test questions."""
+        """Read what the stage needs; ``fit`` reads everything, to exclude test questions from training."""
         if self.samples:
             self._load_samples()
             return
@@ -156,55 +154,56 @@ class ReasoningDataModule(LightningDataModule):
             self._load_train()
 
     def prepare_examples(self) -> None:
-        """Tokenise the annotated solutions of all training problems now, before anything is trained on them.
+        """Tokenise all training solutions, and fail before training if one is missing or too long.
+
+        With ``on_too_long="drop"``, problems with too long sequences are dropped and counted instead.
 
         Raises:
-            UserError: a problem has no annotated solution of the form, or makes a sequence over ``max_tokens`` (which
-                ``on_too_long="drop"`` leaves out instead, and counts).
+            UserError: a problem has no annotated solution in the format, or its sequence exceeds ``max_tokens``.
         """
         examples = self.codec.examples(self.train_problems, self.cache)
         if self.on_too_long == "drop":
             pairs = zip(self.train_problems, examples, strict=True)
             fitting = [p for p, e in pairs if len(e.ids) <= self.max_tokens]
-            self.train_problems = self._said("train", "whose solutions are too long", self.train_problems, fitting)
+            self.train_problems = self._log_dropped("train", "with solutions that are too long", self.train_problems, fitting)
         else:
             for problem in self.train_problems:
                 self.codec.example(problem)
 
     def examples(self, problems: Sequence[Problem]) -> list[Example]:
-        """Training sequences of the problems.
+        """Return the training sequences of the problems.
 
         Raises:
-            UserError: a problem has no annotated solution of the form, or makes a sequence over ``max_tokens``.
+            UserError: a problem has no annotated solution in the format, or its sequence exceeds ``max_tokens``.
         """
         return [self.codec.example(problem) for problem in problems]
 
     @property
     def test_names(self) -> list[str]:
-        """The test sets, in the order of their loaders."""
+        """Names of the test sets, in the order of their loaders."""
         return [name for name in self.samples or self.test if name not in ("train", "validation")]
 
     def train_dataloader(self) -> ProblemLoader[Any]:
-        """Shuffled global batches, this rank's part."""
+        """Return this rank's shard of the shuffled training batches."""
         return self._loader(self.candidates if self.samples else self.train_problems, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> ProblemLoader[Any] | list[ProblemLoader[Any]]:
-        """Validation problems in order; no loader where there are none."""
+        """Return the validation problems in order; no loader if there are none."""
         items = self.sampled.get("validation", []) if self.samples else self.validation_problems
         return self._loader(items, self.eval_batch_size) if items else []
 
     def test_dataloader(self) -> list[ProblemLoader[Any]]:
-        """One loader a test set, in the order of ``test_names``."""
+        """Return one loader per test set, in the order of ``test_names``."""
         sets: Mapping[str, Sequence[Any]] = self.sampled if self.samples else self.test_problems
         return [self._loader(sets[name], self.eval_batch_size) for name in self.test_names]
 
     def predict_dataloader(self) -> list[ProblemLoader[Problem]]:
-        """One loader a set of ``predict_names``, with all its batches on every rank: ranks share them out as they go."""
+        """Return one loader per set in ``predict_names``, unsharded: ranks claim batches while they run."""
         sets = {**self.test_problems, "validation": self.validation_problems, "train": self.train_problems}
         return [ProblemLoader(sets[name], self.eval_batch_size, shuffle=False) for name in self.predict_names]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches alone: they are problems, not tensors."""
+        """Return the batch unchanged: it contains problems, not tensors."""
         return batch
 
     def _loader(self, problems: Sequence[Any], batch_size: int, *, shuffle: bool = False) -> ProblemLoader[Any]:
@@ -212,7 +211,7 @@ class ReasoningDataModule(LightningDataModule):
         return ProblemLoader(problems, batch_size, seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     def _load_samples(self) -> None:
-        """Sampled questions of every set; none that is evaluated on is trained on, and no test question validated on."""
+        """Read the sampled questions of every set, and drop evaluated questions from training, test from validation."""
         if self.sampled:
             return
         self.sampled = read_sets(self.samples, self.samples)
@@ -222,7 +221,7 @@ class ReasoningDataModule(LightningDataModule):
             left_out = len(validation) - len(apart)
             if not apart:
                 raise UserError(
-                    f"{self.samples['validation']} holds test questions alone: set data.samples.validation to others"
+                    f"{self.samples['validation']} contains only test questions: set data.samples.validation to another file"
                 )
             if left_out:
                 logger.warning("validation: left out %d of %d questions that are test questions", left_out, len(validation))
@@ -234,9 +233,9 @@ class ReasoningDataModule(LightningDataModule):
         self.candidates = candidates(apart)
 
     def _load_test(self, answered: Collection[str]) -> None:
-        """All test sets, whatever the stage, since neither training nor validation may hold a test question.
+        """Load all test sets at every stage, since training and validation must not contain test questions.
 
-        Those that are to be ``answered`` are checked for their length too.
+        Prompt lengths are checked only in the sets that this stage answers (``answered``).
         """
         if "test" not in self._loaded:
             self._loaded.add("test")
@@ -250,9 +249,9 @@ class ReasoningDataModule(LightningDataModule):
         if self.validation and "validation" not in self._loaded:
             self._loaded.add("validation")
             problems = _load(self.validation, self.codec)
-            apart = self._said("validation", "that are test questions", problems, without(problems, self._tests()))
+            apart = self._log_dropped("validation", "that are test questions", problems, without(problems, self._tests()))
             if not apart:
-                raise UserError("data.validation holds test questions alone: take others, or hold some out with data.holdout")
+                raise UserError("data.validation contains only test questions: set another source, or use data.holdout")
             self.validation_problems = self._fitting("validation", apart)
 
     def _tests(self) -> list[Problem]:
@@ -263,7 +262,7 @@ class ReasoningDataModule(LightningDataModule):
             return
         self._loaded.add("train")
         problems = _load(self.train, self.codec)
-        problems = self._said("train", "that are test questions", problems, without(problems, self._tests()))
+        problems = self._log_dropped("train", "that are test questions", problems, without(problems, self._tests()))
         if self.holdout:
             before = len(problems)
             problems, self.validation_problems = hold_out(self._fitting("train", problems), self.holdout, self.holdout_seed)
@@ -272,23 +271,23 @@ class ReasoningDataModule(LightningDataModule):
             )
         else:
             apart = without(problems, self.validation_problems)
-            problems = self._fitting("train", self._said("train", "that are validation questions", problems, apart))
+            problems = self._fitting("train", self._log_dropped("train", "that are validation questions", problems, apart))
         if not problems:
-            raise UserError("no training problems are left; see the counts above of what was left out")
+            raise UserError("no training problems are left; the log above counts what was left out")
         self.train_problems = problems
 
     def _fitting(self, name: str, problems: list[Problem]) -> list[Problem]:
-        """Check the length of every prompt now rather than in the middle of a run."""
+        """Check the length of every prompt before the run starts."""
         bounds = self.codec.longest_prompts(problems, self.cache)
         near = dict.fromkeys(p for p, bound in zip(problems, bounds, strict=True) if bound > self.max_prompt_tokens)
         if self.on_too_long == "error":
             for problem in near:
                 self.codec.prompt_ids(problem)
         short = [p for p in problems if p not in near or len(self.codec.prompts([p])[0].ids) <= self.max_prompt_tokens]
-        return self._said(name, f"longer than {self.max_prompt_tokens} tokens", problems, short)
+        return self._log_dropped(name, f"longer than {self.max_prompt_tokens} tokens", problems, short)
 
     @staticmethod
-    def _said(name: str, why: str, before: list[Problem], after: list[Problem]) -> list[Problem]:
+    def _log_dropped(name: str, why: str, before: list[Problem], after: list[Problem]) -> list[Problem]:
         if len(after) < len(before):
             rank_zero_only(logger.warning)(
                 "%s: left out %d of %d questions %s", name, len(before) - len(after), len(before), why
@@ -297,18 +296,18 @@ class ReasoningDataModule(LightningDataModule):
 
 
 def default_cache_dir() -> Path:
-    """``reft-pl`` under XDG_CACHE_HOME, or under ``~/.cache``."""
+    """Return ``reft-pl`` under XDG_CACHE_HOME, or under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reft-pl"
 
 
 def _load(sources: Sequence[ProblemSource], codec: Codec) -> list[Problem]:
-    """All problems of several sources. Ids stay unique, since seeds and reports go by them."""
+    """Read the problems of several sources, and check that ids are unique: seeds and reports depend on them."""
     problems: dict[str, Problem] = {}
     for source in sources:
         for problem in source.load_for(codec):
             if problem.id in problems:
                 raise UserError(
-                    f"{source.name} has the id {problem.id!r}, which an earlier source has too; give one another prefix"
+                    f"{source.name} has the id {problem.id!r}, which an earlier source has too; change the prefix of one"
                 )
             problems[problem.id] = problem
     return list(problems.values())

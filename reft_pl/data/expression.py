@@ -1,4 +1,4 @@
-"""Arithmetic as trees: parsed from Python's notation, evaluated exactly, written as Python."""
+"""Arithmetic expression trees: parse Python notation, evaluate exactly, write Python."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number that the program states: whole, or a finite decimal."""
+    """A literal number: an integer or a finite decimal."""
 
     value: int | Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A variable: a given number before it is drawn, or the outcome of an earlier step."""
+    """A variable: a given number before its value is drawn, or the result of an earlier step."""
 
     name: str
 
@@ -47,12 +47,12 @@ class Step:
     expression: Expression
 
 
-@lru_cache(maxsize=4096)  # the pieces of a story are parsed again for each story
+@lru_cache(maxsize=4096)  # stories share pieces, so the same texts are parsed repeatedly
 def parse(text: str) -> Expression:
-    """Read an expression of names, whole numbers, the four operators and parentheses.
+    """Parse an expression of names, integers, the four operators and parentheses.
 
     Raises:
-        ValueError: the text holds anything else.
+        ValueError: the text contains anything else.
     """
     return _from_ast(ast.parse(text, mode="eval").body, text)
 
@@ -68,7 +68,7 @@ def _from_ast(node: ast.expr, text: str) -> Expression:
 
 
 def substitute(expression: Expression, values: Mapping[str, Expression]) -> Expression:
-    """Put ``values`` in the place of the names that they belong to; other names stay."""
+    """Replace names by their ``values``; other names stay."""
     if isinstance(expression, Name):
         return values.get(expression.name, expression)
     if isinstance(expression, Operation):
@@ -81,8 +81,8 @@ def evaluate(expression: Expression, values: Mapping[str, Fraction]) -> Fraction
     """Compute the exact value.
 
     Raises:
-        KeyError: a name without a value.
-        ZeroDivisionError: a division by zero.
+        KeyError: a name has no value.
+        ZeroDivisionError: the expression divides by zero.
     """
     if isinstance(expression, Number):
         return Fraction(expression.value)
@@ -97,7 +97,7 @@ def evaluate(expression: Expression, values: Mapping[str, Fraction]) -> Fraction
 
 
 def names(expression: Expression) -> Iterator[str]:
-    """Every name in the expression, from left to right, as often as it stands there."""
+    """Yield every occurrence of a name, from left to right."""
     if isinstance(expression, Name):
         yield expression.name
     elif isinstance(expression, Operation):
@@ -106,7 +106,7 @@ def names(expression: Expression) -> Iterator[str]:
 
 
 def numbers(expression: Expression) -> Iterator[Fraction]:
-    """Every number that the expression states, from left to right."""
+    """Yield every literal number, from left to right."""
     if isinstance(expression, Number):
         yield Fraction(expression.value)
     elif isinstance(expression, Operation):
@@ -115,14 +115,14 @@ def numbers(expression: Expression) -> Iterator[Fraction]:
 
 
 def operators(expression: Expression) -> str:
-    """The operators in the order in which Python applies them, e.g. ``*-`` for ``a * b - c``."""
+    """Return the operators in evaluation order, e.g. ``*-`` for ``a * b - c``."""
     if not isinstance(expression, Operation):
         return ""
     return operators(expression.left) + operators(expression.right) + expression.operator
 
 
 def to_python(expression: Expression) -> str:
-    """Write the expression with no more parentheses than it needs."""
+    """Write the expression as Python, with almost no redundant parentheses."""
     if isinstance(expression, Number):
         return _digits(expression.value)
     if isinstance(expression, Name):
@@ -131,7 +131,7 @@ def to_python(expression: Expression) -> str:
     left, right = to_python(expression.left), to_python(expression.right)
     if _binding(expression.left) < own:
         left = f"({left})"
-    # "a - (b + c)" and "a / (b * c)" need theirs; "a + (b + c)" is written with them too, which costs nothing
+    # Required in "a - (b + c)" and "a / (b * c)"; redundant but harmless in "a + (b + c)".
     if _binding(expression.right) <= own:
         right = f"({right})"
     return f"{left} {expression.operator} {right}"
@@ -144,7 +144,7 @@ def _binding(expression: Expression) -> int:
 
 
 def _digits(value: int | Fraction) -> str:
-    """Write a number as a decimal without more digits than it has."""
+    """Write a number as a decimal without trailing zeros."""
     if isinstance(value, int) or value.denominator == 1:
         return str(int(value))
     digits = f"{Decimal(value.numerator) / Decimal(value.denominator):f}"

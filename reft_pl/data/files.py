@@ -1,4 +1,4 @@
-"""Read rows from files as people have them: JSON or JSON lines under either name, any UTF encoding, compressed or not."""
+"""Read rows from JSON, JSON lines and CSV files, whatever their suffix, UTF encoding or compression."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_MAX_FIELD = 2**31 - 1  # characters in a CSV field; the module's own limit is 131,072
+_MAX_FIELD = 2**31 - 1  # characters in a CSV field; the csv module's default limit is 131,072
 
 
 class RowError(Exception):
-    """A row that gives no problem. ``reason`` is one of few, to be counted; ``detail`` says where and what."""
+    """A row that is not a valid problem. ``reason`` is a category to count; ``detail`` names the location and the fault."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -49,17 +49,17 @@ class RowError(Exception):
 
 
 def format_of(path: Path) -> str:
-    """Return the suffix that names the format, in lower case and without ``.gz``: ``.jsonl`` of ``train.jsonl.gz``."""
+    """Return the suffix that names the file format, in lower case and without ``.gz``: ``.jsonl`` for ``train.jsonl.gz``."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
-    """Yield the place and the object of every row of a JSON list or of JSON lines, whatever the file's name is.
+    """Yield the location and the object of every row of a JSON list or of JSON lines, whatever the file's suffix.
 
-    A broken line, and a row that is no object, come as a ``RowError``.
+    A broken line, or a row that is not an object, is yielded as a ``RowError``.
 
     Raises:
-        UserError: The file cannot be read, or it is neither.
+        UserError: the file cannot be read, or is neither a JSON list nor JSON lines.
     """
     text = read_text(path)
     if text.lstrip()[:1] == "[":
@@ -75,19 +75,19 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]
             return
         names = [name for name, rows in value.items() if isinstance(rows, list)] if isinstance(value, dict) else []
         kind = "one object" if isinstance(value, dict) else f"a single {type(value).__name__}"
-        hint = f"keep only the list under {names[0]!r}" if names else "write a list of objects, or one object a line"
-        raise UserError(f"{path} holds no list of rows but {kind}; {hint}")
+        hint = f"keep only the list under {names[0]!r}" if names else "write a list of objects, or one object per line"
+        raise UserError(f"{path} is not a list of rows but {kind}; {hint}")
     yield from _json_lines(text)
 
 
 def read_csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
-    """Yield the place and the fields of every row of a CSV file with a header.
+    """Yield the location and the fields of every row of a CSV file with a header.
 
-    Columns are separated by commas, or by what the header has instead: semicolons, tabs or bars. A row with more fields than
-    the header comes as a ``RowError``.
+    Columns are separated by commas, or by the semicolons, tabs or bars that the header uses instead. A row with more fields
+    than the header is yielded as a ``RowError``.
 
     Raises:
-        UserError: The file cannot be read, its header names a column twice, or a quote is not closed.
+        UserError: the file cannot be read, its header names a column twice, or a quote is not closed.
     """
     limit = csv.field_size_limit(_MAX_FIELD)
     text = read_text(path)
@@ -112,17 +112,17 @@ def read_csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | RowError]]
 
 
 def read_text(path: Path) -> str:
-    """Read a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark; gzip is unpacked.
+    """Read a text file, decompressing gzip: UTF-8, UTF-16, or UTF-32 with a byte order mark.
 
     Raises:
-        UserError: It cannot be read; the sentence says what the file is instead.
+        UserError: the file cannot be read as text; the message names the actual file type if it is known.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}; check the path in the config") from None
+        raise UserError(f"file not found: {path}; check the path in the config") from None
     except IsADirectoryError:
-        raise UserError(f"cannot read {path}: it is a folder, so name a file in it") from None
+        raise UserError(f"cannot read {path}: it is a folder; give the path of a file") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if data.startswith(_GZIP):
@@ -138,17 +138,17 @@ def read_text(path: Path) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not {encoding.removesuffix('-sig').upper()} text (byte {error.start}); convert it"
+            f"{path} is not {encoding.removesuffix('-sig').upper()} text (byte {error.start}); convert it to UTF-8"
         ) from None
 
 
 def _without_bom(data: bytes) -> str:
-    """Return the encoding of text without a byte order mark. JSON and CSV begin with ASCII, which has a zero byte in UTF-16."""
+    """Detect the encoding without a byte order mark: JSON and CSV start with ASCII, which has a zero byte in UTF-16."""
     return {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get((data[:1] == b"\0", data[1:2] == b"\0"), "utf-8")
 
 
 def _json_lines(text: str) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): texts may hold U+2028
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): texts may contain U+2028
         if not line.strip():
             continue
         place = f"line {number}"
@@ -163,11 +163,11 @@ def _json_lines(text: str) -> Iterator[tuple[str, dict[str, Any] | RowError]]:
 
 
 def _checked(place: str, row: Any) -> tuple[str, dict[str, Any] | RowError]:
-    return place, row if isinstance(row, dict) else RowError("not an object", f"{place} is no JSON object")
+    return place, row if isinstance(row, dict) else RowError("not an object", f"{place} is not a JSON object")
 
 
 def _json_list(path: Path, text: str) -> list[Any] | None:
-    """The list that a text is; None if it is lines that each hold a list, which ``_json_lines`` reports one by one."""
+    """Parse the text as one list; None if each line is a list, which ``_json_lines`` reports line by line."""
     first = text.lstrip().partition("\n")[0]
     if first.rstrip().endswith("]") and not _is_one_value(text) and _is_one_value(first):
         return None
@@ -190,5 +190,5 @@ def _parsed(path: Path, text: str) -> Any:
         raise UserError(
             f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; correct the file"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, brackets nested thousands deep
         raise UserError(f"{path} cannot be read as JSON: {error}; correct the file") from None

@@ -1,4 +1,4 @@
-"""Problems from any table: a dataset of the Hugging Face hub, a saved Arrow folder, JSON, JSON lines, CSV, Parquet."""
+"""Problem source for any table: a Hugging Face hub dataset, a saved Arrow folder, JSON, JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ class HFDatasetSource(ProblemSource):
     r"""Any table with a question and an answer in each row.
 
     Args:
-        path: name of a dataset on the hub, or a folder that ``save_to_disk`` wrote, or a .json, .jsonl, .csv or .parquet
-            file. Text files may be compressed (.gz). JSON and JSON lines are recognised by content, not by name.
-        split: which split of a hub dataset or of a folder with several.
-        subset: the configuration of a hub dataset that has several (``main`` of openai/gsm8k).
-        question: name of the column with the question, or of several whose texts make it up, in order.
-        answer: name of the column with the answer.
-        solution: name of the column with the annotated solution; null if there is none.
-        id: name of the column with ids; null numbers the rows (``{prefix}_{row}``, from 0).
-        prefix: what numbered ids begin with; null takes the file's or the dataset's own name.
-        answer_pattern: regular expression with one group that finds the answer within its column (``####\s*(.+)``), last match.
-        answer_type: ``number``, ``choice`` (a letter), or ``auto``: a single letter is a choice, all else a number.
-        solutions: whether to keep the annotated solutions; false leaves questions and answers.
-        limit: take only this many problems from the start.
-        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+        path: Name of a hub dataset, a folder written by ``save_to_disk``, or a .json, .jsonl, .csv or .parquet file. Text files
+            may be compressed (.gz). JSON and JSON lines are recognised by content, not by suffix.
+        split: Split of a hub dataset, or of a folder with several splits.
+        subset: Configuration of a hub dataset with several (``main`` of openai/gsm8k).
+        question: Name of the question column, or a list of columns to join in order.
+        answer: Name of the answer column.
+        solution: Name of the column with the annotated solution; null if there is none.
+        id: Name of the id column; null numbers the rows (``{prefix}_{row}``, from 0).
+        prefix: Prefix of numbered ids; null uses the name of the file or dataset.
+        answer_pattern: Regular expression with one group that extracts the answer from its column (``####\s*(.+)``); the last
+            match counts.
+        answer_type: ``number``, ``choice`` (a letter), or ``auto``: a single letter is a choice, anything else a number.
+        solutions: Keep the annotated solutions; false keeps only questions and answers.
+        limit: Read only this many problems, from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class HFDatasetSource(ProblemSource):
         self.subset = subset
         self.question = [question] if isinstance(question, str) else question
         if not self.question:
-            raise UserError(f"{path}: the question is made up of no column; name at least one")
+            raise UserError(f"{path}: the list of question columns is empty; name at least one column")
         self.columns = {"answer": answer, "solution": solution, "id": id}
         self.prefix = prefix or Path(path.removesuffix(".gz")).stem
         self.answer_pattern = _pattern(answer_pattern)
@@ -68,7 +69,7 @@ class HFDatasetSource(ProblemSource):
 
     @property
     def name(self) -> str:
-        """The path, with subset and split where they matter."""
+        """The path, with subset and split if it is not a file."""
         if _reader(Path(self.path)) is not None:
             return self.path
         return " ".join(filter(None, [self.path, self.subset, f"split {self.split}"]))
@@ -81,7 +82,7 @@ class HFDatasetSource(ProblemSource):
 
     def _rows(self) -> Iterator[Row | RowError]:
         missing: str | None = None
-        complete = False  # whether a row had all columns: then a row without one is a bad row, else the name is wrong
+        complete = False  # after a complete row, a missing column is a bad row; before, a wrong column name in the config
         for index, (place, row) in enumerate(self._table()):
             if isinstance(row, RowError):
                 yield row
@@ -92,7 +93,7 @@ class HFDatasetSource(ProblemSource):
                 missing = missing or absent
                 if self.on_bad_row == "error" and not complete:
                     raise UserError(f"{self.name} has {absent}")
-                yield RowError("a column missing", f"{place} has {absent}")
+                yield RowError("missing column", f"{place} has {absent}")
                 continue
             question = _whole([row.get(name) for name in self.question])
             answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
@@ -112,19 +113,19 @@ class HFDatasetSource(ProblemSource):
         reader = _reader(path)
         if reader is not None:
             return reader(path)
-        if path.is_file():  # or the hub would be asked for a dataset of that name, again and again where it is out of reach
-            raise UserError(f"{path} is a file of no kind that is read here: convert it to one of {', '.join(_FILES)}")
+        if path.is_file():  # do not ask the hub for a dataset of that name, with retries if it is unreachable
+            raise UserError(f"{path} is not of a supported file type: convert it to one of {', '.join(_FILES)}")
         dataset = self._from_disk(path) if path.is_dir() else self._from_hub()
         return ((f"row {number}", row) for number, row in enumerate(dataset, start=1))
 
     def _from_disk(self, path: Path) -> Iterable[Mapping[str, Any]]:
-        from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 (slow to import, and not every run needs it)
+        from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 (slow to import, not always needed)
         from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
         try:
             dataset = load_from_disk(str(path))
         except (OSError, ValueError, DatasetsError) as error:
-            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote: {first_line(error)}") from None
+            raise UserError(f"{path} is not a folder written by save_to_disk of datasets: {first_line(error)}") from None
         if not isinstance(dataset, DatasetDict):
             return cast("Iterable[Mapping[str, Any]]", dataset)
         if self.split not in dataset:
@@ -132,19 +133,19 @@ class HFDatasetSource(ProblemSource):
         return cast("Iterable[Mapping[str, Any]]", dataset[self.split])
 
     def _from_hub(self) -> Iterable[Mapping[str, Any]]:
-        from datasets import load_dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+        from datasets import load_dataset  # noqa: PLC0415 (slow to import, not always needed)
         from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
         try:
             return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             raise UserError(
-                f"cannot load the dataset {self.name}: {first_line(error)}; it must be a file, a folder of save_to_disk, "
-                "or the name of a dataset that the hub (or the local cache) has"
+                f"cannot load the dataset {self.name}: {first_line(error)}; give a file, a folder written by save_to_disk, "
+                "or the name of a dataset on the hub or in the local cache"
             ) from None
 
     def _absent(self, row: Mapping[str, Any]) -> str | None:
-        """Return which column the row does not have, as words; None if it has all."""
+        """Describe the first column that the row lacks; None if it has all columns."""
         for field, column in [*(("question", name) for name in self.question), *self.columns.items()]:
             if column is not None and column not in row:
                 return f"no column {column!r} for {field}; it has {', '.join(map(repr, row))}"
@@ -152,15 +153,15 @@ class HFDatasetSource(ProblemSource):
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    from datasets import Dataset  # noqa: PLC0415 (slow to import, and not every run needs it)
+    from datasets import Dataset  # noqa: PLC0415 (slow to import, not always needed)
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     try:
         rows = Dataset.from_parquet(str(path), keep_in_memory=True)
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}; check the path in the config") from None
+        raise UserError(f"file not found: {path}; check the path in the config") from None
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise UserError(f"{path} is no Parquet file: {first_line(error)}") from None
+        raise UserError(f"{path} is not a Parquet file: {first_line(error)}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 
@@ -169,7 +170,7 @@ _FILES = {".json": read_json_rows, ".jsonl": read_json_rows, ".csv": read_csv_ro
 
 
 def _reader(path: Path) -> Callable[[Path], Iterable[tuple[str, Mapping[str, Any] | RowError]]] | None:
-    """What reads a file of this name; None for folders and datasets of the hub."""
+    """Return the reader for a file with this suffix; None for folders and hub datasets."""
     return _FILES.get(format_of(path))
 
 
@@ -186,6 +187,6 @@ def _pattern(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def _whole(parts: list[object]) -> str | None:
-    """The question of its parts; nothing where one of them is no text, which is for ``to_problems`` to say."""
+    """Join the parts of a question; None if a part is not text, which ``to_problems`` then reports."""
     texts = [part for part in parts if isinstance(part, str)]
     return joined(texts) if len(texts) == len(parts) else None

@@ -1,4 +1,4 @@
-"""Digests that tell whether two runs met the same questions, and as the same tokens."""
+"""Digests that show whether two runs used the same problems and the same tokenisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def problems_digest(problems: Iterable[Problem]) -> str:
-    """16 hexadecimal digits that stand for these problems in this order: ids, questions, answers, annotated solutions."""
+    """Digest problems in order: ids, questions, answers, annotated solutions. Returns 16 hexadecimal digits."""
     digest = blake2b(digest_size=8)
     for problem in problems:
         row = [problem.id, problem.question, problem.answer, problem.solution]
@@ -23,17 +23,17 @@ def problems_digest(problems: Iterable[Problem]) -> str:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> str:
-    """16 hexadecimal digits that stand for all that makes token ids and text of each other.
+    """Digest everything that maps between text and token ids. Returns 16 hexadecimal digits.
 
-    Vocabulary and rules (BOS or none among them), the ids that end a response, and the chat template.
+    The digest covers the vocabulary and rules (BOS included), the stop ids, and the chat template.
 
     Args:
-        tokenizer: With EOS.
-        stop_ids: Ids that end a response; EOS may be among them.
+        tokenizer: A tokenizer with an EOS token.
+        stop_ids: Ids that end a response; may include EOS.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules: dict[str, Any] = json.loads(backend.to_str()) if backend else dict(tokenizer.get_vocab())
-    if backend:  # how to cut and pad is no rule, but what the last call asked for
+    if backend:  # truncation and padding only reflect the last call
         rules |= {"truncation": None, "padding": None}
     further = sorted(set(stop_ids) - {tokenizer.eos_token_id})
     parts = [rules, tokenizer.eos_token_id, tokenizer.chat_template, *([further] if further else [])]

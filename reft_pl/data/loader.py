@@ -1,4 +1,4 @@
-"""The order in which problems are met: a function of seed and epoch, shared out over ranks, resumable at any batch."""
+"""A data loader with a problem order fixed by seed and epoch, sharded over ranks and resumable at any batch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 class ProblemLoader(Generic[T]):
-    """Iterates over this rank's parts of global batches.
+    """Iterates over this rank's shards of global batches.
 
-    An epoch has ``ceil(n / batch_size)`` global batches whose sizes differ by at most one, so that no batch is a small rest
-    with a full-sized step. Ranks take every ``world_size``-th problem of a batch: nothing is padded, lost or met twice,
-    and what a global batch holds does not depend on the number of ranks.
+    An epoch has ``ceil(n / batch_size)`` global batches with sizes that differ by at most one, so no small last batch gets a
+    full-sized step. Each rank takes every ``world_size``-th problem of a batch: no problem is padded, lost or repeated, and the
+    contents of a global batch do not depend on the number of ranks.
 
-    Lightning saves ``state_dict`` in its checkpoints and restores it before the first batch; ``set_epoch``, which it calls for
-    any data loader, tells whether the epoch is still the one that was interrupted.
+    Lightning saves ``state_dict`` in its checkpoints and restores it before the first batch. It calls ``set_epoch`` before
+    every epoch, which tells the loader whether the epoch is still the interrupted one.
 
     Args:
-        problems: what to iterate over: problems, or what was sampled for them.
-        batch_size: problems of a global batch, at most.
-        seed: with the epoch, fixes the order.
-        shuffle: whether there is an order other than the given one.
-        rank: which part is this process's.
-        world_size: number of parts.
+        problems: Items to iterate over: problems, or the samples of problems.
+        batch_size: Largest size of a global batch, in problems.
+        seed: Fixes the order, together with the epoch.
+        shuffle: Shuffle the problems; false keeps the given order.
+        rank: Index of this process's shard.
+        world_size: Number of shards.
     """
 
     def __init__(
@@ -43,9 +43,7 @@ class ProblemLoader(Generic[T]):
         world_size: int = 1,
     ) -> None:
         if batch_size < world_size:
-            raise UserError(
-                f"a global batch of {batch_size} cannot be shared by {world_size} ranks; set data.batch_size higher"
-            )
+            raise UserError(f"a global batch of {batch_size} cannot be shared by {world_size} ranks; increase data.batch_size")
         self.problems = problems
         self.batch_size = batch_size
         self.seed = seed
@@ -58,26 +56,26 @@ class ProblemLoader(Generic[T]):
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
-        """Where Lightning looks for ``set_epoch``: it calls ``loader.batch_sampler.sampler.set_epoch`` before every epoch."""
+        """Adapter for Lightning, which calls ``loader.batch_sampler.sampler.set_epoch`` before every epoch."""
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes. Any but the interrupted one starts at its beginning."""
+        """Set the epoch of the next iteration. Any epoch except the interrupted one starts at its beginning."""
         if epoch != self._epoch:
             self._epoch, self._delivered, self._resumed = epoch, 0, None
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch."""
+        """Return the number of batches in a full epoch."""
         return math.ceil(len(self.problems) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[T]]:
-        """Yield this rank's part of every batch of the epoch, or of those left after ``load_state_dict``."""
-        # Lightning calls iter() before set_epoch(): a generator does nothing until its first batch is asked for.
+        """Yield this rank's shard of every batch of the epoch, or of the remaining batches after ``load_state_dict``."""
+        # Lightning calls iter() before set_epoch(). This works because a generator runs only when asked for its first batch.
         first = self._delivered if self._resumed is not None else 0
         if first and self._resumed != self._identity():
             raise UserError(
-                f"the checkpoint stopped in the middle of an epoch of other data ({self._resumed}, now {self._identity()}); "
-                "resume with the data, seed and batch size that it was made with"
+                f"the checkpoint is from the middle of an epoch of other data ({self._resumed}, now {self._identity()}); "
+                "resume with the same data, seed and batch size"
             )
         self._resumed = None
         for index, batch in enumerate(self.global_batches(self._epoch)):
@@ -86,7 +84,7 @@ class ProblemLoader(Generic[T]):
                 yield batch[self.rank :: self.world_size]
 
     def global_batches(self, epoch: int) -> list[list[T]]:
-        """All batches of an epoch, as all ranks together see them."""
+        """Return all global batches of an epoch, before sharding."""
         order = list(range(len(self.problems)))
         if self.shuffle:
             random.Random(f"{self.seed}:{epoch}").shuffle(order)
@@ -94,11 +92,11 @@ class ProblemLoader(Generic[T]):
         return [[self.problems[i] for i in order[n * b // k : n * (b + 1) // k]] for b in range(k)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration stands, and in what."""
+        """Return the position in the epoch, and what identifies the data."""
         return {"epoch": self._epoch, "delivered": self._delivered, "identity": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the batch at which ``state_dict`` was taken."""
+        """Resume after the batch at which ``state_dict`` was taken."""
         self._epoch, self._delivered, self._resumed = state["epoch"], state["delivered"], state["identity"]
 
     def _identity(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From the rows of a file to problems: one place that knows what is wrong with a row."""
+"""Validate the rows of a file and build problems from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AnswerKind = Literal["auto", "number", "choice"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The fields of one row as they stand in the file. ``place`` says where that is ("line 3")."""
+    """The unvalidated fields of one row, and its location in the file (``place``, such as "line 3")."""
 
     place: str
     id: object
@@ -37,17 +37,17 @@ class Row:
 def to_problems(
     rows: Iterable[Row | RowError], *, source: str, on_bad_row: OnBadRow, solutions: bool, limit: int | None
 ) -> list[Problem]:
-    """Check rows and build problems of them, in order.
+    """Validate rows and build problems from them, in order.
 
     Args:
-        rows: what the file holds.
-        source: its name, for messages.
-        on_bad_row: stop at the first bad row, or leave bad rows out and log how many there were, by reason.
-        solutions: whether to keep annotated solutions.
-        limit: how many problems to take at most.
+        rows: The rows of the file.
+        source: Name of the file, for messages.
+        on_bad_row: Stop at the first bad row, or skip bad rows and log their number by reason.
+        solutions: Keep the annotated solutions.
+        limit: Maximum number of problems.
 
     Raises:
-        UserError: a bad row under ``on_bad_row="error"``, or no problem at all.
+        UserError: a row is bad and ``on_bad_row`` is ``error``, or there are no problems.
     """
     problems: dict[str, Problem] = {}
     skipped: Counter[str] = Counter()
@@ -58,7 +58,7 @@ def to_problems(
             problem = _problem(row, solutions, problems)
         except RowError as bad:
             if on_bad_row == "error":
-                raise UserError(f"{source}: {bad.detail}; mend it, or leave such rows out with on_bad_row: skip") from None
+                raise UserError(f"{source}: {bad.detail}; correct it, or skip such rows with on_bad_row: skip") from None
             skipped[bad.reason] += 1
         else:
             problems[problem.id] = problem
@@ -68,7 +68,7 @@ def to_problems(
             "%s: skipped %d rows (%s), kept %d", source, sum(skipped.values()), reasons, len(problems)
         )
     if not problems:
-        raise UserError(f"{source} holds no problems" + (": every row was skipped" if skipped else "; check the file"))
+        raise UserError(f"{source} has no problems" + (": every row was skipped" if skipped else "; check the file"))
     return list(problems.values())
 
 
@@ -87,7 +87,7 @@ def _problem(row: Row | RowError, solutions: bool, earlier: Container[str]) -> P
     solution = _text(row.solution) if solutions else None
     for text in (str(row.id), question, solution or ""):
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise RowError("not Unicode", f"{place} holds half of a surrogate pair, which is not Unicode text")
+            raise RowError("not Unicode", f"{place} contains half of a surrogate pair, which is not Unicode text")
     return Problem(str(row.id), question, answer, solution)
 
 
@@ -103,14 +103,14 @@ def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
     if len(letter) == 1 and letter in CHOICES:
         return letter
     if kind == "choice" or (len(letter) == 1 and letter.isalpha()):
-        wanted = f"which is no choice from {CHOICES[0]} to {CHOICES[-1]}"
-        raise RowError("answer is no choice", f"{place} has the answer {value!r}, {wanted}")
+        wanted = f"which is not a choice from {CHOICES[0]} to {CHOICES[-1]}"
+        raise RowError("answer is not a choice", f"{place} has the answer {value!r}, {wanted}")
     number = stated_number(str(value))
     if number is None and is_ambiguous_number(str(value)):
         raise RowError(
             "ambiguous number",
-            f"{place} has the answer {value!r}, which can be read in several ways: write decimals with a point (1.5) and "
-            f"thousands in groups of three digits (1,500)",
+            f"{place} has the ambiguous answer {value!r}: write decimals with a point (1.5) and thousands in groups of three "
+            f"digits (1,500)",
         )
     if number is None:
         raise RowError("non-numeric answer", f"{place} has the answer {value!r}, which is not a finite number")

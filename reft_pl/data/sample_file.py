@@ -1,9 +1,9 @@
-"""Files of sampled solutions: one JSON line a question, or the one JSON list that the ReFT authors' scripts write.
+"""Read and write files of sampled solutions: JSON lines, or the JSON list of the ReFT authors' scripts.
 
 Both have the authors' fields: ``item_id``, ``question``, ``answer_value`` (text), ``answer_cot``, ``predictions`` (each with
-``completion``, ``solving_res`` and ``correctness``), ``most_voted_answer``, ``is_correct``. Lines can be appended, and say
-``status`` and ``tokens`` of each prediction besides: reft-pl works with them. The list is for the authors' scripts and whatever
-else reads their files. ``read_samples`` reads either.
+``completion``, ``solving_res`` and ``correctness``), ``most_voted_answer``, ``is_correct``. reft-pl works with JSON lines, one
+per question: they can be appended to, and each prediction also has ``status`` and ``tokens``. The list is for the authors'
+scripts and other programs that read their files. ``read_samples`` reads both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reft_pl.types import Answer, Sample
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One sampled solution: its whole text, what executing it gave (None: nothing of the question's kind), the verdict.
+    """One sampled solution: its whole text, its answer (None without a valid one), whether it is correct.
 
     ``status`` and ``tokens`` are None in files that other programs wrote.
     """
@@ -38,7 +38,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SampledQuestion:
-    """A question with its gold answer and what was sampled for it, in sampling order."""
+    """A question with its reference answer and its samples, in sampling order."""
 
     id: str
     question: str
@@ -48,17 +48,17 @@ class SampledQuestion:
 
     @property
     def answers(self) -> list[Answer | None]:
-        """[n] executed answers."""
+        """[n] answers, None without a valid one."""
         return [prediction.answer for prediction in self.predictions]
 
     @property
     def verdicts(self) -> list[bool]:
-        """[n] whether each is right."""
+        """[n] whether each prediction is correct."""
         return [prediction.correct for prediction in self.predictions]
 
 
 def sampled_question(samples: Sequence[Sample]) -> SampledQuestion:
-    """What one question's samples come to; all are of one problem, whose answer is known."""
+    """Summarise the samples of one problem; its reference answer must be known."""
     problem = samples[0].problem
     assert problem.answer is not None
     predictions = tuple(
@@ -75,7 +75,7 @@ def sampled_question(samples: Sequence[Sample]) -> SampledQuestion:
 
 
 def to_line(item: SampledQuestion) -> str:
-    """The item as a line of a sample file, newline included."""
+    """Serialise the item as one line of a sample file, newline included."""
     row = _authors_row(item)
     for entry, p in zip(row["predictions"], item.predictions, strict=True):
         entry |= {"status": p.status, "tokens": p.tokens}
@@ -83,7 +83,7 @@ def to_line(item: SampledQuestion) -> str:
 
 
 def to_authors_list(items: Iterable[SampledQuestion]) -> str:
-    """The items as the authors' ``sampling.py`` writes them: one JSON list with their fields alone, indented as theirs."""
+    """Serialise the items like the authors' ``sampling.py``: one JSON list with only their fields, indented by 4."""
     return json.dumps([_authors_row(item) for item in items], ensure_ascii=False, indent=4)
 
 
@@ -101,23 +101,23 @@ def _authors_row(item: SampledQuestion) -> dict[str, Any]:
 
 
 def read_samples(path: Path) -> list[SampledQuestion]:
-    """The questions of a sample file: our JSON lines, or the JSON list that the authors' scripts write.
+    """Read the questions of a sample file: JSON lines, or the JSON list of the authors' scripts.
 
     Raises:
-        UserError: there is no such file, it holds no questions, or one of them is not of the form.
+        UserError: the file does not exist, has no questions, or has a malformed one.
     """
     if not path.is_file():
-        raise UserError(f"there are no samples at {path}: write them with `reft-pl predict --config configs/sample.yaml`")
+        raise UserError(f"there are no samples at {path}: create them with `reft-pl predict --config configs/sample.yaml`")
     items = [_item(path, place, row) for place, row in _rows(path)]
     if not items:
-        raise UserError(f"{path} holds no samples: delete it and sample again")
+        raise UserError(f"{path} has no samples: delete it and sample again")
     return items
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     for place, row in read_json_rows(path):
         if isinstance(row, RowError):
-            raise UserError(f"{path}, {place} is no sampled question ({row.detail}): delete it and sample again")
+            raise UserError(f"{path}, {place} is not a sampled question ({row.detail}): delete it and sample again")
         yield place, row
 
 
@@ -127,7 +127,8 @@ def _item(path: Path, place: str, row: Any) -> SampledQuestion:
         predictions = tuple(_prediction(entry, gold) for entry in row["predictions"])
         return SampledQuestion(str(row["item_id"]), str(row["question"]).strip(), gold, predictions, row.get("answer_cot"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}, {place} is no sampled question ({type(error).__name__}: {error}): sample it again") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}, {place} is not a sampled question ({reason}): delete it and sample again") from None
 
 
 def _gold(value: Any, item_id: Any) -> Answer:
@@ -135,7 +136,7 @@ def _gold(value: Any, item_id: Any) -> Answer:
     if len(text) == 1 and text in CHOICES:
         return text
     if str(item_id).startswith("mathqa_"):
-        raise ValueError(f"answer_value {text[:20]!r} is no choice from {CHOICES[0]} to {CHOICES[-1]}")
+        raise ValueError(f"answer_value {text[:20]!r} is not a choice from {CHOICES[0]} to {CHOICES[-1]}")
     number = stated_number(text)
     if number is None:
         raise ValueError(f"answer_value {text[:20]!r} is not a finite number such as 1.5 or 1,500")

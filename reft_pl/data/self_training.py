@@ -1,4 +1,4 @@
-"""Offline self-training: the annotated solutions together with right ones that a policy wrote."""
+"""Data source of offline self-training: annotated solutions plus correct sampled ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 class SelfTraining(ProblemSource):
-    """Annotated problems, each followed by copies of it with solutions that a policy sampled for it and that are right.
+    """Annotated problems, each followed by copies of it with the correct solutions that a policy sampled.
 
-    Used as a training source it makes SFT the paper's offline self-training. Of a question's samples it takes the first
-    ``per_question`` different right ones in sampling order, each without what follows the part that gave its answer; the
-    annotated solution is there once. Samples of questions that ``annotated`` lacks are left out, and so are, with a count,
-    right ones that are no training example: not of the form, or too long.
+    With this as its training source, SFT becomes the paper's offline self-training. For each question it takes the first
+    ``per_question`` distinct correct samples in sampling order, without any text after the part that gave the answer. The
+    annotated solution appears once. Samples of questions outside ``annotated`` are ignored. Correct samples that do not fit the
+    format, or are too long, are dropped and counted.
 
     Args:
-        annotated: source of the annotated problems.
-        samples: file that ``reft-pl predict`` wrote for these questions, or one in the authors' form.
-        per_question: how many sampled solutions a question gets at most (authors: 10 of 100).
+        annotated: Source of the annotated problems.
+        samples: A file that ``reft-pl predict`` wrote for these questions, or one in the authors' file format.
+        per_question: Maximum number of sampled solutions per question (the paper's authors use 10 of 100).
     """
 
     def __init__(self, annotated: ProblemSource, samples: str, per_question: int = 10) -> None:
@@ -38,15 +38,15 @@ class SelfTraining(ProblemSource):
 
     @property
     def name(self) -> str:
-        """The sources of both."""
+        """The names of the annotated source and the sample file."""
         return f"{self.annotated.name} with samples of {self.samples}"
 
     def load(self) -> list[Problem]:
-        """The annotated problems alone: what of a sample is its solution, only a form can tell."""
+        """Return only the annotated problems: extracting solutions from samples needs a format, and so ``load_for``."""
         return self.annotated.load()
 
     def load_for(self, codec: Codec) -> list[Problem]:
-        """Read both; a sampled copy has the id of its problem and ``+1``, ``+2``, ..."""
+        """Read problems and samples. A sampled copy has its problem's id with ``+1``, ``+2``, ... appended."""
         sampled = {item.id: item for item in read_samples(self.samples)}
         problems: list[Problem] = []
         n_unfit = 0
@@ -64,14 +64,12 @@ class SelfTraining(ProblemSource):
             problems += copies
             n_unfit += unfit
         if n_unfit:
-            logger.warning(
-                "%s: left out %d right samples that are too long or not of the form to learn from", self.samples, n_unfit
-            )
+            logger.warning("%s: left out %d correct samples that are too long or do not fit the format", self.samples, n_unfit)
         return problems
 
     def _copies(self, problem: Problem, item: SampledQuestion, codec: Codec) -> tuple[list[Problem], int]:
-        """The problem with sampled solutions to learn from, and how many right samples on the way there make none."""
-        # What training would see decides whether two solutions are one: docstring and blank lines do not.
+        """Return copies of the problem with sampled solutions, and the number of correct samples that are unusable."""
+        # Solutions are duplicates if their training tokens are equal, whatever their docstring and blank lines.
         seen = set() if problem.solution is None else {codec.examples([problem])[0].ids}
         copies: list[Problem] = []
         unfit = 0

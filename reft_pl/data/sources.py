@@ -1,4 +1,4 @@
-"""Where problems come from: the interface, and the two public formats of the paper's data."""
+"""The problem source interface, and sources for the two public file formats of the paper's data."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _KINDS: dict[str, AnswerKind] = {"mathqa": "choice", "mathqa-numeric": "number",
 
 
 class ProblemSource(ABC):
-    """A set of problems, read when it is needed; named in a config by class."""
+    """A set of problems, read lazily. A config names a source by class."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the source in messages."""
 
     @abstractmethod
     def load(self) -> list[Problem]:
-        """Read the problems, in the source's own order; ids are unique within the source.
+        """Read the problems in the source's order; ids are unique within the source.
 
         Raises:
-            UserError: it cannot be read, a row is bad, or there are none.
+            UserError: the source cannot be read, a row is bad, or there are no problems.
         """
 
     def load_for(self, codec: Codec) -> list[Problem]:
-        """Read the problems for training through ``codec``, on which they depend where solutions were sampled."""
+        """Read the problems for training with ``codec``; only sources of sampled solutions depend on it."""
         return self.load()
 
 
 class AuthorsJson(ProblemSource):
-    """A JSON file in the form of the ReFT authors' release.
+    """A JSON file in the format of the ReFT authors' release.
 
-    It is a list of objects, or one object a line, with item_id, question, answer_value and, where there is a solution,
-    answer_cot. The item_id names the dataset (``svamp_17``): answers of mathqa are letters, those of svamp, gsm8k and
-    mathqa-numeric numbers.
+    The file is a list of objects, or one object per line, with item_id, question, answer_value and optionally answer_cot (the
+    solution). The item_id names the dataset (``svamp_17``): answers are letters for mathqa, and numbers for svamp, gsm8k and
+    mathqa-numeric.
 
     Args:
-        path: the file.
-        solutions: whether to keep the annotated solutions; false leaves questions and answers.
-        limit: take only this many problems from the start.
-        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+        path: Path of the file.
+        solutions: Keep the annotated solutions; false keeps only questions and answers.
+        limit: Read only this many problems, from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
     """
 
     def __init__(self, path: str, solutions: bool = True, limit: int | None = None, on_bad_row: OnBadRow = "error") -> None:
@@ -79,16 +79,16 @@ class AuthorsJson(ProblemSource):
 
 
 class Gsm8kOfficial(ProblemSource):
-    """GSM8K as released: JSON lines of question and answer, the answer being a solution and, after ``####``, a number.
+    """GSM8K as released: JSON lines with question and answer. The answer is a solution, then a number after ``####``.
 
-    Calculator annotations (``<<48/2=24>>``) are taken out of the solutions. Ids are ``{prefix}_{line}``, counted from 0.
+    Calculator annotations (``<<48/2=24>>``) are removed from the solutions. Ids are ``{prefix}_{line}``, counted from 0.
 
     Args:
-        path: the file.
-        prefix: what ids begin with.
-        solutions: whether to keep the annotated solutions; false leaves questions and answers.
-        limit: take only this many problems from the start.
-        on_bad_row: ``error`` stops at the first bad row; ``skip`` leaves bad rows out and says how many.
+        path: Path of the file.
+        prefix: Prefix of the ids.
+        solutions: Keep the annotated solutions; false keeps only questions and answers.
+        limit: Read only this many problems, from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
     """
 
     def __init__(

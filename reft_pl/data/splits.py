@@ -1,4 +1,4 @@
-"""Keeping questions apart: the hold-out for validation, and no question in two sets."""
+"""Hold out validation questions, and keep questions from appearing in two sets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reft_pl.types import Problem
 
 
 class Asked(Protocol):
-    """Anything that has a question: a problem, or what was sampled for one."""
+    """Anything with a question: a problem, or the samples of one."""
 
     @property
     def question(self) -> str:
-        """Its text."""
+        """The question's text."""
 
 
 T = TypeVar("T", bound=Asked)
@@ -28,14 +28,14 @@ _TAG = re.compile(r"<(super|sub|fraction|circle|square)>")
 _AROUND = {"super": ("^", " "), "sub": ("_", " "), "fraction": (" ", " "), "circle": ("(", ")")}
 _SPACES = re.compile(r"\s+")
 _LOOSE_SPACE = re.compile(r"(?<!\d)(?<!\d[.,:/]) | (?![.,:/]?\d)")
-"""A space that does not keep two numbers apart."""
+"""A space that does not separate two numbers."""
 
 
 def question_key(question: str) -> str:
-    """The question without what does not make it another one: letter case, spacing, kind of quotation marks.
+    """Normalise a question so that equal questions have equal keys: letter case, spacing, quotation marks.
 
-    What makes it another one stays: the space between two numbers, and whether a digit is an exponent, an index, part of a
-    fraction or an item's number.
+    Differences in meaning stay: a space between two numbers, and whether a digit is an exponent, an index, part of a fraction
+    or an item's number.
     """
     text = "".join(_plain(mark, "".join(run)) for mark, run in groupby(question, _mark))
     text = _SPACES.sub(" ", text.translate(_QUOTES).casefold())
@@ -43,35 +43,37 @@ def question_key(question: str) -> str:
 
 
 def _mark(character: str) -> str:
-    """How a character differs from the plain ones that it stands for, as Unicode has it; empty for most."""
+    """Return Unicode's compatibility tag of a character (such as ``super``); empty for most characters."""
     match = _TAG.match(unicodedata.decomposition(character))
     return match[1] if match else ""
 
 
 def _plain(mark: str, run: str) -> str:
-    """Characters of one mark as plain ones."""
+    """Replace a run of characters with the same tag by plain characters."""
     if mark in _AROUND:
         before, after = _AROUND[mark]
         characters = [run] if mark in ("super", "sub") else run
         return "".join(f"{before}{unicodedata.normalize('NFKC', part)}{after}" for part in characters)
-    if mark == "square":  # a unit in one character, perhaps with an exponent
+    if mark == "square":  # a unit as one character, possibly with an exponent
         parts = (chr(int(code, 16)) for character in run for code in unicodedata.decomposition(character).split()[1:])
         return "".join(_plain(inner, "".join(letters)) for inner, letters in groupby(parts, _mark))
     return unicodedata.normalize("NFKC", run)
 
 
 def hold_out(problems: Sequence[Problem], n: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Split ``n`` questions off for validation.
+    """Hold out ``n`` questions for validation.
 
-    Which ones depends on the seed and on the questions themselves, not on their order or on the rest of the data. A question
-    that stands several times is held out once, and its other occurrences are left out of training.
+    The choice is a ranking of hashes of seed and question, so it does not depend on the order of the problems. A question that
+    occurs several times is held out once, and its other occurrences are dropped from training.
 
     Returns:
-        The problems to train on and the ``n`` to validate on, each in the given order.
+        The training problems and the ``n`` validation problems, each in the given order.
     """
     distinct = {question_key(p.question): p for p in reversed(problems)}
     if n >= len(distinct):
-        raise UserError(f"data.holdout={n} leaves nothing to train on: there are {len(distinct)} different training questions")
+        raise UserError(
+            f"data.holdout={n} leaves nothing to train on: there are only {len(distinct)} distinct training questions"
+        )
     ranked = sorted(distinct, key=lambda key: sha256(f"{seed}:{key}".encode()).digest())
     held = set(ranked[:n])
     chosen = {distinct[key] for key in held}
@@ -80,6 +82,6 @@ def hold_out(problems: Sequence[Problem], n: int, seed: int) -> tuple[list[Probl
 
 
 def without(problems: Sequence[T], others: Iterable[Asked]) -> list[T]:
-    """The problems whose question is not among the others'."""
+    """Return the problems with questions that do not occur in ``others``."""
     keys = {question_key(p.question) for p in others}
     return [p for p in problems if question_key(p.question) not in keys]

@@ -1,7 +1,7 @@
-"""Renders chat templates in a process with limits, since a template comes with a model and may be hostile.
+"""Render chat templates in a process with resource limits, since a template comes with a model and may be hostile.
 
-Jinja's sandbox keeps a template away from Python objects. It does not bound what a template computes: a string multiplied, a
-width in a format, nested loops, a constant that the compiler folds. Only limits on a process hold for all of these.
+Jinja's sandbox protects Python objects from a template, but does not bound its computation: repeated strings, format widths,
+nested loops, constants that the compiler folds. Only process limits cover all of these.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from reft_pl.data import template_worker
 from reft_pl.errors import UserError
 
 MEMORY_MB, CPU_SECONDS, WALL_SECONDS = 256, 2.0, 30.0
-"""Limits of one rendering, in MiB and seconds. An ordinary one takes less than a millisecond."""
+"""Limits of one rendering, in MiB and seconds. An ordinary rendering takes less than a millisecond."""
 
 START_SECONDS = 120.0
 FIXED_CHARACTERS, TIMES_CONTENT = 2**17, 4
-"""A rendering may have this many characters, and in addition this many times the characters of the messages."""
+"""A rendering may have ``FIXED_CHARACTERS`` plus ``TIMES_CONTENT`` times the characters of the messages."""
 
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "HOME", "TMPDIR", "TZ")
 
@@ -36,7 +36,7 @@ _running: _Running | None = None
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may hold the lock, which nobody would release here."""
+    """Replace the lock: if another thread of the parent holds it, nothing releases it in the child."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
 
@@ -45,7 +45,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class TemplateFailedError(Exception):
-    """The template raised, or cannot be compiled; the message says what it raised."""
+    """The template raised or cannot be compiled; the message quotes the exception."""
 
 
 def render(
@@ -56,16 +56,16 @@ def render(
     *,
     add_generation_prompt: bool = True,
 ) -> str:
-    """The messages as text.
+    """Render messages as text.
 
-    One process serves all tokenizers. It starts with the first rendering, and again after a limit has ended it.
+    One process serves all tokenizers. It starts with the first rendering, and restarts after a limit has ended it.
 
     Args:
-        name: The tokenizer, for errors.
-        template: Its chat template.
-        messages: With ``content`` as text or as a list of parts.
-        variables: What the template sees beside the messages: the special tokens by role.
-        add_generation_prompt: Begin the assistant's next turn.
+        name: Name of the tokenizer, for errors.
+        template: The tokenizer's chat template.
+        messages: Messages with ``content`` as text or as a list of parts.
+        variables: Template variables besides the messages: the special tokens by role.
+        add_generation_prompt: Start the assistant's next turn.
 
     Raises:
         TemplateFailedError: the template raised or cannot be compiled.
@@ -91,12 +91,12 @@ def render(
         template_worker.TOO_LONG: f"writes more than {most:,} characters for messages of {written:,}",
         template_worker.NO_MEMORY: f"needs more than {MEMORY_MB} MiB",
         template_worker.NO_TIME: f"takes more than {CPU_SECONDS:g} seconds",
-    }.get(tag, "ends the process that does it")
-    raise UserError(f"rendering the chat template of {name} {excess}: choose another model or another data.format")
+    }.get(tag, "kills its process")
+    raise UserError(f"rendering the chat template of {name} {excess}: use another model or set another data.format")
 
 
 def _ask(request: bytes, limit: int) -> bytes:
-    """The reply of the process; a tag alone where a limit has ended it, or nothing where something else has."""
+    """Return the process's reply; only a tag if a limit ended the process, empty if something else did."""
     global _running  # noqa: PLW0603 (one process for all)
     running = _running
     if running is None or running.owner != os.getpid():  # after a fork, the process is the parent's
@@ -116,7 +116,7 @@ def _ask(request: bytes, limit: int) -> bytes:
 
 
 class _Running:
-    """A started process and our end of its socket."""
+    """A running worker process and the parent's end of its socket."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -132,7 +132,7 @@ class _Running:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us
+                start_new_session=True,  # Ctrl-C must reach only the parent
                 env={key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ} | {"OPENBLAS_NUM_THREADS": "1"},
             )
         self._finalizer = weakref.finalize(self, _end, self._process, self._socket, self.owner)
@@ -142,13 +142,13 @@ class _Running:
             ready = None
         if ready != template_worker.READY:
             self.end()
-            raise UserError("the process that renders chat templates does not start: install reft-pl again")
+            raise UserError("the process that renders chat templates does not start: reinstall reft-pl")
 
     def ask(self, request: bytes, limit: int, seconds: float) -> bytes | None:
-        """The reply of at most ``limit`` bytes; None where the process has ended.
+        """Send a request and return a reply of at most ``limit`` bytes; None if the process has ended.
 
         Raises:
-            TimeoutError: there is none after ``seconds``.
+            TimeoutError: there is no reply after ``seconds``.
             OSError: the process has ended.
             ValueError: the reply is too long.
         """
@@ -157,9 +157,9 @@ class _Running:
         return self._receive(max(limit, 4 * template_worker.MAX_REASON_CHARACTERS + 1), seconds)
 
     def end(self) -> int | None:
-        """Kill the process if it runs; returns its exit code."""
+        """Kill the process if it is running; return its exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)  # one that a limit has ended says so
+            self._process.wait(0.2)  # if a limit ended it, get that exit code
         self._finalizer()
         return self._process.returncode
 
@@ -171,7 +171,7 @@ class _Running:
 def _end(process: subprocess.Popen[bytes], channel: socket.socket, owner: int) -> None:
     channel.close()
     if owner != os.getpid():
-        process.returncode = 0  # a fork does not wait for its parent's child
+        process.returncode = 0  # not this process's child, so do not wait for it
         return
     process.kill()
     process.wait()

@@ -1,6 +1,7 @@
-"""The process that renders a chat template: it bounds the memory and the CPU time that a rendering takes.
+"""The worker process that renders chat templates within memory and CPU time limits.
 
-Frames both ways: a length of four bytes, then the body. A request is JSON. A reply is a tag byte and text in UTF-8.
+Messages in both directions are frames: a four-byte length, then the body. A request is JSON. A reply is a tag byte and UTF-8
+text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 LENGTH = struct.Struct("<I")
 READY, TEXT, FAILED, TOO_LONG, NO_MEMORY, NO_TIME = b"R", b"T", b"F", b"L", b"M", b"S"
-"""Tags of replies: the process serves, a rendering, what the template raised, and the limits."""
+"""Reply tags: ready, rendered text, template failed, and the limits on length, memory and CPU time."""
 
 MAX_REASON_CHARACTERS = 200
 
@@ -24,10 +25,10 @@ def main(memory_mb: int, cpu_seconds: float) -> None:
     """Answer requests on standard input, a socket, until the other side closes it.
 
     Args:
-        memory_mb: What renderings may allocate, in MiB, beside the memory of the process when it is ready.
-        cpu_seconds: CPU time of one rendering, compiling the template included. SIGPROF ends the process after that.
+        memory_mb: Memory that renderings may allocate on top of the idle process, in MiB.
+        cpu_seconds: CPU time limit of one rendering in seconds, template compilation included; SIGPROF then ends the process.
     """
-    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 (slow; the parent imports us too)
+    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 (slow, and the parent imports this module)
 
     channel = socket.socket(fileno=0)
     _limit_memory(memory_mb)
@@ -40,12 +41,12 @@ def main(memory_mb: int, cpu_seconds: float) -> None:
 
 
 def send(channel: socket.socket, body: bytes) -> None:
-    """Write one frame."""
+    """Send one frame."""
     channel.sendall(LENGTH.pack(len(body)) + body)
 
 
 def receive(channel: socket.socket, limit: int | None = None) -> bytes | None:
-    """Read one frame; None where the other side has gone.
+    """Receive one frame; None if the other side has closed the socket.
 
     Raises:
         ValueError: the frame is longer than ``limit`` bytes.
@@ -55,7 +56,7 @@ def receive(channel: socket.socket, limit: int | None = None) -> bytes | None:
         return None
     (length,) = LENGTH.unpack(head)
     if limit is not None and length > limit:
-        raise ValueError(f"a frame of {length} bytes, more than {limit}")
+        raise ValueError(f"a frame of {length} bytes exceeds the limit of {limit}")
     return _exactly(channel, length)
 
 
@@ -84,13 +85,13 @@ def _render(render: Any, request: dict[str, Any]) -> bytes:
         return TEXT + text.encode("utf-8", "surrogatepass")
     except MemoryError:
         return NO_MEMORY
-    except Exception as error:  # a template raises whatever it likes
+    except Exception as error:  # a template may raise anything
         reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
         return FAILED + reason.encode("utf-8", "replace")
 
 
 def _limit_memory(memory_mb: int) -> None:
-    """Limit the address space. macOS does not enforce the limit; the CPU time bounds what a template writes there."""
+    """Limit the address space. macOS does not enforce this limit; there, the CPU time limit bounds the output."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415 (not on every platform)
 

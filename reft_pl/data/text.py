@@ -1,4 +1,4 @@
-"""Small readings of what stands in a field."""
+"""Read the text fields of dataset rows: numbers, annotations, split questions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _DIGITS_AND_SEPARATORS = re.compile(r"[\s$%+-]*(?:[\s.,'_\u066b\u066c\u3001\ufe5
 
 
 def without_annotations(solution: str) -> str:
-    """A solution without GSM8K's calculator annotations (``<<48/2=24>>``)."""
+    """Remove GSM8K's calculator annotations (``<<48/2=24>>``) from a solution."""
     return _ANNOTATION.sub("", solution)
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Parts of one text in a row; a comma where one ends within a sentence ("If there is a discount of 25 dollars")."""
+    """Join the parts of a text, with a comma after a part that ends mid-sentence ("If there is a discount of 25 dollars")."""
     text = ""
     for part in filter(None, (part.strip() for part in parts)):
         text += ("" if not text else " " if text[-1] in ".?!,:;" else ", ") + part
@@ -31,11 +31,11 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def stated_number(text: str) -> float | None:
-    """Read a gold answer such as ``1,024``, ``$5`` or ``25%``.
+    """Read a reference answer such as ``1,024``, ``$5`` or ``25%``.
 
     A comma, apostrophe or underscore separates thousands: one to three digits, the first not 0, then groups of exactly three.
-    Everything else that a comma could mean (``1,5``, ``0,125``, ``1.234,56``) is ambiguous and refused, as
-    ``formats.parsing.parse_number`` refuses it in a response.
+    Any other use of a comma (``1,5``, ``0,125``, ``1.234,56``) is ambiguous and refused, as by
+    ``formats.parsing.parse_number`` for responses.
 
     Returns:
         The number, or None if the text is not a plain, finite number.
@@ -49,5 +49,5 @@ def stated_number(text: str) -> float | None:
 
 
 def is_ambiguous_number(text: str) -> bool:
-    """Whether a text that ``stated_number`` refuses consists of digits and separators only."""
+    """Whether a text refused by ``stated_number`` consists only of digits and separators."""
     return _DIGITS_AND_SEPARATORS.fullmatch(text.strip().translate(_TYPOGRAPHY)) is not None

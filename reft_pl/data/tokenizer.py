@@ -1,43 +1,46 @@
-"""Load the tokenizer of a model folder or hub id, and refuse one that cannot serve the model."""
+"""Load the tokenizer of a model folder or hub id, and reject broken ones."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from reft_pl.data.stop_ids import declared_stop_ids
 from reft_pl.errors import UserError, first_line, told
-from reft_pl.hub import locate, remote_code_refused
+from reft_pl.hub import locate, remote_code_refused, unusable_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = "Ann has 12 pens\nand 3 books"
-"""A text that any tokenizer gives back, up to case and the width of its spaces."""
+"""A text that every tokenizer round-trips, up to case and whitespace."""
 
 
 def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer.
+    """Load a tokenizer, and fill in missing special tokens from the model's config.
 
-    Special tokens that it does not name itself are taken from the model's config beside it: Galactica's tokenizer, for one,
-    leaves EOS to that.
+    Galactica's tokenizer, for example, names no EOS token itself.
 
     Args:
         name_or_path: Folder or hub id.
         trust_remote_code: Run Python code that comes with the tokenizer.
 
     Raises:
-        UserError: the folder holds none, the hub (and its cache) does not have it, it needs code that is not trusted, it does
-            not give a text back, or its chat templates are not text.
+        UserError: the folder, the hub or the hub's cache has no such tokenizer, it needs untrusted code, it does not
+            round-trip a text, or its chat templates are not text.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import, and not every command needs it)
 
     source, options = locate(name_or_path, trust_remote_code)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # files can be wrong in as many ways as there are tokenizers
+    except Exception as error:  # broken files raise all kinds of exceptions
         if "trust_remote_code" in str(error):
             raise remote_code_refused(name_or_path) from None
+        if isinstance(error, StrictDataclassError):
+            raise unusable_config(name_or_path, error) from None
         raise UserError(
             f"no tokenizer could be loaded from {name_or_path!r} ({told(error).rstrip(': ')}): check its tokenizer files"
         ) from None
@@ -50,11 +53,11 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
 
 
 def _check_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Encode and decode a text: without its vocabulary, transformers makes an empty tokenizer."""
+    """Round-trip a text, because transformers builds an empty tokenizer if the vocabulary is missing."""
     try:
         ids = tokenizer(_PROBE, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    except Exception as error:  # a tokenizer without an unknown token raises whatever its backend likes
+    except Exception as error:  # without an unknown token, the exception depends on the backend
         raise UserError(
             f"the tokenizer of {name!r} cannot encode {_PROBE!r} ({first_line(error)}): its tokenizer.json is missing, or its "
             "tokenizer_class is wrong; copy the tokenizer files of the model again"
@@ -67,7 +70,7 @@ def _check_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def _check_templates(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse what transformers could not write with an export, after the training."""
+    """Reject chat templates that transformers could not save with the export after training."""
     template: Any = tokenizer.chat_template
     named = template if isinstance(template, dict) else {"default": template}
     for key, text in named.items():
@@ -83,7 +86,7 @@ def _take_from_config(tokenizer: PreTrainedTokenizerBase, source: str, options: 
     stops = declared_stop_ids(source, options) if "eos_token" in roles else ()
     try:
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
-    except Exception:  # a folder with a tokenizer alone, or a config that the model's loader will refuse
+    except Exception:  # a folder with only a tokenizer, or a config that the model loader will reject
         config = None
     for role in roles:
         listed = getattr(config, f"{role}_id", None)
@@ -96,5 +99,5 @@ def _take_from_config(tokenizer: PreTrainedTokenizerBase, source: str, options: 
 
 
 def is_token_id(value: object, size: int) -> bool:
-    """Whether ``value`` can be an index into ``size`` tokens."""
+    """Whether ``value`` is a valid index into ``size`` tokens."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size

@@ -1,4 +1,4 @@
-"""Token ids of a tokenizer against those of a model: ids without a token, and tokens without an embedding."""
+"""Compare a tokenizer's token ids with a model's: ids without a token, tokens without an embedding."""
 
 from __future__ import annotations
 
@@ -12,50 +12,46 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _UNUSUAL = "\U0010fffd\u0378"
-"""Characters that no vocabulary has: a tokenizer without bytes turns them into its unknown token."""
+"""Characters outside every vocabulary: a tokenizer without byte fallback maps them to its unknown token."""
 
 
 class Vocabulary:
-    """The token ids of one tokenizer.
-
-    Args:
-        tokenizer: Any tokenizer of ``transformers``.
-    """
+    """The token ids of one ``transformers`` tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
     @cached_property
     def ids(self) -> frozenset[int]:
-        """Every id that has a token."""
+        """All ids that have a token."""
         return frozenset(self._tokenizer.get_vocab().values())
 
     def unused(self, vocab_size: int) -> tuple[tuple[int, int], ...]:
-        """The ids below ``vocab_size`` without a token, as half-open ranges: padding of an LM head, and gaps."""
+        """Return the ids below ``vocab_size`` without a token (LM head padding, gaps) as half-open ranges."""
         known = sorted(token_id for token_id in self.ids if token_id < vocab_size)
         starts, ends = [0, *(token_id + 1 for token_id in known)], [*known, vocab_size]
         return tuple((start, end) for start, end in zip(starts, ends, strict=True) if start < end)
 
     def check_embeddings(self, rows: int, source: str, used: Collection[int]) -> None:
-        """Check that the model has an embedding for every id that can come up.
+        """Check that the model has an embedding for every id that can occur.
 
-        Special tokens are written by name alone: some tokenizer classes add their family's to every vocabulary, and such a
-        token matters only where it is used.
+        Special tokens count only if they are ``used``: some tokenizer classes add the special tokens of their model family to
+        every vocabulary.
 
         Args:
-            rows: Ids that the model has embeddings and logits for.
-            source: The model, for errors.
-            used: Ids of special tokens that are in use: of a prompt, of padding, and what ends a response.
+            rows: Number of ids with embeddings and logits in the model.
+            source: Name of the model, for errors.
+            used: Ids of the special tokens in use: those in prompts, padding, and stop ids.
 
         Raises:
-            UserError: it has none for some id.
+            UserError: an id has no embedding.
         """
         lacking = [token_id for token_id in self._producible(rows, used) if token_id >= rows]
         if lacking:
             token_id = min(lacking)
             token = self._tokenizer.convert_ids_to_tokens(token_id)
             raise UserError(
-                f"the tokenizer of {source} has the token {token!r} with the id {token_id}, and the model has embeddings for "
+                f"the tokenizer of {source} has the token {token!r} with the id {token_id}, but the model has embeddings for "
                 f"{rows} ids: call model.resize_token_embeddings(len(tokenizer)) and save the model, or use its own tokenizer"
             )
 

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from reft_pl.escapes import one_line
 from reft_pl.evaluation.run_record import RunRecord
-from reft_pl.models.lineage import INHERITED
+from reft_pl.models.base_model_metadata import INHERITED
 from reft_pl.resources import HUB_ID
 
 TASK = "Questions with checkable answers"

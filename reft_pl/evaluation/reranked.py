@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import read_results, update_results
+from reft_pl.evaluation.model_card import write_card
 
 
 def tell_sampled_runs(reranker_run: Path, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Prompts, programs and answers: the text forms in which problems and solutions are put."""
+"""CoT formats: how problems become prompts and targets, and how responses become programs and answers."""
 
 from reft_pl.formats.base import CoTFormat
 from reft_pl.formats.chat import Chat

@@ -1,4 +1,4 @@
-"""When two answers are the same answer: the one definition that rewards, evaluation and data checks share."""
+"""Answer equality and voting, shared by rewards, evaluation and data checks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from reft_pl.choices import CHOICES
 from reft_pl.types import Answer, Sample
 
 TOLERANCE = 1e-2
-"""Largest difference of two numbers that are the same answer, in verdicts and votes; as in the scripts of the ReFT paper."""
+"""Largest difference between two numbers that count as the same answer, in evaluation and voting; as in the paper's scripts."""
 
 
 def is_answer_to(value: Answer | None, gold: Answer | None) -> bool:
-    """Whether ``value`` is an answer of the kind that ``gold`` is: a finite number, or the letter of a choice.
+    """Whether ``value`` is an answer of the same kind as ``gold``: a finite number, or a choice letter.
 
     Args:
-        value: What a program returned or a text said; None where there was nothing.
-        gold: The dataset's answer; None, where nobody knows it, takes either kind.
+        value: The answer that a program returned or a text stated; None if there is no answer.
+        gold: The reference answer. If it is unknown (None), either kind is valid.
     """
     if isinstance(value, str):
         return not isinstance(gold, (int, float)) and len(value) == 1 and value in CHOICES
@@ -27,12 +27,12 @@ def is_answer_to(value: Answer | None, gold: Answer | None) -> bool:
 
 
 def answers_equal(value: Answer | None, gold: Answer | None, tolerance: float = TOLERANCE) -> bool:
-    """Whether ``value`` is right: ``|value - gold| <= tolerance`` for numbers, equal letters for a choice.
+    """Whether ``value`` is correct: ``|value - gold| <= tolerance`` for numbers, equal letters for a choice.
 
     Args:
-        value: What a program returned or a text said; None, NaN and infinity are never right.
-        gold: The dataset's answer; where it is None, nothing is right.
-        tolerance: Largest absolute difference of two numbers that are one answer.
+        value: The answer that a program returned or a text stated; None, NaN and infinity are never correct.
+        gold: The reference answer; if it is None, no value is correct.
+        tolerance: Largest absolute difference between two numbers that count as the same answer.
     """
     if gold is None or not is_answer_to(value, gold):
         return False
@@ -42,33 +42,31 @@ def answers_equal(value: Answer | None, gold: Answer | None, tolerance: float = 
 
 
 def is_correct(sample: Sample, tolerance: float = TOLERANCE) -> bool:
-    """Whether the sample's executed or parsed answer is its problem's answer."""
+    """Whether the sample's executed or parsed answer matches its problem's reference answer."""
     return answers_equal(sample.result.value, sample.problem.answer, tolerance)
 
 
 def votes(answers: Sequence[Answer | None]) -> list[list[int]]:
-    """Group the samples of one question by answer: the most common answer first, its representative first within each.
+    """Group the samples of one question by answer. The largest group comes first, and in each group its representative.
 
-    Letters are the same answer if they are equal, numbers if they differ by at most ``TOLERANCE``: what decides whether an
-    answer is correct also decides whether two answers are one vote. That relation is not transitive (2.992, 3, 3.008), so each
-    group has a representative. The number within whose tolerance most samples lie represents them all, then the next one,
-    until every sample has a vote. Ties go to the number with more samples of its own, then to an integer, then to the smaller
-    one.
+    Letters are the same answer if they are equal, numbers if they differ by at most ``TOLERANCE``: voting uses the equality
+    that decides correctness. It is not transitive (2.992, 3, 3.008), so each group has a representative. The number with the
+    most samples within its tolerance represents them all; this repeats until every sample is in a group. Ties go to the number
+    with more samples equal to it, then to an integer, then to the smaller one.
 
     - Groups depend on the multiset of answers, not on their order. Two integers never share a group.
-    - If a sample equals the gold answer, the vote that it belongs to is correct.
+    - If a sample equals the reference answer, the vote of its group is correct.
     - Every member is the same answer as its representative, and a vote is correct if its representative is. So if the
-      representative is the gold answer, all members are correct; otherwise a member whose own verdict differs lies within
-      ``2 * TOLERANCE`` of the gold answer, or its representative does.
-    - Two correct answers share a vote if either of them represents it. They may not if neither does: 2.992 and 3.008 without a
-      3.
+      representative equals the reference answer, all members are correct. Otherwise, if a member's correctness differs from
+      its representative's, one of the two lies within ``2 * TOLERANCE`` of the reference answer.
+    - Two correct answers share a group if one of them represents it. Otherwise they may not: 2.992 and 3.008 without a 3.
 
     Args:
-        answers: [n] answers in sampling order; None, NaN and infinity have no vote.
+        answers: [n] answers in sampling order; None, NaN and infinity do not vote.
 
     Returns:
-        The indices of each group: the first sample with the representative's value, then the others in sampling order. Of
-        groups of equal size the one that was sampled first comes first.
+        The indices of each group: the first sample with the representative's value, then the others in sampling order. Groups
+        of equal size are ordered by their first sample.
     """
     places: dict[Answer, list[int]] = {}
     for index, answer in enumerate(answers):
@@ -85,13 +83,13 @@ def votes(answers: Sequence[Answer | None]) -> list[list[int]]:
 
 
 def most_voted(answers: Sequence[Answer | None]) -> int | None:
-    """Index of the representative of the most common answer (see ``votes``), or None if no sample has an answer."""
+    """Return the index of the most common answer's representative (see ``votes``), or None if no sample has an answer."""
     groups = votes(answers)
     return groups[0][0] if groups else None
 
 
 def _runs(numbers: Sequence[float]) -> Iterator[list[float]]:
-    """Cut sorted numbers wherever two neighbours are not the same answer: no group reaches beyond such a gap."""
+    """Split sorted numbers between neighbours that are not the same answer; no group spans such a gap."""
     run: list[float] = []
     for number in numbers:
         if run and not answers_equal(number, run[-1]):
@@ -103,11 +101,11 @@ def _runs(numbers: Sequence[float]) -> Iterator[list[float]]:
 
 
 def _groups(run: list[float], counts: Mapping[float, int]) -> Iterator[tuple[float, list[float]]]:
-    """Yield each representative of a sorted run with its members, the one with most samples first."""
+    """Yield each representative of a sorted run with its members, largest group first."""
     while run:
         best: tuple[int, int, bool, float] | None = None
         chosen, members = run[0], run
-        low = high = covered = 0  # run[low:high] are the same answer as the candidate
+        low = high = covered = 0  # run[low:high] is the same answer as the candidate
         for candidate in run:
             while high < len(run) and (run[high] <= candidate or answers_equal(run[high], candidate)):
                 covered += counts[run[high]]

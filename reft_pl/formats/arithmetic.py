@@ -1,4 +1,4 @@
-r"""Exact values of arithmetic in tokens: ``2^3``, ``5!``, ``\frac12``, ``2\sqrt3``, ``2 1/2``, in bounded time and depth."""
+r"""Evaluate tokenised arithmetic exactly (``2^3``, ``5!``, ``\frac12``, ``2\sqrt3``, ``2 1/2``) in bounded time and depth."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 class Arithmetic:
-    """A recursive-descent reader of one expression, which starts at a token and ends where no operator continues it.
+    """A recursive-descent parser that evaluates one expression; it stops at the first token that cannot continue it.
 
-    The usual precedence holds: powers (from the right) and factorials, then the sign, then products, then sums. What can be
-    read in two ways raises ``Unreadable``: ``10-15`` (a range), ``2-1/2`` and ``2 3/2`` (mixed
-    numbers or not), ``1/2(3)``, ``12/3/2``.
+    Precedence is the usual one: powers (right-associative) and factorials, then the sign, then products, then sums. Ambiguous
+    expressions raise ``Unreadable``: ``10-15`` (a range?), ``2-1/2`` and ``2 3/2`` (mixed numbers?), ``1/2(3)``, ``12/3/2``.
 
     Args:
-        tokens: What to read.
-        place: Where to begin; afterwards the first token that does not belong to the expression.
-        strict: Whether ``10-15`` is refused as a range. An equation's left-hand side is not strict.
+        tokens: The tokens to parse.
+        place: Index of the first token. After parsing, ``place`` is the first token outside the expression.
+        strict: Whether to refuse ``10-15`` as a range. The left-hand side of an equation is not strict.
     """
 
     def __init__(self, tokens: Sequence[Token], place: int = 0, *, strict: bool = True) -> None:
@@ -34,11 +33,11 @@ class Arithmetic:
         self._depth = 0
 
     def value(self) -> float:
-        """Read the expression; infinite where its only number exceeds a float.
+        """Evaluate the expression; infinite if it is a single number beyond the range of a float.
 
         Raises:
-            TooLarge: a power, factorial or product exceeds a float.
-            Unreadable: there is no expression, it can be read in two ways, or it has no real value.
+            TooLarge: a power, factorial or product exceeds the range of a float.
+            Unreadable: there is no expression, it is ambiguous, or it has no real value.
         """
         value = self._sum()
         return as_float(value)
@@ -48,7 +47,7 @@ class Arithmetic:
     def _sum(self) -> Value:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable("nested too deep")
+            raise Unreadable("nested too deeply")
         start = self.place
         value = self._product()
         first_end, terms, spaced_minus = self.place, 1, True
@@ -65,7 +64,7 @@ class Arithmetic:
         return value
 
     def _check_range(self, start: int, first_end: int, begin: int, spaced: bool, left: Value, right: Value) -> None:
-        """Refuse what may be a range (``10-15``, ``$10 - $15``), a mixed number (``2-1/2``) or a date (``2026-11-29``)."""
+        """Refuse a possible range (``10-15``, ``$10 - $15``), mixed number (``2-1/2``) or date (``2026-11-29``)."""
         bare_left = self._is_bare(self.tokens[start:first_end])
         bare_right = self._is_bare(self.tokens[begin : self.place])
         follows = self._text()
@@ -115,7 +114,7 @@ class Arithmetic:
     def _power(self) -> Value:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable("nested too deep")
+            raise Unreadable("nested too deeply")
         value = self._atom()
         if self._take("!"):
             value = factorial(value)
@@ -124,7 +123,7 @@ class Arithmetic:
         elif self._text() == "^":
             if "\\degree" in (self._text(1), self._text(2)):
                 self._depth -= 1
-                return value  # 90^\circ and 90^{\circ} have a unit
+                return value  # in 90^\circ and 90^{\circ}, the exponent is a unit
             self.place += 1
             sign = -1 if self._take("-") else 1
             exponent = self._power()
@@ -156,10 +155,10 @@ class Arithmetic:
             return self._root()
         if token.text in ("\\pi", "pi"):
             return math.pi
-        raise Unreadable(f"{token.text!r} where a number belongs")
+        raise Unreadable(f"{token.text!r} in place of a number")
 
     def _mixed(self, whole: Value) -> Value:
-        r"""``2 1/2``, ``2\frac{1}{2}``: an integer before a proper fraction of integers is a mixed number."""
+        r"""Read a mixed number, an integer before a proper fraction of integers: ``2 1/2``, ``2\frac{1}{2}``."""
         if self._text() == "\\frac":
             return self._mixed_latex(whole)
         top, bottom = self._peek(), self._peek(2)
@@ -169,6 +168,8 @@ class Arithmetic:
         fraction = self._divide(literal(top.text), literal(bottom.text))
         if not (top.spaced and is_integer(whole) and top.text.isdigit() and bottom.text.isdigit() and fraction < 1):
             raise Unreadable("two numbers")
+        if len(top.text) == 3:  # 1 800/1200
+            raise Unreadable("a mixed number or a thousands separator")
         self.place += 3
         if self._text() in ("/", "^", "!"):
             raise Unreadable("an operator after a mixed number")
@@ -189,7 +190,7 @@ class Arithmetic:
 
     def _check_before_mixed(self) -> None:
         if self.place >= 2 and self.tokens[self.place - 2].text in ("/", "^"):
-            raise Unreadable("a mixed number behind an operator")
+            raise Unreadable("a mixed number after an operator")
 
     def _root(self) -> Value:
         degree: Value = Fraction(2)
@@ -210,12 +211,12 @@ class Arithmetic:
         if not is_integer(degree) or not 2 <= degree <= 100 or radicand < 0:
             raise Unreadable("no real root")
         if not math.isfinite(as_float(radicand)):
-            raise TooLarge("a radicand that no float holds")
+            raise TooLarge("a radicand beyond the range of a float")
         root = round(as_float(radicand) ** (1 / int(degree)))
         return Fraction(root) if root ** int(degree) == radicand else as_float(radicand) ** (1 / int(degree))
 
     def _argument(self) -> Value:
-        r"""An argument of a LaTeX command: a group, or one character as in ``\frac12``."""
+        r"""Read one argument of a LaTeX command: a group in braces, or a single character as in ``\frac12``."""
         token = self._peek()
         if token is not None and token.text == "{":
             self.place += 1
@@ -225,7 +226,7 @@ class Arithmetic:
                 self.place += 1
                 return literal(token.text)
             if len(token.text) == 2 and self.place and self.tokens[self.place - 1].text == "\\frac":
-                # The first of two digits is the numerator; what remains of the token is the denominator.
+                # The first digit is the numerator, the second the denominator.
                 tokens = list(self.tokens)
                 tokens[self.place : self.place + 1] = [Token("number", digit) for digit in token.text]
                 self.tokens = tokens
@@ -237,7 +238,7 @@ class Arithmetic:
 
     def _closed(self, bracket: str) -> Value:
         strict = self._strict
-        self._strict = strict and self.place == 1  # a range has brackets only around the whole: (10-15)
+        self._strict = strict and self.place == 1  # check for a range only if brackets enclose the whole text: (10-15)
         value = self._sum()
         self._strict = strict
         if not self._take(bracket):
@@ -264,7 +265,7 @@ class Arithmetic:
         if token is None or token.text not in texts:
             return None
         follows = self._peek(1)
-        if token.kind == "word":  # 9 x 2, 9 times 2; but not 9x and 18 times as many
+        if token.kind == "word":  # 9 x 2, 9 times 2; not 9x or 18 times as many
             if not token.spaced or follows is None or not (follows.spaced and self._begins_value(follows)):
                 return None
         elif token.text == "/" and follows is not None and follows.kind in ("word", "name") and follows.text != "pi":
@@ -277,11 +278,14 @@ class Arithmetic:
         return token.kind == "number" or token.text in ("(", "\\frac", "\\sqrt", "\\pi", "-") or token.text in CURRENCIES
 
     def _juxtaposed(self) -> bool:
-        r"""Whether the next token is a factor without a sign: ``2\sqrt3``, ``3pi``, ``2(3+4)``."""
+        r"""Whether the next token is a factor without an operator: ``2\sqrt3``, ``3pi``, ``2(3+4)``."""
         token = self._peek()
         if token is None:
             return False
         if token.text == "(":
+            before, inside = self.tokens[self.place - 1], self._peek(1)
+            if "." in before.text and inside is not None and inside.text.isdigit() and self._text(2) == ")" and self._strict:
+                raise Unreadable("a repeating decimal or a product")  # 0.1(6)
             return not token.spaced
         return token.text in ("\\sqrt", "\\frac", "\\pi") or (token.kind == "word" and token.text in ("pi", "Pi"))
 
@@ -294,7 +298,7 @@ class Arithmetic:
         if bottom == 0:
             raise Unreadable("a division by zero")
         if not is_finite(top) or not is_finite(bottom):
-            raise Unreadable("an operand that no float holds")
+            raise Unreadable("an operand beyond the range of a float")
         if isinstance(top, float) or isinstance(bottom, float):
             return bounded(as_float(top) / as_float(bottom))
         return bounded(top / bottom)
@@ -302,5 +306,5 @@ class Arithmetic:
     @staticmethod
     def _checked(value: Value, *operands: Value) -> Value:
         if not all(map(is_finite, operands)):
-            raise Unreadable("an operand that no float holds")
+            raise Unreadable("an operand beyond the range of a float")
         return bounded(value)

@@ -1,4 +1,4 @@
-"""The interface of a CoT form: how a problem is put to the model, and how an answer is read from what it writes."""
+"""The CoT format interface: write prompts and targets, and read answers from responses."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from collections.abc import Callable
 from reft_pl.types import ExecutionResult, Problem
 
 ChatTemplate = Callable[[list[dict[str, str]]], str]
-"""Renders chat messages to text, generation prompt included (a tokenizer's ``apply_chat_template``, untokenised)."""
+"""Renders chat messages as text with the generation prompt (``apply_chat_template`` of a tokenizer, untokenised)."""
 
 
 class CoTFormat(ABC):
-    """A text form of problems and solutions. Knows nothing of token ids.
+    """How problems and solutions are written as text. Knows nothing about token ids.
 
-    A training text is ``input_text + target_text``, tokenised apart and joined; a sampling prompt is ``input_text`` and as
-    many tokens of ``given_text`` (a prefix of every target) as cannot depend on what follows.
+    A training text is ``input_text`` and ``target_text``, tokenised separately and concatenated. A sampling prompt is
+    ``input_text`` and the tokens of ``given_text`` (a prefix of every target) that do not depend on what follows.
     """
 
-    #: Whether responses are programs for a sandbox (``program``) or texts to read (``answer``).
+    #: Whether responses are programs for a sandbox (``program``) or texts to parse (``answer``).
     runs_programs: bool = False
 
-    #: Whether ``input_text`` wants the tokenizer's chat template.
+    #: Whether ``input_text`` needs the tokenizer's chat template.
     uses_chat_template: bool = False
 
     @abstractmethod
     def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
-        """What stands before the solution."""
+        """Return the text before the solution."""
 
     def given_text(self, problem: Problem) -> str:
-        """The opening of the solution that the sampling prompt already holds; empty unless the form fixes one."""
+        """Return the start of the solution that the sampling prompt already contains; empty if the format fixes none."""
         return ""
 
     @abstractmethod
     def target_text(self, problem: Problem) -> str:
-        """The annotated solution as the model shall write it, without EOS; starts with ``given_text``.
+        """Return the annotated solution as the training target, without EOS; it starts with ``given_text``.
 
         Raises:
-            UserError: the problem has no annotated solution, or one that is not of this form.
+            UserError: the problem has no annotated solution, or the solution does not fit this format.
         """
 
     def solution_in(self, problem: Problem, response: str) -> str | None:
-        """What of a sampled response gave its answer, for training on it; None where nothing did."""
+        """Return the part of a sampled response that gave its answer, to train on; None if no part did."""
         return response
 
     def program(self, problem: Problem, response: str) -> str | None:
-        """The program in a whole response (given lines included), or None when there is none to run."""
+        """Return the program in a whole response (given lines included), or None if it contains no program."""
         return None
 
     @abstractmethod
     def answer(self, problem: Problem, response: str) -> ExecutionResult:
-        """Read the answer of a response that is a text. Forms with programs leave this to a sandbox."""
+        """Parse the answer of a text response. Formats with programs run them in a sandbox instead."""
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """What another program needs to rebuild this form: class name and arguments, JSON-serialisable."""
+        """Return what another program needs to rebuild this format, JSON-serialisable: class path and arguments."""

@@ -1,4 +1,4 @@
-"""Questions to an instruct model through its tokenizer's chat template; answers found by a pattern."""
+"""The chat format: prompts through the tokenizer's chat template, answers located by a pattern."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _INSTRUCTIONS = {
 
 
 class Chat(CoTFormat):
-    r"""One user message a question, rendered by the tokenizer's chat template; needs no annotated solutions.
+    r"""Put each question in one user message, rendered by the chat template. Needs no annotated solutions.
 
     Args:
-        answer_pattern: where a response states its answer: ``boxed`` (the last ``\boxed{}``), ``####`` (what follows the last
-            one on its line), ``program`` (a ``solution()`` in the last code fence, run in the sandbox), or a regular expression
-            with one group, whose last match counts. A pattern of your own is searched for in the last 4,096 characters; where
-            it takes over a second, the response has the status ``timeout`` and no answer.
-        instruction: what is said after the question; null says what suits the pattern, an empty text says nothing.
-        system: the system message; null leaves it to the template.
+        answer_pattern: Where a response states its answer: ``boxed`` (the last ``\boxed{}``), ``####`` (the rest of the line
+            after the last one), ``program`` (``solution()`` in the last code fence, run in the sandbox), or a regular
+            expression with one group. The last match of a regular expression counts. It searches the last 4,096 characters;
+            if that takes more than a second, the response gets the status ``timeout`` and no answer.
+        instruction: Text after the question; null uses the default for the pattern, an empty text adds nothing.
+        system: The system message; null leaves it to the template.
     """
 
     uses_chat_template = True
@@ -47,7 +47,7 @@ class Chat(CoTFormat):
     def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
         if chat_template is None:
             raise UserError(
-                "the Chat format needs a tokenizer with a chat template; choose an instruct model, or another data.format"
+                "the Chat format needs a tokenizer with a chat template; use an instruct model, or set another data.format"
             )
         instruction = _INSTRUCTIONS.get(self.answer_pattern, "") if self.instruction is None else self.instruction
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -58,8 +58,8 @@ class Chat(CoTFormat):
     def target_text(self, problem: Problem) -> str:
         if problem.solution is None or problem.answer is None:
             raise UserError(
-                f"{problem.id} has no annotated solution with an answer to train on; give the source a solution field, or "
-                "go without SFT"
+                f"{problem.id} has no annotated solution with an answer to train on; set the source's solution field, or "
+                "skip SFT"
             )
         solution = problem.solution.strip()
         if self.answer_pattern == _PROGRAM:
@@ -68,7 +68,8 @@ class Chat(CoTFormat):
             stated = self._stated(solution)
         except TimeoutError:
             raise UserError(
-                f"the answer pattern {self.answer_pattern!r} takes over {SECONDS:g} s on {problem.id}'s solution: simplify it"
+                f"the answer pattern {self.answer_pattern!r} takes over {SECONDS:g} s on the solution of {problem.id}: "
+                "simplify the pattern"
             ) from None
         if stated is not None:
             return solution
@@ -78,8 +79,8 @@ class Chat(CoTFormat):
         if self.answer_pattern == _HASHES:
             return f"{solution}\n#### {answer}"
         raise UserError(
-            f"the annotated solution of {problem.id} does not match the answer pattern {self.answer_pattern!r}, so training on "
-            "it would teach a form whose answers cannot be read"
+            f"the annotated solution of {problem.id} does not match the answer pattern {self.answer_pattern!r}, so a model "
+            "trained on it would write unreadable answers: correct the pattern or the solution"
         )
 
     @override
@@ -94,11 +95,11 @@ class Chat(CoTFormat):
     @override
     def answer(self, problem: Problem, response: str) -> ExecutionResult:
         if self.answer_pattern == _PROGRAM:
-            raise TypeError("these responses hold programs: run them in a sandbox")
+            raise TypeError("these responses contain programs: run them in a sandbox instead of parsing them")
         try:
             return read_answer(self._stated(response), problem.answer)
         except TimeoutError:
-            detail = f"the answer pattern takes over {SECONDS:g} s on the last {SEARCHED} characters: simplify it"
+            detail = f"the answer pattern takes over {SECONDS:g} s on the last {SEARCHED} characters: simplify the pattern"
             return ExecutionResult(Status.TIMEOUT, seconds=SECONDS, backend=BACKEND, detail=detail)
 
     @override
@@ -107,7 +108,7 @@ class Chat(CoTFormat):
         return {"class_path": "reft_pl.formats.Chat", "init_args": arguments}
 
     def _stated(self, response: str) -> str | None:
-        """What stands where the pattern looks, or None."""
+        """Return the text that the pattern finds, or None."""
         if self._expression is not None:
             return self._expression.last(response)
         if self.answer_pattern == _BOXED:
@@ -123,7 +124,7 @@ def _expression(pattern: str) -> AnswerPattern:
         raise UserError(f"the answer pattern {pattern!r} is not a regular expression: {error}") from None
     if expression.groups != 1:
         raise UserError(
-            f"the answer pattern {pattern!r} has {expression.groups} groups: it must be boxed, ####, program, or a regular "
+            f"the answer pattern {pattern!r} has {expression.groups} groups: use boxed, ####, program, or a regular "
             "expression with exactly one group around the answer"
         )
     return expression

@@ -1,4 +1,4 @@
-"""Exact values: fractions as long as they stay small, floats beyond, and nothing that no float holds."""
+"""Exact values: fractions while they stay small, floats beyond that, never outside the range of a float."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TypeAlias
 
 from reft_pl.formats.tokens import Unreadable
 
-_EXACT_BITS = 4096  # beyond it a rational number continues as a float
+_EXACT_BITS = 4096  # a larger numerator or denominator makes the value a float
 _LARGEST_FACTORIAL = 170
 
 Value: TypeAlias = Fraction | float
 
 
 class TooLarge(Unreadable):
-    """The value exceeds what a float holds."""
+    """The value exceeds the range of a float."""
 
 
 def as_float(value: Value) -> float:
-    """The nearest float; infinite beyond the largest."""
+    """Return the nearest float; infinite beyond the largest float."""
     try:
         return float(value)
     except OverflowError:
@@ -27,7 +27,7 @@ def as_float(value: Value) -> float:
 
 
 def literal(digits: str) -> Value:
-    """Return the value of a number token; a float, maybe infinite, where its digits are many."""
+    """Return the value of a number token: exact if possible, else a float, which may be infinite."""
     digits = digits.replace(",", "")
     value = float(digits)
     exact = len(digits) <= 400 and (1e-300 < value < 1e300 or not digits.strip("0."))
@@ -35,11 +35,15 @@ def literal(digits: str) -> Value:
 
 
 def bounded(value: Value) -> Value:
-    """Continue as a float where an exact value takes too much room."""
+    """Convert an exact value to a float if it takes more than ``_EXACT_BITS``.
+
+    Raises:
+        TooLarge: the value exceeds the range of a float.
+    """
     if isinstance(value, Fraction) and _bits(value) > _EXACT_BITS:
         value = as_float(value)
     if not is_finite(value):
-        raise TooLarge("more than a float holds")
+        raise TooLarge("beyond the range of a float")
     return value
 
 
@@ -48,14 +52,14 @@ def _bits(value: Fraction) -> int:
 
 
 def power(base: Value, exponent: Value) -> Value:
-    """Raise to a power.
+    """Raise ``base`` to a power.
 
     Raises:
-        TooLarge: The result exceeds a float.
-        Unreadable: There is no real result (``0^0`` included).
+        TooLarge: the result exceeds the range of a float.
+        Unreadable: there is no real result (``0^0`` included).
     """
     if not (is_finite(base) and is_finite(exponent)):
-        raise Unreadable("an operand that no float holds")
+        raise Unreadable("an operand beyond the range of a float")
     if base == 0 and exponent <= 0:
         raise Unreadable("a power of zero")
     if base < 0 and not is_integer(exponent):
@@ -63,16 +67,16 @@ def power(base: Value, exponent: Value) -> Value:
     size = _log2(-base if base < 0 else base) * as_float(exponent) if base else 0.0
     if abs(size) > 1100:
         if size > 0:
-            raise TooLarge("more than a float holds")
+            raise TooLarge("beyond the range of a float")
         return 0.0
     if is_integer(exponent) and isinstance(base, Fraction) and abs(int(exponent)) * _bits(base) <= 4 * _EXACT_BITS:
         return bounded(base ** int(exponent))
     try:
         result = as_float(base) ** (int(exponent) if is_integer(exponent) else as_float(exponent))
     except OverflowError:
-        raise TooLarge("more than a float holds") from None
+        raise TooLarge("beyond the range of a float") from None
     except ZeroDivisionError:  # the nearest float of a tiny base is 0
-        raise Unreadable("a power of a number that no float holds") from None
+        raise Unreadable("a power of a number beyond the range of a float") from None
     root = round(result)
     return Fraction(root) if isinstance(exponent, Fraction) and abs(result - root) < 1e-12 * max(1, abs(root)) else result
 
@@ -87,13 +91,13 @@ def factorial(value: Value) -> Value:
     """Return ``n!``.
 
     Raises:
-        TooLarge: The result exceeds a float.
-        Unreadable: ``value`` is no natural number.
+        TooLarge: the result exceeds the range of a float.
+        Unreadable: ``value`` is not a natural number.
     """
     if not is_finite(value) or not is_integer(value) or value < 0:
-        raise Unreadable("a factorial of another number than a natural one")
+        raise Unreadable("a factorial of a number that is not natural")
     if value > _LARGEST_FACTORIAL:
-        raise TooLarge("more than a float holds")
+        raise TooLarge("beyond the range of a float")
     return Fraction(math.factorial(int(value)))
 
 
@@ -103,5 +107,5 @@ def is_integer(value: Value) -> bool:
 
 
 def is_finite(value: Value) -> bool:
-    """Whether a float holds the value."""
+    """Whether the value is within the range of a float."""
     return math.isfinite(as_float(value))

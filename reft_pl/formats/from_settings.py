@@ -1,4 +1,4 @@
-"""Rebuilding a form from the settings that stand beside an exported model."""
+"""Rebuild a CoT format from the settings that are stored with an exported model."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from reft_pl.formats.natural_language import NaturalLanguage
 from reft_pl.formats.python_program import PythonProgram
 
 FORMS: dict[str, type[CoTFormat]] = {form.__name__: form for form in (Chat, NaturalLanguage, PythonProgram)}
-"""The forms that a file may name."""
+"""The built-in formats, by class name; a file may name only these."""
 
 
 def format_from_settings(settings: Mapping[str, object], form: type[CoTFormat] | None = None) -> CoTFormat:
-    """Build the form that ``CoTFormat.settings`` described: ``{"class_path": ..., "init_args": {...}}``.
+    """Build the format that ``CoTFormat.settings`` describes: ``{"class_path": ..., "init_args": {...}}``.
 
-    The class path is looked up among our own forms and never imported: settings come from files of other people.
+    The class path is looked up among the built-in formats and never imported, because the file may come from a third party.
 
     Args:
-        settings: By the form's name alone, or with ``reft_pl.formats.`` before it.
-        form: A class that the user named, which takes the arguments in place of the one that the settings name.
+        settings: Class path (the class name alone, or prefixed with ``reft_pl.formats.``) and constructor arguments.
+        form: A class chosen by the user; it replaces the class that the settings name.
 
     Raises:
-        UserError: the settings name none of our forms, or the form does not take these arguments.
+        UserError: the settings name no built-in format, or the format does not accept these arguments.
     """
     path = settings.get("class_path")
     kind = form or _own_form(path)
     arguments = settings.get("init_args") or {}
     if not isinstance(arguments, Mapping):
-        raise UserError(f"the init_args of the prompt form {path!r} must be a mapping, not {type(arguments).__name__}")
+        raise UserError(f"the init_args of the format {path!r} must be a mapping, not {type(arguments).__name__}")
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise UserError(f"the prompt form {path!r} does not take these settings: {error}") from None
+        raise UserError(f"the format {path!r} does not accept these settings: {error}") from None
 
 
 def _own_form(path: object) -> type[CoTFormat]:
@@ -42,7 +42,7 @@ def _own_form(path: object) -> type[CoTFormat]:
     kind = FORMS.get(name)
     if kind is None or package not in ("", "reft_pl.formats", kind.__module__):
         raise UserError(
-            f"the prompt form {path!r} cannot be imported from a file, and is no prompt form of reft-pl ({', '.join(FORMS)}): "
-            "name a form of your own with --format my_file.MyForm"
+            f"the format {path!r} is not built into reft-pl ({', '.join(FORMS)}), and a model's settings may not import one: "
+            "name your own format with --format my_file.MyFormat"
         )
     return kind

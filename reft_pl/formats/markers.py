@@ -1,4 +1,4 @@
-"""Where a response states its answer: after ``####``, in a code fence, or where a user's pattern matches."""
+"""Locate the answer in a response: after ``####``, in a code fence, or by a user's regular expression."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import regex
 
 HASHES = "####"
 SEARCHED = 4096
-"""Characters at the end of a response in which a user's pattern is looked for."""
+"""Number of characters at the end of a response that a user's pattern searches."""
 SECONDS = 1.0
-"""Time limit of a user's pattern on one response."""
+"""Time limit of a user's pattern per response, in seconds."""
 _PYTHON = frozenset({"", "python", "py", "python3"})
 
 
 def after_hashes(response: str) -> str | None:
-    """Return what follows the last ``####`` on its line, or the next line where that is empty; None without a marker.
+    """Return the text after the last ``####`` on its line, or the next line if that is empty; None without a marker.
 
-    Closing markers (``#### 18 ####``) and markers with nothing after them do not count. An empty text comes back where all are
-    so.
+    Closing markers (``#### 18 ####``) and markers with nothing after them do not count. If no marker counts, the result is an
+    empty text.
     """
     below, found = "", False
     for line in reversed(response.split("\n")):
@@ -33,7 +33,7 @@ def after_hashes(response: str) -> str | None:
 
 
 def code_blocks(response: str) -> Iterator[str]:
-    """Yield the content of each Python code fence, unnamed ones included; the last one may be open."""
+    """Yield the contents of each code fence marked as Python or unmarked; the last one may be unclosed."""
     block: list[str] = []
     inside = is_python = False
     for line in response.splitlines(keepends=True) if "\r" not in response else response.replace("\r\n", "\n").splitlines(True):
@@ -52,16 +52,16 @@ def code_blocks(response: str) -> Iterator[str]:
 
 
 class AnswerPattern:
-    """A user's regular expression with one group, in bounded time.
+    """A user's regular expression with one group, searched in bounded time.
 
-    It sees the last ``SEARCHED`` characters of a response, which bounds patterns that take quadratic time. ``SECONDS`` bounds
-    the rest.
+    It searches only the last ``SEARCHED`` characters of a response, which bounds patterns of quadratic time. ``SECONDS`` bounds
+    all others.
 
     Args:
-        pattern: In the syntax of ``re``.
+        pattern: A regular expression in the syntax of ``re``.
 
     Raises:
-        regex.error: It is not a regular expression.
+        regex.error: the pattern is not a regular expression.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -72,7 +72,7 @@ class AnswerPattern:
         """Return the group of the last match, or None.
 
         Raises:
-            TimeoutError: The search takes longer than ``SECONDS``.
+            TimeoutError: the search takes longer than ``SECONDS``.
         """
         found: str | None = None
         for match in self._compiled.finditer(response, max(0, len(response) - SEARCHED), timeout=SECONDS):

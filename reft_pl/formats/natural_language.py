@@ -1,4 +1,4 @@
-"""Solutions in plain words that end in a fixed phrase with the answer."""
+"""The natural-language format: reasoning that ends in a fixed phrase with the answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from reft_pl.types import ExecutionResult, Problem
 
 PHRASE = "Therefore, the answer is:"
 
-# Annotations may end in a conclusion of their own ("Therefore, the answer is <203>."). It is taken off where it is a sentence
-# by itself, so that the target concludes once and in one form. Bounded blanks keep the search linear: self-training reads
-# solutions
-# that a model wrote.
+# Annotations may already end in a conclusion ("Therefore, the answer is <203>."). If it is a separate sentence, it is removed,
+# so that every target has exactly one conclusion. Bounded whitespace keeps the search linear, since self-training parses
+# model-written solutions.
 _OWN_CONCLUSION = re.compile(
     r"(?:^|\n|(?<=[.!?])[ \t]{1,9})[ \t]{0,9}(?:(?:therefore|so|thus|hence),?\s{1,9})?(?P<phrase>the answer is)", re.IGNORECASE
 )
-_LONGEST = 64  # of what the pattern matches
+_LONGEST = 64  # longest match of the pattern, in characters
 
 
 class NaturalLanguage(CoTFormat):
-    """The natural-language form of the paper: the reasoning, then ``Therefore, the answer is: {answer}`` on the last line."""
+    """The paper's natural-language format: the reasoning, then ``Therefore, the answer is: {answer}`` as the last line."""
 
     @override
     def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
@@ -35,8 +34,8 @@ class NaturalLanguage(CoTFormat):
     def target_text(self, problem: Problem) -> str:
         if problem.solution is None or problem.answer is None:
             raise UserError(
-                f"{problem.id} has no annotated solution with an answer to train on; give the source a solution field, or "
-                "go without SFT"
+                f"{problem.id} has no annotated solution with an answer to train on; set the source's solution field, or "
+                "skip SFT"
             )
         reasoning = _reasoning(problem.solution.strip())
         return "\n".join(filter(None, [reasoning, f"{PHRASE} {answer_text(problem.answer)}"]))
@@ -57,12 +56,12 @@ class NaturalLanguage(CoTFormat):
 
 
 def _stated(rest: str) -> str:
-    """The line of the answer, of what follows the phrase."""
+    """Return the first line after the phrase, which states the answer."""
     return rest.strip().split("\n", 1)[0]
 
 
 def _reasoning(solution: str) -> str:
-    """A solution without a conclusion of its own in the last line."""
+    """Return a solution without the conclusion in its last line, if it has one."""
     last_line = solution.rfind("\n") + 1
     for match in _OWN_CONCLUSION.finditer(solution, max(0, last_line - _LONGEST)):
         if match.start("phrase") >= last_line:

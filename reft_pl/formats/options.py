@@ -1,4 +1,4 @@
-"""The options of a multiple-choice question, as MathQA writes them."""
+"""Parse the options of a multiple-choice question in MathQA's notation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _EDGES = " \t\r\n,'\"[]"
 
 
 def read_options(options: str) -> dict[str, str]:
-    """The options by their letters, from ``a ) 38 , b ) 27.675 , ...`` (or the list of such texts that some rows hold)."""
+    """Map letters to options, from ``a ) 38 , b ) 27.675 , ...`` or the printed list of such texts that some rows contain."""
     letters = list(_LETTER.finditer(options))
     ends = [match.start() for match in letters[1:]] + [len(options)]
     return {match[1]: options[match.end() : end].strip(_EDGES) for match, end in zip(letters, ends, strict=False)}
 
 
 def option_values(options: Mapping[str, str]) -> dict[str, float]:
-    """The numbers of those options that are one."""
+    """Map letters to numbers, for the options that are numbers."""
     values = {letter: parse_number(text.replace("rs .", "").replace("rs.", "")) for letter, text in options.items()}
     return {letter: value for letter, value in values.items() if value is not None}
 
 
 def rounding(text: str) -> float:
-    """How far a computed value may lie from an option that is written so: half of the last digit, and at least 1e-2."""
+    """Return how far a computed value may differ from an option as written: half a unit of its last digit, at least 1e-2."""
     digits = re.search(r"\.(\d+)", text)
     return max(1e-2, 0.5 * 10.0 ** -len(digits[1]) if digits else 1e-2)

@@ -1,4 +1,4 @@
-"""Solutions as Python programs: a ``solution()`` whose docstring restates the question and whose return value is the answer."""
+"""The program format: ``solution()`` restates the question in its docstring and returns the answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BLANK_LINE = re.compile(r"^[ \t\r\f\v]*\n", re.MULTILINE)
 
 
 class PythonProgram(CoTFormat):
-    """The program form of the paper: ``def solution():``, the question as docstring, assignments, ``return result``.
+    """The paper's program format: ``def solution():``, the question as docstring, assignments, ``return result``.
 
-    The two given lines are rebuilt from *this* problem's question, so that the sampling prompt and the training text agree even
-    where an annotated program restates the question in other characters.
+    The two given lines are always built from the problem's question. The sampling prompt and the training text therefore agree
+    even if an annotated program restates the question with different characters.
     """
 
     runs_programs = True
@@ -39,19 +39,17 @@ class PythonProgram(CoTFormat):
     @override
     def target_text(self, problem: Problem) -> str:
         if problem.solution is None:
-            raise UserError(
-                f"{problem.id} has no annotated program to train on; give the source a solution field, or go without SFT"
-            )
+            raise UserError(f"{problem.id} has no annotated program to train on; set the source's solution field, or skip SFT")
         return self.given_text(problem) + _body(problem)
 
     @override
     def solution_in(self, problem: Problem, response: str) -> str | None:
-        return self.program(problem, response)  # what follows the program was never run
+        return self.program(problem, response)  # text after the program was never run
 
     @override
     def program(self, problem: Problem, response: str) -> str | None:
-        # The model may close the docstring in its own way, so a question's own blank lines are told from the one that ends the
-        # program by how far the response still follows the given lines.
+        # A question may contain blank lines, so the one that ends the program is searched only after the point where the
+        # response stops matching the given lines. The model may also close the docstring differently.
         given = self.given_text(problem)
         same = next((i for i, pair in enumerate(zip(given, response, strict=False)) if pair[0] != pair[1]), len(given))
         blank = _BLANK_LINE.search(response, same)
@@ -60,7 +58,7 @@ class PythonProgram(CoTFormat):
 
     @override
     def answer(self, problem: Problem, response: str) -> ExecutionResult:
-        raise TypeError("PythonProgram responses are programs: run them in a sandbox")
+        raise TypeError("PythonProgram responses are programs: run them in a sandbox instead of parsing them")
 
     @override
     def settings(self) -> dict[str, object]:
@@ -68,14 +66,14 @@ class PythonProgram(CoTFormat):
 
 
 def docstring(question: str) -> str:
-    """Escape a question so that it can stand between triple quotes and is read back by Python as it was."""
+    """Escape a question for a triple-quoted string, so that Python reads it back unchanged."""
     escaped = question.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace("\0", "\\x00").replace("\r", "\\r")
     quotes_at_end = len(question) - len(question.rstrip('"'))
-    return escaped[:-1] + '\\"' if quotes_at_end % 3 else escaped  # of whole threes the last is escaped already
+    return escaped[:-1] + '\\"' if quotes_at_end % 3 else escaped  # in a multiple of three, the last one is already escaped
 
 
 def _function(solution: str) -> str:
-    """The function without what follows it, which no call of it runs; all where it is no Python."""
+    """Return the first statement alone, since code after the function never runs; the whole text if it does not parse."""
     try:
         return ast.get_source_segment(solution, ast.parse(solution).body[0]) or solution
     except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
@@ -83,19 +81,19 @@ def _function(solution: str) -> str:
 
 
 def _body(problem: Problem) -> str:
-    """What follows the docstring of an annotated program, without blank lines (one would end the program)."""
+    """Return an annotated program's body after the docstring, without blank lines, since one would end the program."""
     solution = _function(problem.solution or "")
     head = _HEAD.match(solution)
     if head is None:
         raise UserError(
             f"the annotated solution of {problem.id} does not start with 'def solution():' but with {solution.strip()[:40]!r}; "
-            "choose another data.format, or annotate it with a program"
+            "set another data.format, or annotate the problem with a program"
         )
     rest = solution[head.end() :]
     own = _DOCSTRING.match(rest)
     lines = [line.rstrip() for line in rest[own.end() if own else 0 :].splitlines() if line.strip()]
     if not lines:
-        raise UserError(f"the annotated program of {problem.id} has nothing after its docstring")
+        raise UserError(f"the annotated program of {problem.id} has no code after its docstring; correct the annotation")
     body = "\n".join(lines)
     if not re.match(rf"{_INDENT}\S", body):
         body = textwrap.indent(textwrap.dedent(body), _INDENT)

@@ -1,4 +1,4 @@
-"""The paper's plain prompt, common to the forms that use no chat template."""
+"""The paper's plain prompt, shared by the formats without a chat template."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from reft_pl.types import Problem
 
 
 def plain_input(problem: Problem) -> str:
-    """``Question:`` and ``Answer reasoning:`` on lines of their own, as in the paper's scripts."""
+    """Return the prompt of the paper's scripts, with ``Question:`` and ``Answer reasoning:`` on separate lines."""
     return f"Question:\n{problem.question}\nAnswer reasoning:\n"

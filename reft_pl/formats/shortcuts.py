@@ -1,7 +1,7 @@
-"""Right answers that may have been reached the wrong way: what makes the reward pay for no reasoning.
+"""Detect reward hacking: correct answers that a sample may have reached without reasoning.
 
-Each function looks at text alone, which may be a program that nobody should compile; each can be wrong about a single sample (a
-sum may happen to equal a number of the question), and is meant for shares that are watched over time.
+Each function reads only text and never compiles it, since it may be an untrusted program. Each can be wrong about a single
+sample (a sum may happen to equal a number in the question). They are meant for rates that are tracked over training.
 """
 
 from __future__ import annotations
@@ -19,27 +19,30 @@ _CONCLUSION = re.compile(r"therefore, the answer is", re.IGNORECASE)
 
 
 def stands_in(answer: float, text: str) -> bool:
-    """Whether a number of the text is the answer."""
+    """Whether the text contains the answer as a number."""
     return any(abs(number - answer) <= TOLERANCE for number in _numbers(text))
 
 
 def is_constant_of(answer: float, program: str) -> bool:
-    """Whether the answer stands as a number in a program, its docstring apart."""
+    """Whether a program contains the answer as a number, outside its docstring."""
     return stands_in(answer, _DOCSTRING.sub("", program, count=1))
 
 
 def letter_from_another_value(letter: str, question: str, reasoning: str) -> bool | None:
-    """Whether the last number of a solution in words is another than the one of the option that was chosen.
+    """Whether the last number of the reasoning differs from the value of the chosen option.
 
-    It is what the paper saw on multiple choice (section 5.3): a wrong calculation, then the right letter all the same.
+    The paper reports this for multiple choice: a wrong calculation, followed by the correct letter.
 
     Args:
-        letter: The choice.
-        question: With its options on the last line, ``a ) 38 , b ) 27.675 , ...``.
-        reasoning: Up to a conclusion ``Therefore, the answer is``, which is not looked at.
+        letter: The chosen letter.
+        question: The question with its options on the last line, ``a ) 38 , b ) 27.675 , ...``.
+        reasoning: A solution in words. A conclusion ``Therefore, the answer is`` and the text after it are ignored.
 
     Returns:
-        None where the option or the reasoning holds no number.
+        The verdict, or None if the option or the reasoning contains no number.
+
+    Source:
+        ReFT paper, section 5.3.
     """
     options = read_options(question.rpartition("\n")[2])
     value, last = option_values(options).get(letter), _last_number(_CONCLUSION.split(reasoning, maxsplit=1)[0])
@@ -54,7 +57,7 @@ def _numbers(text: str) -> Iterator[float]:
 
 
 def _last_number(text: str) -> float | None:
-    """The number that no other follows, or the quotient (``3 / 6``) that does."""
+    """Return the last number of the text, or the value of a quotient (``3 / 6``) at that place."""
     last = None
     for match in _QUOTIENT.finditer(text.replace("\u2212", "-")):
         last = match

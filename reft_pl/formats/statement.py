@@ -1,4 +1,4 @@
-r"""The one value that a short text states: a number or an expression, with its units and the equation around it."""
+r"""Read the single value that a short text states: a number or expression, with its unit and any equation around it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 
 
 def stated_value(text: str) -> float:
-    """Read the one value that the whole text states; infinite where it exceeds a float.
+    """Read the single value that the whole text states; infinite if it exceeds the range of a float.
 
-    Of an equation the last side counts. All sides, and every other number of the text, must agree with it: ``3 + 4 = 7``,
-    ``0.5 or 1/2`` and ``60 minutes (1 hour)`` state a value, and ``12 or 13``, ``x=3, y=4`` and ``2x = 10`` state none.
+    The last side of an equation gives the value. All other sides and numbers of the text must agree with it: ``3 + 4 = 7``,
+    ``0.5 or 1/2`` and ``60 minutes (1 hour)`` state a value; ``12 or 13``, ``x=3, y=4`` and ``2x = 10`` do not.
 
     Raises:
-        Unreadable: the text states no number or several ones, or part of it is unknown.
+        Unreadable: the text states no number or several different ones, or part of it cannot be read.
     """
     try:
         return _statement(tokenize(text), 0).value
@@ -64,7 +64,7 @@ def stated_value(text: str) -> float:
 
 def _statement(tokens: Sequence[Token], depth: int) -> Reading:
     if depth > 3:
-        raise Unreadable("remarks nested too deep")
+        raise Unreadable("remarks nested too deeply")
     sides, nearly = _sides(tokens)
     if not sides[-1]:
         raise Unreadable("nothing after an equals sign")
@@ -79,7 +79,7 @@ def _statement(tokens: Sequence[Token], depth: int) -> Reading:
 
 
 def _sides(tokens: Sequence[Token]) -> tuple[list[list[Token]], bool]:
-    """The sides of an equation, of ``label: value`` and of ``Janet makes $18``; whether the last relation is approximate."""
+    """Split an equation, ``label: value`` or ``Janet makes $18`` into sides; whether the last relation is approximate."""
     sides: list[list[Token]] = [[]]
     depth, nearly = 0, False
     for index, token in enumerate(tokens):
@@ -100,7 +100,7 @@ def _sides(tokens: Sequence[Token]) -> tuple[list[list[Token]], bool]:
 
 
 def _side(tokens: Sequence[Token], depth: int, *, last: bool) -> Reading | None:
-    """The value of a side; None for a name (``x``, ``Total cost``), which says nothing of the value."""
+    """Return the value of a side; None for a name (``x``, ``Total cost``), which has no value."""
     if _is_name(tokens):
         return None
     parts = _split_at_or(tokens)
@@ -116,7 +116,7 @@ def _side(tokens: Sequence[Token], depth: int, *, last: bool) -> Reading | None:
 
 
 def _value(tokens: Sequence[Token], depth: int) -> Reading:
-    """Read ``about $18 per hour``: words that change nothing, an expression, its unit."""
+    """Read ``about $18 per hour``: leading words, an expression, its unit."""
     start = _skip_leading(tokens)
     word = number_word(tokens[start].text) if start + 1 < len(tokens) and tokens[start].kind == "word" else None
     if word is not None and tokens[start + 1].text in (",", "("):  # twelve (12)
@@ -141,7 +141,7 @@ def _value(tokens: Sequence[Token], depth: int) -> Reading:
 
 
 def _working(tokens: Sequence[Token]) -> Reading:
-    """The value of a calculation with units, ``29 species * 7 pairs per species``, in which a per cent sign is a hundredth."""
+    """Evaluate a calculation with units (``29 species * 7 pairs per species``); a percent sign divides by 100."""
     kept: list[Token] = []
     for token in tokens:
         if token.text == "%":
@@ -171,7 +171,7 @@ def _skip_leading(tokens: Sequence[Token]) -> int:
 
 
 def _is_name(tokens: Sequence[Token]) -> bool:
-    """Whether a side names a quantity: words, or one variable with its index (``x_1``, ``f(3)``); never ``2x``."""
+    """Whether a side names a quantity: words, or a single variable with its index (``x_1``, ``f(3)``), never ``2x``."""
     tokens = [token for token in tokens[_skip_leading(tokens) :] if token.text != "."]
     letters, place = 0, 0
     while place < len(tokens):
@@ -194,7 +194,7 @@ def _is_name(tokens: Sequence[Token]) -> bool:
 
 
 def _closing(tokens: Sequence[Token], place: int) -> int:
-    """The place of the bracket that closes the one at ``place``; the end where none does."""
+    """Return the index of the bracket that closes the one at ``place``, or the length of ``tokens`` if none does."""
     depth = 0
     for index in range(place, len(tokens)):
         depth += (tokens[index].text in _OPEN) - (tokens[index].text in _CLOSE)

@@ -1,4 +1,4 @@
-"""What follows a number in a text: units, remarks and punctuation, none of which may change it."""
+"""Read the units, remarks and punctuation after a number, and refuse any that change its value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AGREE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A value with what is known of its unit; ``decimals`` of a number that is written with a decimal point, else 0."""
+    """A value, its unit if known, and its number of decimals (0 without a decimal point)."""
 
     value: float
     percent: bool = False
@@ -23,11 +23,11 @@ class Reading:
 
 
 Statement: TypeAlias = Callable[[Sequence[Token]], Reading]
-"""Reads the value that a remark in parentheses states."""
+"""Reads the value stated by a remark in parentheses."""
 
 
 class Tail:
-    """What follows the expression: units, remarks and punctuation, none of which may change the value."""
+    """Reader for the text after an expression: units, remarks and punctuation."""
 
     def __init__(self, tokens: Sequence[Token], place: int, reading: Reading, state: Statement) -> None:
         self._tokens = tokens
@@ -36,7 +36,11 @@ class Tail:
         self._state = state
 
     def read(self) -> Reading:
-        """Check the rest and return the reading with its unit."""
+        """Read to the end and return the reading with its unit.
+
+        Raises:
+            Unreadable: the text may change the value, or states another one.
+        """
         value, unit = self._reading.value, self._reading.unit
         percent = self._take("%")
         self._degrees()
@@ -88,7 +92,7 @@ class Tail:
             raise Unreadable(f"{token.text!r} after a number")
 
     def _remark(self, reading: Reading) -> None:
-        """``(1 hour)``, ``(eighteen)``, ``(in total)``: whatever number it states must be the same."""
+        """Read ``(1 hour)``, ``(eighteen)`` or ``(in total)``; any number in it must equal the value."""
         depth, start = 0, self._place
         while (token := self._peek()) is not None:
             depth += (token.text == "(") - (token.text == ")")
@@ -143,12 +147,12 @@ class Tail:
 
 
 def has_number(tokens: Sequence[Token]) -> bool:
-    """Whether the tokens hold digits."""
+    """Whether any token is a number in digits."""
     return any(token.kind == "number" for token in tokens)
 
 
 def check_agreement(other: Reading, reading: Reading, nearly: bool) -> None:
-    """Raise unless both are one value: rounded, as a percentage, or in another unit."""
+    """Raise ``Unreadable`` unless both values agree: up to rounding, as a percentage, or in another unit."""
     margin = 0.5 * 10.0**-reading.decimals if nearly or reading.decimals else 0.0
     pairs = [(other.value, reading.value)]
     if other.percent != reading.percent:

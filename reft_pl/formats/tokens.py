@@ -1,4 +1,4 @@
-r"""Text and LaTeX to tokens: typography that cannot change a number is undone, everything else stays visible to the parser."""
+r"""Tokenise answers in text and LaTeX: normalise typography that cannot change a number, keep everything else as tokens."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 MAX_TOKENS = 400
-"""An answer is short. The limits bound the work on one text, whatever its length."""
+"""Answers are short. These limits bound the work on one text, whatever its length."""
 MAX_CHARACTERS = 20_000
 
 Kind = Literal["number", "word", "name", "command", "sign"]
 
 
-class Unreadable(ValueError):  # noqa: N818 (an outcome, which callers ask for)
-    """The text is no number, or one that can be read in two ways."""
+class Unreadable(ValueError):  # noqa: N818 (an outcome, not an error)
+    """The text is not a number, or is an ambiguous one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; ``spaced`` is whether whitespace, or the edge of a LaTeX text, precedes it.
+    """One token; ``spaced`` is true if whitespace or the edge of a LaTeX text precedes it.
 
-    A *word* has letters, apostrophes and hyphens (``third-graders``). A *name* has digits or underscores too (``x_1``,
+    A *word* has letters, apostrophes and hyphens (``third-graders``). A *name* also has digits or underscores (``x_1``,
     ``H2O``).
     """
 
@@ -51,6 +51,7 @@ _CHARACTERS: dict[int, str] = {
     ord("\u2109"): "\\degree F",
     0xA0: " ",
 }
+_MIDDLE_DOT = re.compile(r"(?<![\d.,\u00b7])\d+\u00b7\d+(?![\d.,\u00b7^\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b])")
 _EN_DASH_RANGE = re.compile(r"\d[ ]?\u2013[ ]?\d")
 _SUPERSCRIPT = re.compile("[\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b]+")
 _UP = str.maketrans("\u00b9\u00b2\u00b3\u2070\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "1230456789-")
@@ -84,27 +85,28 @@ def tokenize(text: str) -> list[Token]:
     """Split a text into tokens, in time linear in its length.
 
     Raises:
-        Unreadable: it has over ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number that goes on in an unknown way
-        (``1,5``, ``0,125``, ``1.2.3``), or a dash
-            between two numbers that marks a range.
+        Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number with an ambiguous
+            continuation (``1,5``, ``0,125``, ``1.2.3``), or an en dash between two numbers, which marks a range.
     """
     return _Tokenizer(_plain(text)).tokens()
 
 
 def _plain(text: str) -> str:
-    """Undo typography: one character for each minus, digit and operator; no markup around the whole."""
+    """Normalise typography: one character per minus sign, digit and operator; no markup around the whole text."""
     text = text.strip()
     if len(text) > MAX_CHARACTERS:
         raise Unreadable("too long")
     if _EN_DASH_RANGE.search(text):
         raise Unreadable("a range")
+    if "=" not in text and _MIDDLE_DOT.search(text):
+        raise Unreadable("a decimal point or a product")  # \u00a31\u00b750
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_UP) + "}", text)
     text = _VULGAR.sub(lambda match: _vulgar(match[0]), text).translate(_CHARACTERS)
     if not text.isascii():
         text = "".join(_digit(character) for character in text)
     text = text.replace("{,}", ",").replace("{:}", ":").replace("{.}", ".").replace(",\\!", ",").strip()
     text = _EMPHASIS.sub(r" \1 ", text).strip()
-    text = text.removesuffix("**").strip()  # the emphasis began before the answer: **Answer: 18**
+    text = text.removesuffix("**").strip()  # the emphasis starts before the answer: **Answer: 18**
     text = text.strip("$ \t\r\n") if text.count("$") > 1 else text
     for _ in range(8):
         text = text.removesuffix(".").strip() if not text.endswith("..") else text
@@ -130,7 +132,7 @@ class _Tokenizer:
         self._place = 0
         self._spaced = False
         self._tokens: list[Token] = []
-        self._braces: list[bool] = []  # whether each open brace belongs to a wrapper such as \text, which shows its content
+        self._braces: list[bool] = []  # whether each open brace belongs to a wrapper such as \text, which shows its contents
 
     def tokens(self) -> list[Token]:
         while self._place < len(self._text):
@@ -144,7 +146,7 @@ class _Tokenizer:
         character = text[start]
         if match := _SPACES.match(text, start):
             self._skip(match.end())
-        elif character in _DIGITS or (character == "." and text[start + 1 : start + 2] in _DIGITS):
+        elif character in _DIGITS or (character == "." and self._begins_decimal()):
             self._number()
         elif match := _WORD.match(text, start):
             plain = not any(c.isdigit() or c == "_" for c in match[0])
@@ -174,6 +176,11 @@ class _Tokenizer:
         self._spaced = True
         self._place = end
 
+    def _begins_decimal(self) -> bool:
+        """Whether the point here begins a number: ``.5`` does, the point of ``Rs.500`` and ``approx.5`` does not."""
+        abbreviates = not self._spaced and bool(self._tokens) and self._tokens[-1].kind in ("word", "name")
+        return not abbreviates and self._text[self._place + 1 : self._place + 2] in _DIGITS
+
     def _number(self) -> None:
         text, start = self._text, self._place
         match = _GROUPED.match(text, start)
@@ -188,7 +195,7 @@ class _Tokenizer:
             digits += exponent[0]
             end = exponent.end()
         if _NUMBER_GOES_ON.match(text, end):
-            raise Unreadable("a number that goes on")
+            raise Unreadable("a number with an ambiguous continuation")
         self._add("number", digits, end)
 
     def _command(self, match: re.Match[str]) -> None:
@@ -207,7 +214,7 @@ class _Tokenizer:
             self._add("command" if symbol.startswith("\\") else "sign", symbol, end)
 
     def _escape(self) -> None:
-        """A backslash before a sign: a space in LaTeX, or the sign itself as for a dollar sign."""
+        """Read a backslash before a sign: a LaTeX space, or the escaped sign itself (such as a dollar sign)."""
         text, start = self._text, self._place
         sign = text[start + 1 : start + 2]
         if sign and sign in ",;:! ":
@@ -215,7 +222,7 @@ class _Tokenizer:
             after = self._tokens[-1] if self._tokens else None
             group = _GROUP.match(text, self._place) if sign in ",;:" and after is not None else None
             if after is not None and group and _HEAD.fullmatch(after.text):
-                self._tokens[-1] = replace(after, text=f"{after.text},{group[1]}")  # 10\,000 is ten thousand
+                self._tokens[-1] = replace(after, text=f"{after.text},{group[1]}")  # 10\,000 means ten thousand
                 self._spaced = False
                 self._place = group.end()
         elif sign and sign in "$%&#_()[]":

@@ -1,4 +1,4 @@
-"""The words and units that may accompany a number, and those that make another number of it."""
+"""Words and units around a number: which leave its value alone, and which change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEADING = _words(
     circa only just so thus therefore hence then of to we get is it that this be still it's that's he's there
     """
 )
-"""Words that may precede a number: none of them changes it."""
+"""Words that may precede a number without changing it."""
 
 STATING = _words(
     """
@@ -38,7 +38,7 @@ NUMBER_WORDS: dict[str, Fraction] = {
     "seventy": Fraction(70), "eighty": Fraction(80), "ninety": Fraction(90), "dozen": Fraction(12), "hundred": Fraction(100),
     "thousand": Fraction(1000), "million": Fraction(10**6), "billion": Fraction(10**9), "half": Fraction(1, 2),
 }  # fmt: skip
-"""They never state an answer, and they must agree with the number that does: ``18 (eighteen)``."""
+"""Number words never state an answer by themselves; beside a number in digits they must agree with it: ``18 (eighteen)``."""
 
 _CHANGING = _words(
     """
@@ -50,7 +50,8 @@ _CHANGING = _words(
     false impossible except or if else unless otherwise versus vs remainder once twice thrice double doubled triple
     tripled halved ish and/or instead rather grand thou bil ones twos threes fours fives sixes sevens eights nines
     tens fold add added subtracted increased decreased reduced alpha beta gamma delta epsilon theta lambda mu phi
-    omega sigma rho tau
+    omega sigma rho tau tsd tys tis tis\u00edc mille mila tusen tuhat duizend ezer ribu juta ngh\u00ecn milyon milj miljoen
+    miljoner miljoona mega giga bio
     """
 )
 _SCALE = re.compile(r"(?:milli(?:on|ard)|billi(?:on|ard)|trillion|quadrillion|zillion|thousand|hundred|millon|tausend|hundert)")
@@ -68,7 +69,7 @@ ATTACHED = _words(
     MHz GHz Hz kW kWh MW MB GB TB KB kB
     """
 )
-"""Units that may follow the digits without a space (``5cm``); ``5m`` may be millions."""
+"""Units that may follow the digits without a space (``5cm``). ``m`` is not among them: ``5m`` may mean millions."""
 
 _ORDINALS = _words(
     """
@@ -90,7 +91,7 @@ POWERS_OF = _words(
     cm mm km m ft in yd mi inch inches feet meter meters metre metres mile miles unit units sec s
     """
 )
-"""Units with areas and volumes: ``5 cm^2``."""
+"""Units that may be squared or cubed: ``5 cm^2``."""
 
 _FACTORS: dict[str, dict[str, Fraction]] = {
     "time": {
@@ -108,10 +109,10 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
 
 
 def changes_value(word: str) -> bool:
-    """Whether a word after a number makes another number of it, or may: ``million``, ``squared``, ``x``.
+    """Whether a word after a number changes its value, or may: ``million``, ``squared``, ``x``.
 
-    Everything else is a unit or a remark: ``apples``, ``per``, ``third-graders``. Single letters and short strings without a
-    vowel are variables unless they are known units.
+    All other words are units or remarks: ``apples``, ``per``, ``third-graders``. Single letters, two-letter words and words
+    without a vowel count as variables unless they are known units or short words.
     """
     if len(word) == 1:
         return word not in _LETTERS
@@ -129,20 +130,20 @@ def changes_value(word: str) -> bool:
 
 
 def changes_name(word: str, follows: str) -> bool:
-    """Whether a word of a name changes what it names: ``half of x``, ``x squared``, ``total in thousands``."""
+    """Whether a word in a quantity's name changes the quantity: ``half of x``, ``x squared``, ``total in thousands``."""
     lower = word.lower()
     if lower in _ORDINALS | _OPERATIONS:
-        return follows == "of"  # the third side is, the square is
+        return follows == "of"  # "the third side" and "the square" are plain names
     return len(lower) > 2 and lower != "base" and (lower in _CHANGING or lower in NUMBER_WORDS or bool(_SCALE.match(lower)))
 
 
 def number_word(word: str) -> Fraction | None:
-    """The value of a word such as ``twelve``."""
+    """Return the value of a word such as ``twelve``, or None."""
     return NUMBER_WORDS.get(word.lower())
 
 
 def factor(unit: str) -> tuple[str, Fraction] | None:
-    """The dimension of a unit and its size in the dimension's smallest unit; None for other words."""
+    """Return a unit's dimension and its size in that dimension's smallest unit; None for other words."""
     singular = unit.lower() if len(unit) < 4 else unit.lower().removesuffix("s")
     for dimension, units in _FACTORS.items():
         if singular in units:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from reft_pl.errors import UserError
-from reft_pl.models.transformer_layers import transformer_layers
+from reft_pl.models.compilation import transformer_layers
 
 
 def checkpoint_layers(trunk: nn.Module) -> None:

@@ -18,9 +18,9 @@ from reft_pl.errors import UserError, first_line, told
 from reft_pl.hub import BAD_VALUE
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.architecture import trunk_of
+from reft_pl.models.compilation import transformer_layers
 from reft_pl.models.pretrained import supported_attention
 from reft_pl.models.settings import LoRASettings
-from reft_pl.models.transformer_layers import transformer_layers
 
 FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
 """Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""

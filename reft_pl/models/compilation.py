@@ -8,9 +8,15 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from reft_pl.errors import UserError
-from reft_pl.models.transformer_layers import transformer_layers
+
+
+def transformer_layers(network: nn.Module) -> list[nn.Module]:
+    """The modules that transformers marks as its layers, in their order; none where an architecture has no such marks."""
+    return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
+
 
 CASES = 64
 """Pieces of code that the compiled layers of a process may have together: with gradient or without, for one row or more, ..."""

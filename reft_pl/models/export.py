@@ -14,8 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from reft_pl.errors import UserError, of_files, told
 from reft_pl.escapes import one_line
 from reft_pl.models.adapter_folder import save_adapter
+from reft_pl.models.base_model_metadata import CARD_FILE
 from reft_pl.models.folders import replace_folder
-from reft_pl.models.lineage import CARD_FILE
 from reft_pl.models.policy import Policy
 from reft_pl.models.value_file import save_value
 

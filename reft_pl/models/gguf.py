@@ -14,17 +14,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from reft_pl.errors import UserError, told
 from reft_pl.escapes import one_line
+from reft_pl.models.base_model_metadata import CARD_FILE
 from reft_pl.models.export import generation_settings, save_model
 from reft_pl.models.finite import not_finite
 from reft_pl.models.folders import replace_folder
 from reft_pl.models.gguf_card import gguf_card
-from reft_pl.models.gguf_tensors import part_of, unplaced_tensors
-from reft_pl.models.lineage import CARD_FILE
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""Factors of the rotary frequencies, which transformers takes from a config instead: only ones lose nothing."""
+
+_SPLIT = re.compile(r"\.ffn_(?:gate|up|down|gate_up)_(?:exps|projs)\.weight$")
+_GPT2_HEAD = ("gpt2", "output.weight")
+"""Tensors that transformers places without listing them: experts, which it splits, and one head."""
+
+
+def unplaced_tensors(file: Path, lm: PreTrainedModel) -> list[str]:
+    """Names of the tensors that ``transformers`` left out when it loaded ``lm`` from ``file``."""
+    from gguf import GGUFReader  # noqa: PLC0415 (an extra)
+
+    reader = GGUFReader(file)
+    architecture = reader.fields["general.architecture"].contents()
+    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=lm.config.to_dict())  # type: ignore[no-untyped-call]
+    places = get_gguf_hf_weights_map(lm, processor)
+    unplaced = []
+    for tensor in reader.tensors:
+        if tensor.name == ROPE_FACTORS and bool((np.asarray(tensor.data) == 1).all()):
+            continue
+        if tensor.name not in places and not _SPLIT.search(tensor.name) and (architecture, tensor.name) != _GPT2_HEAD:
+            unplaced.append(tensor.name)
+    return unplaced
+
+
+def part_of(file: Path) -> int | None:
+    """How many files a model is split into of which this is one; None for a whole one."""
+    from gguf import GGUFReader  # noqa: PLC0415
+
+    count = GGUFReader(file).fields.get("split.count")
+    parts = 1 if count is None else int(count.contents())
+    return parts if parts > 1 else None
+
 
 _CausalLM: Any = AutoModelForCausalLM  # its class methods carry no types
 

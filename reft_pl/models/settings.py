@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from reft_pl.errors import UserError
-from reft_pl.models.number_format import NumberFormat, fast_format
+from reft_pl.models.dtype import NumberFormat, fast_format
 
 
 @dataclass

@@ -108,6 +108,10 @@ def explained(source: str, if_absent: str = "") -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, EOFError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise remote_code_refused(source) from error
+        if "ignore_mismatched_sizes" in str(error):  # it refers to a report that nothing prints
+            raise UserError(
+                f"The weights of {source} have other shapes than its config.json gives: take the config.json of these weights."
+            ) from error
         hint = f" ({if_absent})" if if_absent and "no file named" in str(error) else ""
         raise UserError(f"The weights of {source} cannot be loaded: {first_line(error)}{hint}.") from error
 

@@ -1,4 +1,4 @@
-"""When a run saves, what it resumes from, and what it leaves at its end."""
+"""Save, resume and export runs: ``last.ckpt``, ``best.ckpt`` and ``hf/``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from reft_pl.data.loader import ProblemLoader
 from reft_pl.errors import UserError
-from reft_pl.evaluation.card import write_card
 from reft_pl.evaluation.files import forget_test, update_results
+from reft_pl.evaluation.model_card import write_card
 from reft_pl.interruption import Interrupted, interruption
 from reft_pl.models.export import read_description
 from reft_pl.models.restricted_pickle import load_restricted
-from reft_pl.modules.curves import drop_points_from
 from reft_pl.modules.hooks import may_stop_within_a_batch
-from reft_pl.modules.resume_point import VALIDATION_DUE, ResumePoint, validate_now
+from reft_pl.modules.resume_point import VALIDATION_DUE, ResumePoint, drop_points_from, validate_now
 from reft_pl.modules.stage_module import StageModule
 from reft_pl.strategies.ranks import Ranks
 from reft_pl.strategies.sharded_checkpoint import ADVICE, read_weights
@@ -30,14 +29,14 @@ from reft_pl.strategies.zero import whole_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill never leaves half of one; reads none but whole ones.
+    """Write checkpoints atomically, and read only complete ones.
 
-    Lightning's own writer holds a second copy in memory and goes through the system's temporary folder, from where a move
-    to another disk is a copy again.
+    Lightning's writer holds a second copy in memory and goes through the system's temporary folder. Moving the file from
+    there to another disk copies it again.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save ``checkpoint`` at ``path``, whole or not at all."""
+        """Save ``checkpoint`` at ``path`` atomically: write a temporary file beside it, then rename."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -46,11 +45,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             file.flush()
             os.fsync(file.fileno())
         former = path.with_name(f".{path.name}.old")
-        if path.is_dir():  # of a strategy that saves the ranks' parts apart
+        if path.is_dir():  # from a strategy that saves one part per rank
             path.rename(former)
         aside.replace(path)
         shutil.rmtree(former, ignore_errors=True)
-        for leftover in path.parent.glob(f".{path.name}.*"):  # of runs that were killed while saving
+        for leftover in path.parent.glob(f".{path.name}.*"):  # from runs that were killed while saving
             if leftover.is_file():
                 leftover.unlink(missing_ok=True)
 
@@ -58,19 +57,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read the checkpoint at ``path``.
 
         Raises:
-            UserError: the file is damaged, names code, or is no checkpoint of a run.
+            UserError: the file is damaged, refers to code, or is not a checkpoint of a run.
         """
         path = Path(path)
         if path.is_dir():
             return read_weights(path)
         checkpoint = load_restricted(path, ADVICE)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-            raise UserError(f"{path} is no checkpoint of a run: {ADVICE}")
+            raise UserError(f"{path} is not a checkpoint of a run: {ADVICE}")
         return checkpoint
 
 
 def _known_figures(module: LightningModule) -> tuple[str, ...]:
-    """What the module's validation logs; empty where a subclass of the user's validates otherwise without saying what."""
+    """Return what the module's validation logs; empty if a user's subclass overrides validation without declaring it."""
     for kind in type(module).__mro__:
         own = vars(kind)
         if "validation_figures" in own:
@@ -81,7 +80,7 @@ def _known_figures(module: LightningModule) -> tuple[str, ...]:
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether the schedule of validations has one after this training batch; that training stops here does not count."""
+    """Whether a validation is scheduled after this training batch, even if training stops here."""
     loop, stop = trainer.fit_loop, trainer.should_stop
     trainer.should_stop = False
     try:
@@ -91,18 +90,18 @@ def validation_follows(trainer: Trainer) -> bool:
 
 
 class RunCheckpoints(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt`` to resume from and ``checkpoints/best.ckpt`` by validation; exports the best to ``hf/``.
+    """Keep ``checkpoints/last.ckpt`` for resuming and ``checkpoints/best.ckpt`` by validation; export the best to ``hf/``.
 
     Args:
-        every_n_batches: Training batches (rollouts in PPO) between saves of ``last.ckpt``; validations save it too.
-        monitor: The validation figure that ``best.ckpt`` maximises; ``val/loss`` is minimised.
+        every_n_batches: Training batches (rollouts in PPO) between saves of ``last.ckpt``. Validations save it too.
+        monitor: The validation metric that ``best.ckpt`` maximises; a metric that ends in ``loss`` is minimised.
     """
 
     def __init__(self, every_n_batches: int = 50, monitor: str = "val/top1") -> None:
         if every_n_batches < 1:
             raise UserError(f"checkpoints.every_n_batches is {every_n_batches}, but must be at least 1")
         if not monitor.strip():
-            raise UserError("checkpoints.monitor is empty: name a figure of the validation, such as val/top1")
+            raise UserError("checkpoints.monitor is empty: set it to a validation metric, such as val/top1")
         self.every_n_batches = every_n_batches
         self.monitor = monitor
         self.best_score: float | None = None
@@ -113,41 +112,41 @@ class RunCheckpoints(Checkpoint):
         self._resume_point: ResumePoint | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a figure that the module's validation does not give.
+        """Check that the module's validation logs the monitored metric.
 
         Raises:
-            UserError: there is no such figure.
+            UserError: it does not.
         """
         figures = _known_figures(pl_module)
         if stage == "fit" and figures and self.monitor not in figures:
             raise UserError(
-                f"checkpoints.monitor is {self.monitor!r}, but the validation of {type(pl_module).__name__} gives "
+                f"checkpoints.monitor is {self.monitor!r}, but the validation of {type(pl_module).__name__} logs "
                 f"{' and '.join(figures)}: set it to one of these"
             )
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
-        """Where a run keeps its checkpoints."""
+        """Return the folder of a run's checkpoints."""
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note where the training data stand.
+        """Save the position in the training data.
 
-        Lightning does so too, but does not restore it where it takes an epoch for finished, as after a second resume of a run
-        that validates in the middle of epochs.
+        Lightning saves it too, but does not restore it when it considers an epoch finished. This happens at the second resume
+        of a run that validates in the middle of an epoch.
         """
-        if trainer.train_dataloader is not None:  # there is none yet while the initial weights are validated
+        if trainer.train_dataloader is not None:  # None while the initial weights are validated
             checkpoint["reft_loader"] = cast("ProblemLoader[Any]", trainer.train_dataloader).state_dict()
         if trainer.interrupted and self._resume_point is not None:
             self._resume_point.write_into(checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember where the training data stood."""
+        """Read the position in the training data; ``on_train_start`` restores it."""
         self._loader_state = checkpoint.get("reft_loader")
         self._validation_due = checkpoint.get(VALIDATION_DUE, False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resume where the training data and the curves stood, with the validation that was cut off.
+        """Restore the position in data and curves, and repeat a validation that was cut off.
 
         From here on, signals wait until the run can be saved.
         """
@@ -164,17 +163,17 @@ class RunCheckpoints(Checkpoint):
             validate_now(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the axis of the curves at training batches done; Lightning's own count slips by one after some resumes."""
+        """Set the x-axis of the curves to finished batches; Lightning's own count is off by one after some resumes."""
         loop = trainer.fit_loop.epoch_loop
         loop._batches_that_stepped = loop.total_batch_idx
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every n batches and where training stops within an epoch, but not just before a validation.
+        """Save every n batches and when training stops within an epoch, except just before a validation.
 
-        A run resumed from there would skip that validation; the save after it is as good. Where training stops, no validation
-        is added that the run would not have without the stop: it could choose another best checkpoint.
+        A run resumed from such a save would skip the validation, and the validation saves anyway. A stop adds no validation:
+        an extra one could choose a different best checkpoint.
         """
         due = validation_follows(trainer)
         if self._stops(trainer) and not due:
@@ -184,20 +183,20 @@ class RunCheckpoints(Checkpoint):
         elif self._batch(trainer) % self.every_n_batches == 0 and not due and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_last(trainer)
         self._resume_point = ResumePoint.of(trainer, due)
-        if not (due and self._stops(trainer)):  # the last validation of a run would not be made up for
+        if not (due and self._stops(trainer)):  # a resumed run would not repeat the last validation
             self._end_if_asked(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a signal interrupt the validation of a fit: it leaves weights and optimizer alone."""
+        """Let a signal interrupt validation during fit, which changes neither weights nor optimizer."""
         if trainer.state.fn == TrainerFn.FITTING and interruption.deferred and may_stop_within_a_batch(trainer):
             interruption.deferred = self._stops(trainer)
             if not interruption.deferred:
                 interruption.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the best so far, then the last.
+        """Save ``best.ckpt`` if the metric improved, then ``last.ckpt``.
 
-        A whole validation before training (``trainer.num_sanity_val_steps: -1``) makes the initial weights the first best.
+        After a full validation before training (``trainer.num_sanity_val_steps: -1``) the initial weights are the first best.
         """
         if trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -205,10 +204,10 @@ class RunCheckpoints(Checkpoint):
             return
         if self.monitor not in trainer.callback_metrics:
             given = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation gives {given}: set it to one of these")
+            raise UserError(f"checkpoints.monitor is {self.monitor!r}, but validation logs {given}: set it to one of these")
         interruption.deferred = not trainer.sanity_checking
         score = float(trainer.callback_metrics[self.monitor])
-        # A run that goes on in another folder has no best there yet, whatever the checkpoint says.
+        # A run that resumes in another folder has no best.ckpt there, whatever the checkpoint records.
         known = self.best_score is not None and self._has_best(trainer)
         sign = -1 if self.monitor.endswith("loss") else 1
         if not known or sign * score > sign * cast("float", self.best_score):
@@ -223,19 +222,19 @@ class RunCheckpoints(Checkpoint):
             self._end_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what no validation saved; without any validation the last is the best."""
+        """Save what no validation saved; without validation the last weights are the best."""
         if not trainer.fast_dev_run and self._batch(trainer):  # type: ignore[attr-defined]
-            # The best first: a run that is killed between the two resumes before its end, and comes here again.
+            # best.ckpt first: a run killed between the two saves resumes before its end and gets here again.
             if self.best_score is None or not self._has_best(trainer):
                 self._save_best(trainer)
             if self._saved_batch != self._batch(trainer):
                 self._save_last(trainer)
-        self._resume_point = None  # all is saved, and the export is whole or absent
+        self._resume_point = None  # everything is saved, and the export is atomic
         self._end_if_asked(trainer)
         interruption.deferred = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save ``last.ckpt`` of a run that a signal stops, as of the last training batch that was done."""
+        """Save ``last.ckpt`` when a signal stops the run, as of the last finished training batch."""
         if not isinstance(exception, Interrupted) or trainer.state.fn != TrainerFn.FITTING:
             return
         interruption.deferred = True
@@ -243,22 +242,22 @@ class RunCheckpoints(Checkpoint):
         if point is not None and not trainer.fast_dev_run and (point.validation_due or point.batches != self._saved_batch):  # type: ignore[attr-defined]
             trainer.save_checkpoint(last)
         if not last.exists():
-            exception.outcome = "no training batch was done: the same command begins again"
+            exception.outcome = "no training batch is finished: the same command starts again"
         else:
             done = "training so far is" if point is None else f"{point.batches} training batches are"
             exception.outcome = f"{done} in {last}: the same command resumes there"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the best weights, write ``hf/`` and the run's figures."""
+        """Load the best weights, export them to ``hf/`` and record the run's figures."""
         path = self.folder(trainer) / "best.ckpt"
         if trainer.fast_dev_run or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
         if self._batch(trainer) == 0 and not path.exists():
             return
         root = Path(trainer.default_root_dir)
-        with whole_weights(trainer.strategy):  # where weights are shared out, they are the last ones again after it
-            if path.exists():  # else it was deleted since, and the last weights are the best that there are
-                best = load_restricted(path, "delete it and fit again", mmap=True)  # once in memory, not once a rank
+        with whole_weights(trainer.strategy):  # sharded weights revert to the last ones afterwards
+            if path.exists():  # if it was deleted, export the last weights
+                best = load_restricted(path, "delete it and fit again", mmap=True)  # one copy in memory, not one per rank
                 pl_module.load_state_dict(best["state_dict"], strict=pl_module.strict_loading)
             pl_module.export(root / "hf")
         if not trainer.is_global_zero:
@@ -270,23 +269,23 @@ class RunCheckpoints(Checkpoint):
         write_card(root)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far travels with ``last.ckpt``."""
+        """Return the best metric so far, which ``last.ckpt`` holds."""
         return {"best_score": self.best_score, "best_batch": self.best_batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best so far."""
+        """Restore the best metric so far."""
         self.best_score, self.best_batch = state_dict["best_score"], state_dict["best_batch"]
 
     @staticmethod
     def _stops(trainer: Trainer) -> bool:
-        """Whether training ends after this batch, wherever in its epoch that is."""
+        """Whether training ends after this batch, within an epoch or at its end."""
         loop = trainer.fit_loop
         reached = 0 <= loop.max_steps <= loop.epoch_loop.global_step
         return reached or (trainer.should_stop and loop._can_stop_early)
 
     @staticmethod
     def _end_if_asked(trainer: Trainer) -> None:
-        """End on all ranks what a signal to one of them asks to end."""
+        """Stop all ranks if a signal reached one of them."""
         interruption.signum = max(Ranks(trainer).gather(interruption.signum or 0)) or None
         interruption.check()
 
@@ -294,7 +293,7 @@ class RunCheckpoints(Checkpoint):
         return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
     def _has_best(self, trainer: Trainer) -> bool:
-        # As the first rank sees it: it may write the file before another one looks.
+        # Rank 0 decides: it may write the file before another rank looks.
         return Ranks(trainer).agree((self.folder(trainer) / "best.ckpt").exists())
 
     def _save_best(self, trainer: Trainer) -> None:

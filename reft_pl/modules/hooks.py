@@ -1,4 +1,4 @@
-"""Hooks that Lightning does not have: what happens inside one rollout-and-update iteration."""
+"""Callback hooks for the phases of one rollout-and-update iteration."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ __all__ = ["Phase", "PhaseDispatcher", "RolloutCallback"]
 
 
 class RolloutCallback(Callback):
-    """A Lightning callback that also hears of the phases of an iteration. Override what you need; every hook is a no-op.
+    """A Lightning callback with hooks for the phases of an iteration. Override what you need; every hook is a no-op.
 
     A training step of PPO or online self-training is: ``rollout`` (sample completions), ``execute`` (run their programs),
     ``score`` (log-probabilities, values, reference), ``on_rollout_end``, ``update`` (optimizer steps), ``on_update_end``.
-    Greedy evaluation has the first two phases as well, with ``trainer.validating`` or ``trainer.testing`` true.
+    Greedy evaluation also runs the first two phases, with ``trainer.validating`` or ``trainer.testing`` true.
     """
 
     def on_phase_start(self, trainer: Trainer, module: LightningModule, phase: Phase, total: int) -> None:
-        """A phase begins that consists of ``total`` sequences."""
+        """A phase of ``total`` sequences begins."""
 
     def on_phase_progress(self, trainer: Trainer, module: LightningModule, phase: Phase, done: int) -> None:
-        """``done`` of the phase's sequences are finished."""
+        """``done`` of the phase's sequences are finished so far."""
 
     def on_phase_end(self, trainer: Trainer, module: LightningModule, phase: Phase, seconds: float) -> None:
         """The phase took ``seconds`` of wall time."""
 
     def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Rollout) -> None:
-        """Samples are executed, rewarded and scored; the weights are still those that sampled them."""
+        """Samples are executed, rewarded and scored; the weights have not changed since sampling."""
 
     def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Mapping[str, float]) -> None:
-        """All optimizer steps on this rollout are done. ``statistics`` is what was logged, by its TensorBoard name."""
+        """All optimizer steps on this rollout are done. ``statistics`` holds the logged values by TensorBoard name."""
 
 
 def may_stop_within_a_batch(trainer: Trainer) -> bool:
-    """Whether a signal may interrupt what leaves the weights alone: several processes must stop at the same place."""
+    """Whether a signal may interrupt phases that leave the weights alone; several ranks must stop at the same point."""
     return trainer.world_size == 1 and not isinstance(trainer.strategy, ZeRO)
 
 
 class PhaseDispatcher(PhaseTimer):
-    """Times phases and tells the Trainer's ``RolloutCallback`` objects of them (and no other callback)."""
+    """Time phases and call the hooks of the Trainer's ``RolloutCallback`` objects."""
 
     def __init__(self, module: LightningModule) -> None:
         super().__init__()
@@ -53,29 +53,29 @@ class PhaseDispatcher(PhaseTimer):
 
     @contextmanager
     def phase(self, phase: Phase, total: int) -> Iterator[PhaseProgress]:
-        """Run the body as a phase; all but updates may be interrupted by a signal."""
+        """Run the body as a phase; a signal may interrupt every phase except updates."""
         interruptible = phase != "update" and may_stop_within_a_batch(self._module.trainer)
         with interruption.allowed() if interruptible else nullcontext(), super().phase(phase, total) as progress:
             yield progress
 
     @property
     def callbacks(self) -> Iterator[RolloutCallback]:
-        """The Trainer's callbacks that know of rollouts."""
+        """The Trainer's rollout callbacks."""
         callbacks: Iterable[Callback] = getattr(self._module.trainer, "callbacks", ())
         return (callback for callback in callbacks if isinstance(callback, RolloutCallback))
 
     def on_start(self, phase: Phase, total: int) -> None:
-        """Pass it on."""
+        """Dispatch ``on_phase_start``."""
         for callback in self.callbacks:
             callback.on_phase_start(self._module.trainer, self._module, phase, total)
 
     def on_progress(self, phase: Phase, done: int) -> None:
-        """Pass it on."""
+        """Dispatch ``on_phase_progress``."""
         for callback in self.callbacks:
             callback.on_phase_progress(self._module.trainer, self._module, phase, done)
 
     def on_end(self, phase: Phase, seconds: float) -> None:
-        """Pass it on."""
+        """Dispatch ``on_phase_end``."""
         for callback in self.callbacks:
             callback.on_phase_end(self._module.trainer, self._module, phase, seconds)
 

@@ -1,52 +1,41 @@
-"""Online self-training: supervised learning on the policy's own fresh right solutions, beside the annotated ones."""
+"""Online self-training: supervised learning on the policy's own correct samples and on the annotated solutions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 
 from reft_pl.errors import UserError
 from reft_pl.models.micro_batches import take
-from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.sample_statistics import sample_statistics
-from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
-from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.minibatches import minibatches, n_minibatches
-from reft_pl.sandbox.base import Sandbox
 from reft_pl.types import Problem, Rollout, SamplingParams
 
 FRESH, ANNOTATED = 0.5, 0.5
-"""Weights of the two halves of the loss (paper, section 4.2)."""
+"""Weights of the two terms of the loss (paper, section 4.2)."""
 
 
 class OnlineSelfTrainingModule(PolicyModule):
-    """Sample, keep what is right, learn from it and from the annotated solutions (the paper's online self-training baseline).
+    """Train on the policy's correct samples and on annotated solutions (the paper's online self-training baseline).
 
-    The loss is ``0.5 * CE(fresh samples whose reward is exactly 1) + 0.5 * CE(annotated solutions)``, each a mean over tokens;
-    a mini-batch without a right sample has the second half alone, not scaled up.
+    The loss is ``0.5 * CE(fresh samples with reward exactly 1) + 0.5 * CE(annotated solutions)``, each a mean over tokens.
+    A mini-batch without a correct sample has only the second term, not scaled up.
 
     Args:
         policy: The warmed-up model.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
-        reward: Gives each executed sample its outcome; None is 1 for right, 0.1 for a wrong answer of the right kind, else 0.
+        reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
         inner_epochs: Passes over each rollout.
-        minibatch_size: Questions an optimizer step; None is the whole batch.
-        samples_per_problem: Completions a question in each rollout.
-        temperature: At which rollouts are sampled; no top-k and no top-p.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is confined CPython.
-        seed: Run seed, from which every draw of this stage is derived.
+        minibatch_size: Questions per optimizer step; None is the whole batch.
+        samples_per_problem: Completions per question in each rollout.
+        temperature: Sampling temperature of rollouts, without top-k and top-p.
+        **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
     stage = "online_self_training"
@@ -54,20 +43,14 @@ class OnlineSelfTrainingModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule(),
         reward: RewardFunction | None = None,
         inner_epochs: int = 2,
         minibatch_size: int | None = None,
         samples_per_problem: int = 1,
         temperature: float = 1.0,
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        sampler: Sampler | None = None,
-        sandbox: Sandbox | None = None,
-        seed: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
+        super().__init__(policy, **kwargs)
         if temperature <= 0 or min(inner_epochs, samples_per_problem, 1 if minibatch_size is None else minibatch_size) < 1:
             raise UserError(
                 "temperature must be positive, and inner_epochs, samples_per_problem and minibatch_size at least 1: "
@@ -80,12 +63,12 @@ class OnlineSelfTrainingModule(PolicyModule):
         self.temperature = temperature
 
     def setup(self, stage: str) -> None:
-        """Tokenise every annotated solution before training, so that a missing one is said now and not in the middle."""
+        """Tokenise the annotated solutions: fail before training if one is missing."""
         if stage == "fit":
             self.problems.prepare_examples()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
-        """One iteration: a rollout on the batch's questions, then ``inner_epochs`` passes of updates."""
+        """Run one iteration: a rollout on the batch's questions, then ``inner_epochs`` passes of updates."""
         rollout = self.collect(batch)
         self.phases.rollout_end(rollout)
         statistics = self.learn(batch, rollout) | self.ranks.means(sample_statistics(rollout)) | self.timing()
@@ -95,10 +78,11 @@ class OnlineSelfTrainingModule(PolicyModule):
     def collect(self, problems: list[Problem]) -> Rollout:
         """Sample, execute and reward ``samples_per_problem`` solutions of each problem."""
         params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
-        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, self.samples_per_problem))
+        samples = self.solver.sample(problems, params, self.samples_per_problem)
+        return self.solver.collector.reward(self.policy, self.reward, samples)
 
     def learn(self, problems: Sequence[Problem], rollout: Rollout) -> dict[str, float]:
-        """All optimizer steps on one rollout; returns means over the steps."""
+        """Run all optimizer steps on one rollout; return means over the steps."""
         step, results = self.trainer.fit_loop.epoch_loop.total_batch_idx, []
         self.train_with_dropout(self.policy, step)
         n = int(self.ranks.total(len(problems)))
@@ -113,7 +97,7 @@ class OnlineSelfTrainingModule(PolicyModule):
         return means | {"update/skipped": sum(r["skipped"] for r in results)}
 
     def losses(self, problems: Sequence[Problem], rollout: Rollout, rows: Sequence[int]) -> MicroBatches:
-        """Micro-batch losses that sum to the mini-batch's; ``rows`` are this rank's questions of it."""
+        """Build micro-batch losses that sum to the loss of the mini-batch; ``rows`` are this rank's questions in it."""
         n = self.samples_per_problem
         right = [i for row in rows for i in range(n * row, n * row + n) if rollout.outcome[i] == 1]
         fresh = take(rollout.tokens, torch.tensor(right, dtype=torch.int64, device=rollout.outcome.device))
@@ -121,5 +105,5 @@ class OnlineSelfTrainingModule(PolicyModule):
         return [*self.cross_entropy(fresh, FRESH), *self.cross_entropy(annotated, ANNOTATED)]
 
     def steps_per_batch(self) -> int:
-        """Optimizer steps that a full batch takes."""
+        """Return the number of optimizer steps per full batch."""
         return self.inner_epochs * n_minibatches(self.problems.batch_size, self.minibatch_size)

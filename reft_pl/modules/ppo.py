@@ -1,27 +1,23 @@
-"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2), and its successors by name."""
+"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2), and later variants by their settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from reft_pl.errors import UserError
-from reft_pl.models.fingerprint import fingerprint
-from reft_pl.models.loading import load_policy
 from reft_pl.models.micro_batches import split, take
-from reft_pl.models.optim import MasterAdamW
-from reft_pl.models.policy import VALUE_PARTS, BasePolicy, Policy
+from reft_pl.models.policy import VALUE_PARTS, Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
-from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
@@ -31,65 +27,57 @@ from reft_pl.rl.importance import truncated_importance
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
-from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.filtering import (
+    GlobalBatch,
     judged,
     with_overlong_punishment,
     with_varied_groups,
     without_truncated,
     without_unjudged,
 )
-from reft_pl.rollout.global_batch import GlobalBatch
 from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
-from reft_pl.sandbox.base import Sandbox
 from reft_pl.strategies.zero import ZeRO, whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
 class PPOModule(PolicyModule):
-    """Collect, estimate advantages, update.
+    """Train with PPO: collect a rollout, estimate advantages, update.
 
     Args:
         policy: The warmed-up model; it is also the frozen reference of the KL penalty.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
-        reward: Gives each executed sample its outcome; None is 1 for right, 0.1 for a wrong answer of the right kind, else 0.
-        kl: How the policy is kept near its reference.
-        advantages: Gives every action its advantage; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
-        policy_loss: What is made of ratio and advantage; None is PPO's clip at 0.2.
-        rescore: Score the samples under the policy before they are learned from. False takes what the sampler said of them when
-            it drew them, which saves a forward pass: old log-probabilities and values are then off by rounding, or by all that
-            an engine computes otherwise, and the entropy is estimated from the samples. Not with ``importance_clip``, a
-            sampler's ``max_mismatch``, values that the sampler does not record (a separate value model's, or beside an
-            engine), or ``SequenceClip`` in bfloat16; the mismatch that is logged is 0 then.
-        importance_clip: Weigh an action's policy loss with the ratio of the scorer's to the sampler's probability, at most this
-            (truncated importance sampling): for samplers that compute otherwise than the policy, as vLLM's do. None is off.
-        aggregation: How losses are averaged (``rl.aggregation.Aggregation``): over a sequence's actions and then over sequences
-            (``sequence``, the paper), over all actions (``token``, DAPO), summed over a sequence's actions and averaged over
-            sequences (``sequence_sum``, RLOO), or divided by ``data.max_tokens`` times sequences (``constant``, Dr. GRPO). None
-            is what the source of ``advantages`` does.
-        value_clip_range: Clip of the value's change, in units of reward.
+        reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
+        kl: KL penalty that keeps the policy near its reference.
+        advantages: Advantage estimator; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
+        policy_loss: Policy loss from ratio and advantage; None is PPO's clip at 0.2.
+        rescore: Recompute log-probabilities and values with the policy before the update. False uses what the sampler
+            recorded instead, which saves a forward pass. It differs by rounding, or by more if an engine computes differently.
+            The entropy is then estimated from the samples, and the logged mismatch is 0. False excludes ``importance_clip``,
+            a sampler's ``max_mismatch``, ``SequenceClip`` in bfloat16, and values that the sampler does not record (with a
+            separate value model or an engine).
+        importance_clip: Upper bound of truncated importance sampling, which weights an action's policy loss by the ratio of
+            the scorer's probability to the sampler's. For samplers that compute differently from the policy, such as vLLM.
+            None is off.
+        aggregation: How losses are averaged (``rl.aggregation.Aggregation``). ``sequence`` (the paper): mean over a sequence's
+            actions, then over sequences. ``token`` (DAPO): mean over all actions. ``sequence_sum`` (RLOO): sum over a
+            sequence's actions, mean over sequences. ``constant`` (Dr. GRPO): sum divided by ``data.max_tokens`` times the
+            number of sequences. None follows the paper of ``advantages``.
+        value_clip_range: Clip range of the change in a value, in units of reward.
         value_coef: Weight of the value loss.
         ppo_epochs: Passes over each rollout.
-        minibatch_size: Samples an optimizer step; None is the whole rollout.
-        samples_per_problem: Completions a question in each rollout.
-        filter_groups: Leave questions out of the update whose samples all have the same outcome (DAPO, section 3.2).
-        max_resamples: Times that other questions are sampled in the places of such questions, until the batch is full.
-        mask_truncated: Leave completions out of the update that the length limit cut off (DAPO, section 3.4).
+        minibatch_size: Samples per optimizer step; None is the whole rollout.
+        samples_per_problem: Completions per question in each rollout.
+        filter_groups: Exclude questions from the update if all their samples have the same outcome (DAPO, section 3.2).
+        max_resamples: How often other questions are sampled to replace excluded ones, until the batch is full.
+        mask_truncated: Exclude completions from the update that the length limit cut off (DAPO, section 3.4).
         overlong_buffer: Share of a response's token limit over which the soft overlong punishment grows from 0 to -1 (DAPO,
             eq. 13: 0.2). It is added to the reward after ``filter_groups``. 0 is off.
-        temperature: At which rollouts are sampled and scored; no top-k and no top-p.
-        offload_reference: Keep the reference in the computer's memory but for scoring.
-        separate_value_model: Give values a trunk of their own instead of a head on the policy's (twice the compute).
-        value_lr: Learning rate of the value head, and of a separate value model; None is the policy's. Not under ZeRO.
-        value_warmup: Rollouts at the start in which the value head alone learns, from Monte Carlo returns of the fixed policy
+        temperature: Temperature at which rollouts are sampled and scored, without top-k and top-p.
+        offload_reference: Keep the reference in CPU memory except during scoring.
+        separate_value_model: Use a separate trunk for values instead of a head on the policy's trunk (twice the compute).
+        value_lr: Learning rate of the value head and of a separate value model; None is the policy's. Not under ZeRO.
+        value_warmup: Rollouts at the start that train only the value function, on Monte Carlo returns of the fixed policy
             (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule. Not under ZeRO.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        sampler: Writes completions; None is the in-process sampler.
-        sandbox: Runs the programs in them; None is confined CPython.
-        seed: Run seed, from which every draw of this stage is derived.
+        **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
     stage = "ppo"
@@ -97,8 +85,6 @@ class PPOModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule(),
         reward: RewardFunction | None = None,
         kl: KLPenalty = KLPenalty(),
         advantages: AdvantageEstimator | None = None,
@@ -120,13 +106,9 @@ class PPOModule(PolicyModule):
         separate_value_model: bool = False,
         value_lr: float | None = None,
         value_warmup: int = 0,
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        sampler: Sampler | None = None,
-        sandbox: Sandbox | None = None,
-        seed: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(policy, optimizer, schedule, gradient_clip_norm, micro_batch_tokens, sampler, sandbox, seed)
+        super().__init__(policy, **kwargs)
         self.reward = reward or AnswerReward()
         self.kl = kl
         self.kl_coef = kl.coef
@@ -153,11 +135,11 @@ class PPOModule(PolicyModule):
         check_settings(self)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
-        """One iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
+        """Run one iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
         self.policy.eval()  # no dropout: the ratio at the first update must be 1
         rollout = self.collect(batch)
         if self.offload_reference:
-            self._reference[0].to("cpu")
+            self._reference.to("cpu")
         self.phases.rollout_end(rollout)
         statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
@@ -168,12 +150,12 @@ class PPOModule(PolicyModule):
 
     @property
     def step(self) -> int:
-        """Training batches before this one."""
+        """Number of training batches before this one."""
         return self.trainer.fit_loop.epoch_loop.total_batch_idx
 
     @property
     def warms_up_values(self) -> bool:
-        """Whether the value head alone learns from this batch."""
+        """Whether this batch trains only the value function."""
         return self.step < self.value_warmup
 
     def collect(self, problems: list[Problem]) -> ScoredRollout:
@@ -184,7 +166,7 @@ class PPOModule(PolicyModule):
         def refill(left_out: Sequence[Problem], attempt: int) -> Sequence[Problem] | None:
             return batch.refill(left_out) if attempt <= self.max_resamples else None
 
-        with whole_weights(self.trainer.strategy):  # ranks sample other lengths, and score other numbers of micro-batches
+        with whole_weights(self.trainer.strategy):  # lengths and numbers of micro-batches differ between ranks
             rollout = self.sample_and_reward(problems)
             if self.filter_groups:
                 rollout = with_varied_groups(rollout, self.samples_per_problem, refill, self.sample_and_reward)
@@ -192,20 +174,21 @@ class PPOModule(PolicyModule):
             rollout = without_unjudged(rollout)
             if self.mask_truncated:
                 rollout = without_truncated(rollout)
-            return self.collector.score(
+            return self.solver.collector.score(
                 self.policy if self.rescore else None, self.reference, rollout,
                 temperature=self.temperature, micro_batch_tokens=self.micro_batch_tokens,
             )  # fmt: skip
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
-        """A group of samples a problem; an attempt after the first has seeds that no other of the epoch has."""
+        """Sample and reward a group per problem; each attempt after the first has seeds that are unique within the epoch."""
         params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
         first = n * (self.step * self.max_resamples + attempt) if attempt else 0
-        return self.collector.reward(self.policy, self.reward, self.sample(problems, params, n, first=first))
+        samples = self.solver.sample(problems, params, n, first)
+        return self.solver.collector.reward(self.policy, self.reward, samples)
 
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
-        """Advantages of every action and, with a value head, the returns that it shall learn, both [B, T]."""
+        """Return advantages and, with a value function, its targets (returns); both [B, T]."""
         mask = rollout.tokens.action_mask
         kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
         size, counted = self.samples_per_problem, judged(rollout)
@@ -217,7 +200,7 @@ class PPOModule(PolicyModule):
     def learn(
         self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
     ) -> dict[str, float]:
-        """All optimizer steps on one rollout; as many as the batch's ``problems`` take, whatever was left out."""
+        """Run all optimizer steps on one rollout; excluded samples do not change their number."""
         statistics = UpdateStatistics(self.policy_loss)
         places = self.places(rollout)
         sampled = len(problems) * self.samples_per_problem
@@ -225,7 +208,7 @@ class PPOModule(PolicyModule):
         parts = n_minibatches(taken, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
-                # Parts that are empty on every rank, where too many were left out, are the last ones.
+                # If many samples are excluded, the last parts are empty on every rank: skip them.
                 for rows in minibatches(places, n, parts, self.seed, self.step, epoch)[:n]:
                     result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
                     statistics.add_step(result)
@@ -233,16 +216,16 @@ class PPOModule(PolicyModule):
         return statistics.compute(rollout, returns, self.ranks)
 
     def places(self, rollout: ScoredRollout) -> Tensor:
-        """Where the samples of this rank's rollout stand in that of all ranks, [B]."""
+        """Return the indices of this rank's samples in the rollout of all ranks, [B]."""
         mine = [self.batch.place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
         return places_over_ranks(mine, self.ranks.gather(mine), self.samples_per_problem)
 
     def losses(
         self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
     ) -> MicroBatches:
-        """Micro-batch losses that sum to the mini-batch's: policy + ``value_coef`` * value (+ KL), each aggregated alike.
+        """Build micro-batch losses that sum to policy + ``value_coef`` * value (+ KL) of the mini-batch, aggregated alike.
 
-        While values warm up, the policy's terms have weight 0, and no gradient of the values reaches the policy.
+        During value warm-up the policy's terms have weight 0, and gradients of the value loss do not reach the policy.
         """
         limit, alone = self.problems.codec.max_tokens, self.warms_up_values
         mean = Aggregation(self.aggregation, rollout.tokens.action_mask[rows], self.ranks.share, max_tokens=limit)
@@ -265,7 +248,7 @@ class PPOModule(PolicyModule):
             if self.kl.place == "loss":
                 kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
                 terms["kl"] = self.kl_coef * mean(kl, mask)
-            if alone:  # a pass of weight 0, because ranks exchange the gradients of all weights
+            if alone:  # weight 0 rather than no pass: ranks exchange the gradients of all weights
                 terms = {name: term if name == "value" else 0.0 * term for name, term in terms.items()}
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
             return torch.stack(list(terms.values())).sum()
@@ -273,7 +256,7 @@ class PPOModule(PolicyModule):
         return [partial(loss, rows[micro]) for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens)]
 
     def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
-        """Move the weight of the KL penalty towards its target; says which weight this iteration had."""
+        """Adapt the weight of the KL penalty to its target; return the weight that this iteration used."""
         used = self.kl_coef
         if not self.warms_up_values:
             self.kl_coef = self.kl.adapted(used, kl)
@@ -282,50 +265,35 @@ class PPOModule(PolicyModule):
     # ---- model
 
     def configure_model(self) -> None:
-        """Load the policy with its value head and, to train, the frozen reference."""
+        """Load the policy with its value head and, for training, the frozen reference."""
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
-            # In a tuple, so that the module neither trains nor saves it: a checkpoint need not hold what init_from holds.
-            self._reference = (self._load_reference(),)
-
-    def _load_reference(self) -> Policy:
-        """A second copy of the warm-up; beside adapters, which leave it as it is, the policy's own base."""
-        if self.policy_settings.lora is not None:
-            return BasePolicy(self.policy)
-        return load_policy(self.policy_settings, "none", seed=self.seed).requires_grad_(False)
+            self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed)
 
     @property
     def reference(self) -> Policy:
-        """The warm-up policy, frozen, in evaluation mode."""
-        return self._reference[0].to(self.device)
-
-    @cached_property
-    def reference_id(self) -> str:
-        """A digest of the reference, which never changes; beside adapters it was taken while this rank had whole weights."""
-        return fingerprint(self._reference[0]) if self.policy_settings.lora is None else self._base_id
+        """The frozen reference policy, on this rank's device."""
+        return self._reference.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which reference the run has; its weights are those of ``init_from``."""
+        """Record the reference and the current weight of the KL penalty."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reft_reference"] = self.reference_id
+        self._reference.mark(checkpoint)
         checkpoint["reft_kl_coef"] = self.kl_coef
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on against another reference than the one that the run began with."""
+        """Refuse to resume with another reference, and restore the weight of the KL penalty."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.training and checkpoint["reft_reference"] != self.reference_id:
-            raise UserError(
-                f"{self.policy_settings.init_from} is not the model that this run started from any more: bring that one back, "
-                f"or start anew in another --run_dir"
-            )
+        if self.trainer.training:
+            self._reference.check(checkpoint)
         if self.kl.target is not None:
             self.kl_coef = checkpoint["reft_kl_coef"]
 
     def parameter_groups(self) -> list[Any]:
-        """The trainable weights; if a setting tells them apart, the policy's and then the value function's."""
+        """Return the trainable weights; with ``value_lr`` or ``value_warmup`` the policy's, then the value function's."""
         if self.value_lr is None and not self.value_warmup:
             return super().parameter_groups()
-        if isinstance(self.trainer.strategy, ZeRO):  # it steps flat parts of all weights
+        if isinstance(self.trainer.strategy, ZeRO):  # ZeRO steps flat shards of all weights
             raise UserError(
                 "model.value_lr and model.value_warmup do not work under ZeRO: leave them out, or set trainer.strategy to ddp"
             )
@@ -335,9 +303,9 @@ class PPOModule(PolicyModule):
 
     @property
     def fixed_groups(self) -> int:
-        """The policy's weights, while values warm up."""
+        """Fix the policy's weights during value warm-up."""
         return 1 if self.warms_up_values else 0
 
     def steps_per_batch(self) -> int:
-        """Optimizer steps that a rollout of the full size takes."""
+        """Return the number of optimizer steps per full rollout."""
         return self.ppo_epochs * n_minibatches(self.problems.batch_size * self.samples_per_problem, self.minibatch_size)

@@ -1,4 +1,4 @@
-"""Settings of PPO that do not go together: one sentence each, before anything is loaded."""
+"""Check the settings of PPO for range and conflicts before anything is loaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ def check_settings(module: PPOModule) -> None:
     """Check every setting of a PPO stage.
 
     Raises:
-        UserError: one is out of range, or excludes another.
+        UserError: one is out of range, or conflicts with another.
     """
     _check_ranges(module)
     _check_groups(module)
     _check_values(module)
     if not module.rescore:
         _check_without_rescoring(module)
-    if module.offload_reference and module.policy_settings.lora is not None:
-        raise UserError("beside adapters the reference is the policy's own base: leave model.offload_reference out")
+    if module.offload_reference and module.frozen_base.exists:
+        raise UserError(
+            "with LoRA the reference is the policy's own base, which cannot be offloaded: remove model.offload_reference"
+        )
 
 
 def _check_ranges(module: PPOModule) -> None:
@@ -34,14 +36,16 @@ def _check_ranges(module: PPOModule) -> None:
             "temperature and value_clip_range must be positive, value_coef and max_resamples at least 0: check model.*"
         )
     if module.importance_clip is not None and module.importance_clip <= 0:
-        raise UserError(f"model.importance_clip is {module.importance_clip}, but must be positive: 2 is usual, null is off")
+        raise UserError(
+            f"model.importance_clip is {module.importance_clip}, but must be positive: 2 is typical, null switches it off"
+        )
     size = 1 if module.minibatch_size is None else module.minibatch_size
     if min(module.ppo_epochs, module.samples_per_problem, size) < 1:
         raise UserError("ppo_epochs, samples_per_problem and minibatch_size must be at least 1: check model.*")
     if not 0 <= module.overlong_buffer <= 1:
         raise UserError(
             f"model.overlong_buffer is {module.overlong_buffer}, but is a share of the response limit: "
-            "set it between 0 (off) and 1; DAPO takes 0.2"
+            "set it between 0 (off) and 1; DAPO uses 0.2"
         )
     if module.value_warmup < 0 or (module.value_lr is not None and module.value_lr < 0):
         raise UserError("value_warmup and value_lr must not be negative: check model.*")
@@ -63,25 +67,28 @@ def _check_values(module: PPOModule) -> None:
     ):
         if is_set and not module.advantages.uses_values:
             name = type(module.advantages).__name__
-            raise UserError(f"{name} learns no values: leave model.{setting} out, or choose GAE as model.advantages")
+            raise UserError(f"{name} learns no values: remove model.{setting}, or set model.advantages to GAE")
 
 
 def _check_without_rescoring(module: PPOModule) -> None:
-    estimator, sampler = module.advantages, module.sampler
-    beside = f"{type(estimator).__name__} beside {type(sampler).__name__}, which records no values,"
+    estimator, sampler = module.advantages, module.solver.sampler
+    beside = f"{type(estimator).__name__} with {type(sampler).__name__}, which records no values,"
     for setting, is_set in (
         ("model.importance_clip", module.importance_clip is not None),
         ("a separate value model", module.separate_value_model),
         (beside, estimator.uses_values and not sampler.records_values),
     ):
         if is_set:
-            raise UserError(f"{setting} needs the scores that model.rescore: false leaves out: choose one of the two")
+            raise UserError(f"{setting} needs the scoring pass that model.rescore: false skips: set it to true")
     if sampler.max_mismatch is not None:
-        raise UserError("model.rescore: false leaves nothing to hold model.sampler.max_mismatch against: set that to null")
+        raise UserError(
+            "model.sampler.max_mismatch needs the scoring pass that model.rescore: false skips: set model.rescore "
+            "to true, or max_mismatch to null"
+        )
     dtype = module.policy_settings.torch_dtype
     if isinstance(module.policy_loss, SequenceClip) and dtype != torch.float32:
         raise UserError(
-            f"{type(module.policy_loss).__name__} clips whole responses so narrowly that the rounding of "
-            f"{str(dtype).removeprefix('torch.')} between sampler and policy lies outside: set model.rescore to true, or "
+            f"{type(module.policy_loss).__name__} has a clip range narrower than the rounding of "
+            f"{str(dtype).removeprefix('torch.')} between sampler and policy: set model.rescore to true, or "
             "model.policy.dtype to float32"
         )

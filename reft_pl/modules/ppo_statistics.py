@@ -1,4 +1,4 @@
-"""The figures that a PPO iteration logs, by their TensorBoard names."""
+"""Statistics that a PPO iteration logs, by TensorBoard name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from reft_pl.types import ScoredRollout
 
 
 def rollout_statistics(rollout: ScoredRollout, ranks: Ranks, importance_clip: float | None = None) -> dict[str, float]:
-    """What the policies of all ranks wrote (``sample_statistics``) and what is said of that which is learned from.
+    """Compute statistics of the samples of all ranks, and of the scores of those in the update.
 
-    KL to the reference and entropy (nats); the mean difference between sampler and scorer over actions (nats), and its maximum;
-    with ``importance_clip`` the mean weight that corrects for it, and the share of actions whose weight was cut there.
+    To ``sample_statistics`` it adds the KL to the reference and the entropy (nats), and the mean and maximum difference
+    between sampler and scorer over actions (nats). With ``importance_clip`` it adds the mean importance weight and the share
+    of actions with a truncated weight.
     """
     mask = rollout.tokens.action_mask
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask)
@@ -43,7 +44,7 @@ def rollout_statistics(rollout: ScoredRollout, ranks: Ranks, importance_clip: fl
 
 
 class UpdateStatistics:
-    """Sums over the micro-batches and optimizer steps of one iteration."""
+    """Accumulate statistics over the micro-batches and optimizer steps of one iteration."""
 
     def __init__(self, policy_loss: PolicyLoss) -> None:
         self.policy_loss = policy_loss
@@ -56,7 +57,7 @@ class UpdateStatistics:
     def add_micro_batch(
         self, terms: Mapping[str, Tensor], ratio: Tensor, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor
     ) -> None:
-        """Add a micro-batch: its share of each term of the loss (scalars), its ratios and log-probabilities ([B, T])."""
+        """Add a micro-batch: its part of each loss term (scalars), ratios and log-probabilities ([B, T])."""
         with torch.no_grad():
             for name, term in terms.items():
                 self.terms[name] = self.terms.get(name, 0.0) + float(term)
@@ -67,15 +68,15 @@ class UpdateStatistics:
             self.actions += int(mask.sum())
 
     def add_step(self, result: Mapping[str, float]) -> None:
-        """Add what ``PolicyModule.update`` returned."""
+        """Add the result of ``StageModule.update``."""
         self.steps += 1
         for name, value in result.items():
             self.sums[name] += value
 
     def compute(self, rollout: ScoredRollout, returns: Tensor | None, ranks: Ranks) -> dict[str, float]:
-        """Losses, weighted as they enter the sum, and gradient norm as means over steps, ratios as means over actions.
+        """Average over all ranks: weighted losses and gradient norm over steps, ratios over actions.
 
-        All over all ranks. A rank's losses are made so that their mean over ranks is that of all actions.
+        Each rank scales its losses so that their mean over ranks is the mean over all actions.
         """
         steps = max(1, self.steps)
         figures = ranks.averages({f"{name}_loss": term / steps for name, term in self.terms.items()})

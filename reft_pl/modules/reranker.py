@@ -1,4 +1,4 @@
-"""The reranker: a classifier of sampled solutions, which picks one of many at test time."""
+"""Train the reranker, a classifier that scores sampled solutions to select one at test time."""
 
 from __future__ import annotations
 
@@ -6,77 +6,59 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-from reft_pl.data.candidates import Candidate, as_problem
+from reft_pl.data.reranker_data import Candidate, as_problem
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.errors import UserError
-from reft_pl.evaluation.card import model_card
-from reft_pl.evaluation.curves import PerQuestion, reranking_figures, sampling_figures
+from reft_pl.evaluation.at_k import PerQuestion, reranking_figures, sampling_figures
 from reft_pl.evaluation.files import update_results, write_aside
+from reft_pl.evaluation.model_card import model_card
 from reft_pl.models.activation_checkpointing import checkpoint_layers
+from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.classifier import load_classifier
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
-from reft_pl.models.lineage import inherited_metadata
-from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings
-from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches, StageModule
 from reft_pl.strategies.zero import whole_weights
 
 Ranked = tuple[SampledQuestion, list[float]]
-"""A sampled question and the scores of its samples."""
+"""A sampled question with the scores of its samples."""
 
 
 class RerankerModule(StageModule):
-    """Learn to tell right solutions from wrong ones, and rank a question's samples by it (paper, section 4.3).
+    """Train a classifier of correct and wrong solutions, and rank the samples of a question by its score (paper, section 4.3).
 
-    The data are sample files (``data.samples``): the different solutions that the warm-up policy sampled for each training
-    question, labelled by whether their executed answer is right. Validation is by rerank@n and not by loss, since ranking the
-    samples of one question is what it is for.
+    The data are sample files (``data.samples``): the distinct solutions that the warm-up policy sampled for each training
+    question, labelled by whether the executed answer is correct. Validation uses rerank@n rather than the loss, because the
+    purpose is to rank the samples of one question.
 
     Args:
-        policy: The policy whose samples are ranked, on whose trunk the classifier begins; or a classifier.
-        optimizer: Makes the optimizer from the parameters.
-        schedule: How the learning rate moves.
-        gradient_clip_norm: Global norm to which gradients are clipped.
-        micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-            but for rounding, not results (``StageModule.update``).
-        seed: Run seed, from which the classification head is drawn.
+        policy: The policy that wrote the samples; its trunk initializes the classifier. Or a classifier.
+        schedule: Learning-rate schedule.
+        **kwargs: Settings of ``StageModule``; ``seed`` initializes the classification head.
     """
 
     stage = "reranker"
     validation_figures = ("val/rerank", "val/weighted", "val/loss")
 
-    def __init__(
-        self,
-        policy: PolicySettings,
-        optimizer: OptimizerCallable = MasterAdamW,
-        schedule: Schedule = Schedule("linear", warmup=0.1),
-        gradient_clip_norm: float = 1.0,
-        micro_batch_tokens: int = 4096,
-        seed: int = 1,
-    ) -> None:
-        super().__init__()
+    def __init__(self, policy: PolicySettings, schedule: Schedule = Schedule("linear", warmup=0.1), **kwargs: Any) -> None:
+        super().__init__(policy, schedule=schedule, **kwargs)
         if policy.lora is not None:
-            raise UserError("the reranker is trained in full: leave model.policy.lora out")
-        self.configure_training(optimizer, schedule, gradient_clip_norm, micro_batch_tokens)
-        self.policy_settings = policy
-        self.seed = seed
-        self.phases = PhaseDispatcher(self)
+            raise UserError("the reranker trains all weights: remove model.policy.lora")
         self._ranked: list[Ranked] = []
         self._tested: dict[int, list[Ranked]] = {}
 
     def configure_model(self) -> None:
-        """Load the classifier, or begin one on a policy's trunk."""
+        """Load a classifier, or create one from a policy's trunk."""
         if not hasattr(self, "reranker"):
             settings = self.policy_settings
             classifier = load_classifier(
@@ -92,38 +74,40 @@ class RerankerModule(StageModule):
 
     @property
     def weights(self) -> str:
-        """Names the weights that the classifier has now; every figure says of which it is."""
+        """Digest of the classifier's current weights, which every figure in ``results.json`` names."""
         return weights_id(self.reranker.classifier)
 
     # ---- learning
 
     def setup(self, stage: str) -> None:
-        """Say what there is to learn from."""
+        """Check that there are samples, and for ``fit`` record how many solutions and how many are correct."""
         if not self.problems.samples:
-            raise UserError("the reranker learns from sampled solutions: set data.samples, as configs/reranker.yaml does")
+            raise UserError("the reranker trains on sampled solutions: set data.samples as in configs/reranker.yaml")
         if stage == "fit":
             found = self.problems.candidates
             right = sum(candidate.right for candidate in found)
             if right in (0, len(found)):
-                raise UserError(f"of {len(found)} training solutions {right} are right: there is nothing to tell apart")
+                raise UserError(
+                    f"{right} of {len(found)} training solutions are correct: data.samples needs correct and wrong ones"
+                )
             questions = len({candidate.problem.id for candidate in found})
             share, taken = right / len(found), self._taken()
-            part = f"; an epoch takes {taken:,} of them" if taken < len(found) else ""
+            part = f"; an epoch uses {taken:,} of them" if taken < len(found) else ""
             rank_zero_info(
-                f"training on {len(found):,} different solutions of {questions:,} questions, {share:.1%} right{part}"
+                f"training on {len(found):,} distinct solutions of {questions:,} questions, {share:.1%} correct{part}"
             )
             learned = {"solutions": len(found), "right": share, "solutions_an_epoch": taken}
             if self.trainer.is_global_zero:
                 update_results(Path(self.trainer.default_root_dir), "data", learned)
 
     def _taken(self) -> int:
-        """Solutions of an epoch: all, or those of as many batches as ``trainer.limit_train_batches`` leaves."""
+        """Return the number of solutions in an epoch, within ``trainer.limit_train_batches``."""
         batches, limit = self.problems.train_dataloader().global_batches(0), self.trainer.limit_train_batches
         kept = int(limit * len(batches)) if isinstance(limit, float) else limit
         return sum(map(len, batches[:kept]))
 
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
-        """One optimizer step on the batch's solutions."""
+        """Take one optimizer step on the batch's solutions."""
         self.train_with_dropout(self.reranker, batch_idx)
         right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
         with self.phases.phase("update", len(batch)) as progress:
@@ -133,11 +117,11 @@ class RerankerModule(StageModule):
         self.log_statistics({**statistics, **self.timing()})
 
     def sequences(self, batch: Sequence[Candidate]) -> list[list[int]]:
-        """Question and solution of each candidate as tokens."""
+        """Tokenise question and solution of each candidate."""
         return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
 
     def losses(self, sequences: Sequence[Sequence[int]], right: Tensor) -> MicroBatches:
-        """Micro-batch losses that sum to the mean cross-entropy over all ranks' batches."""
+        """Build micro-batch losses that sum to the mean cross-entropy over all ranks' batches."""
         n = self.ranks.share(len(sequences))
 
         def loss(rows: Sequence[int]) -> Tensor:
@@ -148,14 +132,14 @@ class RerankerModule(StageModule):
         return [partial(loss, rows) for rows in by_length(sequences, self.micro_batch_tokens)]
 
     def idle_loss(self) -> Tensor:
-        """One short sequence through the classifier, for nothing."""
+        """Pass one token through the classifier, with weight 0."""
         logits: Tensor = self.reranker([[(self.reranker.pad_id + 1) % 2]])
         return 0.0 * logits.sum()
 
     # ---- ranking
 
     def scores(self, item: SampledQuestion) -> list[float]:
-        """[n] probabilities that each sample is right; equal texts have equal ones."""
+        """Return the score of each sample, [n]: the probability that it is correct. Equal texts have equal scores."""
         texts = list(dict.fromkeys(prediction.text for prediction in item.predictions))
         sequences = self.problems.codec.joint_ids(as_problem(item), texts)
         probabilities = torch.zeros(len(texts))
@@ -169,20 +153,20 @@ class RerankerModule(StageModule):
 
     def rank(self, batch: Sequence[SampledQuestion]) -> list[Ranked]:
         """Score the samples of each question."""
-        with whole_weights(self.trainer.strategy):  # ranks have other numbers of micro-batches
+        with whole_weights(self.trainer.strategy):  # the number of micro-batches differs between ranks
             return [(item, self.scores(item)) for item in batch]
 
     def gathered(self, ranked: list[Ranked]) -> list[Ranked]:
-        """What all ranks scored, in an order that does not depend on their number."""
+        """Gather the scored questions of all ranks, sorted by id."""
         everyones = [item for of_rank in self.ranks.gather(ranked) for item in of_rank]
         return sorted(everyones, key=lambda item: item[0].id)
 
     def validation_step(self, batch: list[SampledQuestion], batch_idx: int) -> None:
-        """Rank the samples of held-out questions."""
+        """Score the samples of held-out questions."""
         self._ranked += self.rank(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """``val/rerank`` is rerank@n, which the best checkpoint maximises; the loss stands beside it."""
+        """Log ``val/rerank`` (rerank@n, which selects the best checkpoint), ``val/weighted`` and ``val/loss``."""
         figures, losses = PerQuestion(), []
         for item, scores in self.gathered(self._ranked):
             figures.update(reranking_figures(item, scores))
@@ -197,11 +181,11 @@ class RerankerModule(StageModule):
             self.log("val/loss", torch.cat(losses).mean())
 
     def test_step(self, batch: list[SampledQuestion], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Rank the samples of test questions."""
+        """Score the samples of test questions."""
         self._tested.setdefault(dataloader_idx, []).extend(self.rank(batch))
 
     def on_test_epoch_end(self) -> None:
-        """rerank@k, weighted voting, and what there was to choose from, into ``results.json`` and ``scores/``."""
+        """Write rerank@k, weighted voting and the sampling figures to ``results.json``, and the scores to ``scores/``."""
         run_dir, weights = Path(self.trainer.default_root_dir), self.weights
         for index, name in enumerate(self.problems.test_names):
             figures = PerQuestion()
@@ -218,10 +202,10 @@ class RerankerModule(StageModule):
                 update_results(run_dir, "rerank", {name: {**about, **summary}})
         self._tested.clear()
 
-    # ---- what it leaves behind
+    # ---- export
 
     def write_export(self, folder: Path, weights: bool = True) -> None:
-        """Write the classifier, for ``AutoModelForSequenceClassification``, and its card."""
+        """Write the classifier, for ``AutoModelForSequenceClassification``, and its model card."""
         codec = self.problems.codec
         base = self.policy_settings.init_from
         digest = self.weights if weights else ""
@@ -232,7 +216,7 @@ class RerankerModule(StageModule):
 
 
 def by_length(sequences: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of the sequences in groups, longest first, whose rows times longest row stays within ``max_tokens``."""
+    """Yield indices in groups, longest sequences first; rows times longest row is at most ``max_tokens`` (or one row)."""
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     start = 0
     while start < len(order):

@@ -1,25 +1,41 @@
-"""What every module of a run sees around it: its data, and the processes that work on it together."""
+"""Base module: settings, data, phases and distributed ranks."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, cast
 
 from lightning.pytorch import LightningModule
 
 from reft_pl.data.datamodule import ReasoningDataModule
+from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.hooks import PhaseDispatcher
 from reft_pl.strategies.ranks import Ranks
 
 
 class RunModule(LightningModule):
-    """Base of all modules here. Subclasses set ``seed`` and ``phases`` when they are made."""
+    """Base of all modules.
+
+    Args:
+        policy: The model and its dtype.
+        seed: Run seed, from which all randomness of this stage is derived.
+    """
 
     stage: ClassVar[str]
-    """Names it in checkpoints, exports and seeds."""
+    """Name of the stage in checkpoints, exports and seeds."""
     validation_figures: ClassVar[tuple[str, ...]] = ()
-    """What its validation logs, for ``checkpoints.monitor``; empty if that is not known before the first validation."""
-    seed: int
-    phases: PhaseDispatcher
+    """What validation logs, for ``checkpoints.monitor``; empty if unknown before the first validation."""
+
+    def __init__(self, policy: PolicySettings, seed: int = 1) -> None:
+        super().__init__()
+        self.policy_settings = policy
+        self.seed = seed
+        self.phases = PhaseDispatcher(self)
+
+    @property
+    @abstractmethod
+    def weights(self) -> str:
+        """Digest of the current weights, which every figure in ``results.json`` names."""
 
     @property
     def problems(self) -> ReasoningDataModule:
@@ -28,5 +44,5 @@ class RunModule(LightningModule):
 
     @property
     def ranks(self) -> Ranks:
-        """The processes that work together."""
+        """Collectives over the ranks of this run."""
         return Ranks(self.trainer)

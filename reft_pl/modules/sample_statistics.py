@@ -1,4 +1,4 @@
-"""What every stage logs of the samples that its policy wrote, by TensorBoard name."""
+"""Statistics of sampled solutions that every stage logs, by TensorBoard name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from reft_pl.types import Rollout, Sample, Status, StopReason
 
 
 def sample_statistics(rollout: Rollout) -> dict[str, Part]:
-    """Mean reward and response length; accuracy, truncation and execution statuses as fractions of all that was sampled.
+    """Compute mean reward and response length, and accuracy, truncation and execution statuses as fractions of all samples.
 
-    Each as this rank's part of the mean: sum and number of samples.
+    Each value is this rank's part of the mean: the sum and the number of samples.
     """
     samples, rewards = [sample for sample, _ in rollout.sampled], [reward for _, reward in rollout.sampled]
     statuses = Counter(sample.result.status for sample in samples)
@@ -32,11 +32,11 @@ def sample_statistics(rollout: Rollout) -> dict[str, Part]:
 
 
 def shortcut_statistics(right: Sequence[Sample]) -> dict[str, Part]:
-    """Shares of the right samples whose answer may not have been reasoned out (``formats/shortcuts.py``).
+    """Compute shares of correct samples that may have skipped the reasoning (``formats/shortcuts.py``).
 
-    ``shortcut/in_question``: the number stands in the question. ``shortcut/constant``: it stands in the program that returned
-    it. ``shortcut/letter``: the right letter, after a calculation in words that ended in another value than that option's. A
-    share of which no sample can be told is left out.
+    ``shortcut/in_question``: the answer is a number in the question. ``shortcut/constant``: the answer is a constant in the
+    program that returned it. ``shortcut/letter``: the letter is correct, but the calculation in words ends in a
+    value other than that option's. A share without a decidable sample is omitted.
     """
     verdicts: dict[str, list[bool]] = {"in_question": [], "constant": [], "letter": []}
     for sample in right:

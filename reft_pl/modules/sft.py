@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on annotated solutions: the warm-up of ReFT, and its baseline."""
+"""Supervised fine-tuning on annotated solutions: the warm-up and the baseline of ReFT."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SFTModule(PolicyModule):
     stage = "sft"
 
     def setup(self, stage: str) -> None:
-        """Tokenise every annotated solution before training, so that a missing one is said now and not in the middle."""
+        """Tokenise the annotated solutions: fail before training if one is missing."""
         if stage == "fit":
             self.problems.prepare_examples()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
-        """One optimizer step on the batch's annotated solutions."""
+        """Take one optimizer step on the batch's annotated solutions."""
         self.train_with_dropout(self.policy, batch_idx)
         tokens = self.annotated(batch)
         with self.phases.phase("update", len(batch)) as progress:

@@ -1,4 +1,4 @@
-"""What every stage that trains shares: an optimizer under a schedule, an update that cannot be poisoned, marked checkpoints."""
+"""Base of the stages that train: optimizer and schedule, a guarded optimizer step, and checkpoints that name their stage."""
 
 from __future__ import annotations
 
@@ -18,43 +18,48 @@ from torch.optim.lr_scheduler import LambdaLR
 from reft_pl.errors import UserError
 from reft_pl.models.export import check_export
 from reft_pl.models.finite import refuse_not_finite
+from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies import gradients
-from reft_pl.strategies.sharded_checkpoint import say_averages_begin_anew
+from reft_pl.strategies.sharded_checkpoint import warn_of_lost_optimizer_state
 from reft_pl.strategies.zero import ZeRO, whole_weights
 
 MicroBatches = Sequence[Callable[[], Tensor]]
-"""Losses of micro-batches, each made when it is called."""
+"""Micro-batch losses, each computed when called."""
 
 
 class StageModule(RunModule):
-    """Base of what is trained.
+    """Base of the modules that train.
 
     Optimization is manual: one batch may take many optimizer steps, and each step many micro-batches.
+    Subclasses implement ``training_step``, ``idle_loss`` and ``write_export``.
 
-    Subclasses call ``configure_training`` when they are made, and write ``training_step``, ``idle_loss`` and ``write_export``.
+    Args:
+        policy: The model to train and its dtype.
+        optimizer: Creates the optimizer from the parameters.
+        schedule: Learning-rate schedule.
+        gradient_clip_norm: Global norm to which gradients are clipped.
+        micro_batch_tokens: Upper bound on rows times the longest row of a micro-batch. It sets memory use and changes
+            results only by rounding (``StageModule.update``).
+        **kwargs: Settings of ``RunModule``.
+
+    Raises:
+        UserError: a bound is not positive.
     """
 
-    policy_settings: PolicySettings
-
-    def configure_training(
-        self, optimizer: OptimizerCallable, schedule: Schedule, gradient_clip_norm: float, micro_batch_tokens: int
+    def __init__(
+        self,
+        policy: PolicySettings,
+        optimizer: OptimizerCallable = MasterAdamW,
+        schedule: Schedule = Schedule(),
+        gradient_clip_norm: float = 1.0,
+        micro_batch_tokens: int = 4096,
+        **kwargs: Any,
     ) -> None:
-        """Take over the settings of training.
-
-        Args:
-            optimizer: Makes the optimizer from the parameters.
-            schedule: How the learning rate moves.
-            gradient_clip_norm: Global norm to which gradients are clipped.
-            micro_batch_tokens: Bound on rows times longest row of what goes through the model at once. It decides memory and,
-                but for rounding, not results (see ``update``).
-
-        Raises:
-            UserError: a bound is not positive.
-        """
+        super().__init__(policy, **kwargs)
         if micro_batch_tokens < 1 or gradient_clip_norm <= 0:
             raise UserError("micro_batch_tokens and gradient_clip_norm must be positive: check model.*")
         self.automatic_optimization = False
@@ -62,73 +67,73 @@ class StageModule(RunModule):
         self.schedule = schedule
         self.gradient_clip_norm = gradient_clip_norm
         self.micro_batch_tokens = micro_batch_tokens
-        self._rate = 0.0  # of the latest optimizer step
+        self._rate = 0.0  # learning rate of the latest optimizer step
 
     @abstractmethod
     def idle_loss(self) -> Tensor:
-        """A loss of weight 0 that passes through the model as any other: what a rank does while others have more to do."""
+        """Run a zero-weight forward pass, which keeps ranks in step when others have more micro-batches."""
 
     def used_in_parts(self) -> list[nn.Parameter]:
-        """Weights that one pass may use several times, as often as its size asks for."""
+        """Return weights that one forward pass may use several times, depending on the size of the micro-batch."""
         return []
 
     @abstractmethod
     def write_export(self, folder: Path, weights: bool = True) -> None:
-        """Write the model, whose weights are whole, to a folder that ``transformers`` loads anywhere; the first rank does.
+        """Write the model to a folder that ``transformers`` loads; rank 0 calls this while it has the whole weights.
 
         Args:
-            folder: Where to.
-            weights: False leaves the weights out, to find out whether the rest can be written.
+            folder: Target folder.
+            weights: False omits the weights, to test whether everything else can be written.
         """
 
     def export(self, folder: Path) -> None:
-        """Write the model as it is now to such a folder; called on every rank."""
+        """Export the current model to a folder; call it on every rank."""
         with whole_weights(self.trainer.strategy):
             if self.trainer.is_global_zero:
                 self.write_export(folder)
         self.trainer.strategy.barrier()
 
     def on_fit_start(self) -> None:
-        """Fail before training if the model could not be exported after it."""
+        """Fail before training if the model cannot be exported."""
         check_export(self.policy_settings.init_from, partial(self.write_export, weights=False))
 
     def train_with_dropout(self, network: nn.Module, step: int) -> None:
-        """Put a network in training mode, for the whole step of this number.
+        """Put a network in training mode, and seed dropout for this step and rank.
 
-        Dropout, where an architecture has it, draws from a seed of this step and rank, so that a resumed run draws the same.
+        A resumed run thus uses the same dropout masks.
         """
         torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), self.ranks.rank) % 2**63)
         network.train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimizer over what is trainable, with its schedule; stepped by ``update``."""
+        """Create the optimizer over the trainable weights and its schedule; ``update`` steps both."""
         try:
             optimizer = self.optimizer_factory(self.parameter_groups())
         except ValueError as error:
-            raise UserError(f"the optimizer refuses its settings ({error}): check model.optimizer") from error
+            raise UserError(f"the optimizer rejects its settings ({error}): check model.optimizer") from error
         total = self.schedule_steps()
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[Any]:
-        """What the optimizer is made from: the trainable weights, or a group of them for each learning rate."""
+        """Return the optimizer's parameters: the trainable weights, or one group per learning rate."""
         return [p for p in self.parameters() if p.requires_grad]
 
     @property
     def fixed_groups(self) -> int:
-        """So many of the first ``parameter_groups`` stay as they are in this batch's updates; their gradients are 0."""
+        """Number of leading ``parameter_groups`` that this batch does not update; their gradients are 0."""
         return 0
 
     def steps_per_batch(self) -> int:
-        """Optimizer steps that one full training batch takes."""
+        """Return the number of optimizer steps per full training batch."""
         return 1
 
     def schedule_steps(self) -> int:
-        """Optimizer steps in the whole learning-rate schedule."""
+        """Return the length of the learning-rate schedule in optimizer steps."""
         if self.schedule.epochs is not None:
             return max(1, round(self.schedule.epochs * len(self.problems.train_dataloader()) * self.steps_per_batch()))
         limit = self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
-        # Lightning takes an optimizer step a batch for granted, and so has the smaller of max_steps and the batches here.
+        # Lightning assumes one optimizer step per batch: its estimate is the smaller of max_steps and the number of batches.
         steps = min(limit, self.trainer.estimated_stepping_batches * self.steps_per_batch())
         if steps == float("inf"):
             if self.schedule.kind == "linear" or self.schedule.warmup:
@@ -137,14 +142,16 @@ class StageModule(RunModule):
         return max(1, int(steps))
 
     def update(self, micro_batches: MicroBatches) -> dict[str, float]:
-        """One optimizer step on the sum of the losses of micro-batches, averaged over ranks.
+        """Take one optimizer step on the sum of the micro-batch losses, averaged over ranks.
 
-        Their gradients add up in the precision of the weights, so their number shows in rounding: not to speak of in float32,
-        but in bfloat16 the relative error of one linear layer's gradient (64 x 64) grew from 0.2% with one micro-batch to 0.9%
-        with 64.
+        Gradients accumulate in the dtype of the weights, so the number of micro-batches affects rounding. It is negligible in
+        float32. In bfloat16 the relative error of one linear layer's gradient (64 x 64) grew from 0.2% with one micro-batch
+        to 0.9% with 64.
 
-        A loss or gradient that is not finite, on any rank, stops this step on all: the weights and the optimizer stay as they
-        were. Returns ``loss`` and ``gradient_norm`` (before clipping), both over all ranks, and ``skipped`` (0 or 1).
+        If loss or gradient is not finite on any rank, all ranks skip the step: weights and optimizer do not change.
+
+        Returns:
+            ``loss`` and ``gradient_norm`` (before clipping), both over all ranks, and ``skipped`` (0 or 1).
         """
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
@@ -169,35 +176,38 @@ class StageModule(RunModule):
         return {"loss": float(total), "gradient_norm": float(norm), "skipped": float(not finite)}
 
     def log_statistics(self, statistics: Mapping[str, float]) -> None:
-        """Log the figures of one training batch, which are those of all ranks, under their TensorBoard names."""
+        """Log the statistics of one training batch, already reduced over ranks, by TensorBoard name."""
         self.log_dict({**statistics, "lr": self._rate}, on_step=True, on_epoch=False, batch_size=1)
 
     def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What of the weights a checkpoint holds; ``strict_loading`` is false where it is not all."""
+        """Return the weights that a checkpoint holds; ``strict_loading`` is false if that is not all of them."""
         return dict(state)
 
     def timing(self) -> dict[str, float]:
-        """``seconds/*`` of the slowest rank and ``tokens_per_second/*`` of all together, since the last call."""
+        """Return ``seconds/*`` of the slowest rank and ``tokens_per_second/*`` of all ranks since the last call."""
         of_ranks = self.ranks.gather(self.phases.take())
         names = dict.fromkeys(name for figures in of_ranks for name in figures)
         return {n: (max if n.startswith("seconds/") else sum)([f.get(n, 0.0) for f in of_ranks]) for n in names}
 
     def on_train_start(self) -> None:
-        """Give the optimizer the schedule's rate, which not every strategy brings back with a checkpoint."""
+        """Set the optimizer's learning rate from the schedule: not every strategy restores it from a checkpoint."""
         optimizer, schedule = cast("torch.optim.Optimizer", self.optimizers()), cast("LambdaLR", self.lr_schedulers())
         for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
             group["lr"] = rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark the checkpoint with the stage that wrote it."""
+        """Record the stage that wrote the checkpoint."""
         checkpoint["reft_stage"] = self.stage
-        if "state_dict" in checkpoint:  # under ZeRO each rank writes its own part
+        if "state_dict" in checkpoint:  # absent under ZeRO, where each rank writes its own part
             checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another stage, whose optimizer and counters mean nothing here, or of another model.
+        """Refuse a checkpoint of another stage, with other optimizer state and counters, or of another model.
 
-        From one of ZeRO's, every other strategy goes on without the optimizer's states, which are of DeepSpeed's make.
+        From a checkpoint of ZeRO, any other strategy resumes without the optimizer states, which are in DeepSpeed's format.
+
+        Raises:
+            UserError: stage or weights do not fit, or a weight is not finite.
         """
         stage = checkpoint.get("reft_stage", "another program")
         if stage != self.stage:
@@ -206,9 +216,9 @@ class StageModule(RunModule):
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
         if self.trainer.training and "reft_ranks" in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
-            say_averages_begin_anew(Path(str(self.trainer.ckpt_path)), "ZeRO")
+            warn_of_lost_optimizer_state(Path(str(self.trainer.ckpt_path)), "ZeRO")
             checkpoint["optimizer_states"] = []
-        if "state_dict" not in checkpoint:  # parts of weights, which the strategy has compared and loaded
+        if "state_dict" not in checkpoint:  # sharded weights, which the strategy has checked and loaded
             return
         refuse_not_finite(str(self.trainer.ckpt_path), checkpoint["state_dict"])
         with whole_weights(self.trainer.strategy):
@@ -219,6 +229,6 @@ class StageModule(RunModule):
         for name in here | there:
             if here.get(name) != there.get(name):
                 raise UserError(
-                    f"{self.trainer.ckpt_path} is of another model ({name}: {there.get(name, 'absent')} there, "
-                    f"{here.get(name, 'absent')} here): give the config and --run_dir of the run that wrote it"
+                    f"{self.trainer.ckpt_path} holds another model ({name}: {there.get(name, 'absent')} there, "
+                    f"{here.get(name, 'absent')} here): use the config and --run_dir of the run that wrote it"
                 )

@@ -1,4 +1,4 @@
-"""The reward of the ReFT paper: is the answer right, and if not, is it at least an answer?"""
+"""The ReFT paper's reward: 1 for a correct answer, a partial reward for a valid one, else 0."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reft_pl.types import Sample, StopReason
 
 
 class AnswerReward(RewardFunction):
-    """1 for a right answer, ``partial`` for a valid answer that is wrong, 0 for none (ReFT paper, section 3.2).
+    """Reward 1 for a correct answer, ``partial`` for a valid but wrong answer, 0 for no answer.
 
-    Valid is an answer of the gold answer's kind: a finite number, or the letter of a choice. An error, a timeout, NaN,
-    infinity, and a program that returns a number where a choice is asked are all none. (The paper's scripts give 0.1 to NaN and
-    to a multiple-choice program that failed, because ``float("nan")`` is a float and ``"none"`` a string; we do not.)
+    An answer is valid if it is of the reference answer's kind: a finite number, or a choice letter. An error, a timeout, NaN,
+    infinity, or a number in reply to a multiple-choice question count as no answer. (The paper's scripts give 0.1 to NaN and to
+    a failed multiple-choice program, because ``float("nan")`` is a float and ``"none"`` a string; this class does not.)
 
-    A reward of your own is a class in any importable file, or in a file of the folder you run in, named by class path.
-    This one prefers short solutions among the right ones::
+    To write your own reward, put a class in an importable file, or in a file in the working directory, and name its class path.
+    This one prefers short correct solutions::
 
         # my_reward.py
         from reft_pl.reward.answer import AnswerReward
@@ -35,16 +35,19 @@ class AnswerReward(RewardFunction):
                 base = super().score(samples)
                 return [r - self.per_token * len(s.completion.token_ids) if r == 1 else r for r, s in zip(base, samples)]
 
-    and in the config ``--model.reward my_reward.BriefAnswerReward --model.reward.per_token 0.002``. A reward that does not
-    build on this one subclasses ``RewardFunction`` and returns one finite number a sample.
+    Select it with ``--model.reward my_reward.BriefAnswerReward --model.reward.per_token 0.002``. A reward that does not build
+    on this one subclasses ``RewardFunction`` and returns one finite number per sample.
 
     Args:
-        partial: Reward of a valid answer that is wrong; 0 to 1.
-        tolerance: Largest absolute difference between a number and the gold answer that earns a reward of 1. It changes what
-            training pays. Verdicts and votes, and so every reported figure, keep 0.01 (``formats.answers.TOLERANCE``).
-        truncated: What a completion gets that the length limit cut off: what its answer is worth ("scored"; a program may be
-            whole before the cut), nothing ("zero"), or ``partial``. To leave such completions out of the update altogether,
-            see PPOModule's ``mask_truncated``.
+        partial: Reward of a valid but wrong answer, from 0 to 1.
+        tolerance: Largest absolute difference from the reference answer at which a number earns a reward of 1. It affects
+            training only: evaluation and voting always use 0.01 (``formats.answers.TOLERANCE``).
+        truncated: Reward of a completion that reached the length limit: "scored" rewards its answer as usual (a program may be
+            complete before the cut), "zero" gives 0, "partial" gives ``partial``. To exclude such completions from the update,
+            see ``mask_truncated`` of PPOModule.
+
+    Source:
+        ReFT paper, section 3.2.
     """
 
     def __init__(
@@ -54,9 +57,9 @@ class AnswerReward(RewardFunction):
         truncated: Literal["scored", "zero", "partial"] = "scored",
     ):
         if not 0 <= partial <= 1:
-            raise UserError(f"AnswerReward: partial is {partial}, but it stands between 0 (no answer) and 1 (the right one)")
+            raise UserError(f"AnswerReward: partial is {partial}, but it must be from 0 (no answer) to 1 (correct answer)")
         if not (tolerance >= 0 and math.isfinite(tolerance)):
-            raise UserError(f"AnswerReward: tolerance is {tolerance}, but it must be a finite number of at least 0")
+            raise UserError(f"AnswerReward: tolerance is {tolerance}, but it must be finite and at least 0")
         self.partial = partial
         self.tolerance = tolerance
         self.truncated = truncated

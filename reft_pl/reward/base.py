@@ -1,4 +1,4 @@
-"""The interface that turns samples into rewards."""
+"""The reward function interface: from samples to rewards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from reft_pl.types import Sample
 
 
 class RewardFunction(ABC):
-    """Scores samples; named in a config by class path (``--model.reward my_pkg.MyReward``)."""
+    """Base class of reward functions. A config names one by class path (``--model.reward my_pkg.MyReward``)."""
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Return one finite reward a sample, in order. The trainer places it at the sample's last action."""
+        """Return one finite reward per sample, in order. The trainer places it at the sample's last action."""

@@ -1,4 +1,4 @@
-"""Asking a reward function, which a user may have written: nothing but finite numbers goes into training."""
+"""Call a reward function and validate its rewards, since users may supply their own."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.types import Sample
 
 LARGEST = torch.finfo(torch.float32).max
-"""Outcomes are kept in float32, where a larger one would be infinite."""
+"""Outcomes are stored in float32; a larger one would become infinite."""
 
 
 def outcomes(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:
-    """The outcome that the reward function gives each sample, in order.
+    """Return the outcome of each sample, in order.
 
-    A single one that is not finite would make every advantage of its rollout NaN, since they are whitened together.
+    Advantages are whitened together, so a single non-finite outcome would make every advantage of its rollout NaN.
 
     Raises:
-        UserError: it does not give every sample one, or one is not a finite number in float32.
+        UserError: the number of rewards differs from the number of samples, or a reward is not a finite float32.
     """
-    if not samples:  # a rank may have none, of which no reward function need know
+    if not samples:  # a rank may have no samples; reward functions need not handle that
         return []
     name = f"the reward function {type(reward).__name__}"
-    # `score` says that it returns a list, and code that nobody type-checks returns what it likes.
+    # `score` is annotated to return a list, but user code may not be type-checked.
     returned: Any = reward.score(samples)
     try:
         iterator = iter(returned)
     except TypeError:
-        raise UserError(f"{name} returned {reprlib.repr(returned)}: return a list with one number a sample") from None
+        raise UserError(f"{name} returned {reprlib.repr(returned)}: return a list with one number per sample") from None
     scores = list(iterator)
     if len(scores) != len(samples):
-        raise UserError(f"{name} gave {len(scores)} scores for {len(samples)} samples: give each sample one")
+        raise UserError(f"{name} returned {len(scores)} rewards for {len(samples)} samples: return one per sample")
     found = [_number(score) for score in scores]
     for sample, score, number in zip(samples, scores, found, strict=True):
-        if not abs(number) <= LARGEST:  # which is false for NaN too
+        if not abs(number) <= LARGEST:  # also rejects NaN
             raise UserError(
-                f"{name} gave {reprlib.repr(score)} for a solution of the problem {sample.problem.id!r}: give each sample a "
-                f"finite number"
+                f"{name} returned {reprlib.repr(score)} for a sample of the problem {sample.problem.id!r}: return a finite "
+                f"number for each sample"
             )
     return found
 
 
 def _number(score: object) -> float:
-    """The score as a float, NaN if it is no number; a text is none, whatever it says."""
+    """Convert a reward to a float; NaN if it is not a number. A string never counts as a number."""
     try:
         return math.nan if isinstance(score, (str, bytes)) else float(score)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of more than one element

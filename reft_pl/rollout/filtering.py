@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from reft_pl.models.micro_batches import take
 from reft_pl.rl.groups import varied_groups
 from reft_pl.rl.overlong import soft_overlong_punishment
+from reft_pl.rollout.seeds import counter_seed
 from reft_pl.types import Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
 _UNJUDGED = frozenset({Status.UNSUPPORTED, Status.WORKER_DIED})
@@ -114,3 +117,52 @@ def _joined(rollouts: Sequence[Rollout]) -> Rollout:
     tokens = TokenBatch(*(torch.cat([padded(getattr(r.tokens, name)) for r in rollouts]) for name in names))
     outcome = torch.cat([rollout.outcome for rollout in rollouts])
     return Rollout(tuple(sample for rollout in rollouts for sample in rollout.samples), tokens, outcome)
+
+
+class GlobalBatch:
+    """The questions of one rollout over all ranks.
+
+    A question that refills a place is another one of the training set that is not in the batch. The order of those depends
+    on the run's seed and on the step alone, so a rollout has the same questions on any number of ranks.
+
+    Args:
+        problems: This rank's questions.
+        places: Their places in the global batch.
+        gather: Returns what each rank passes to it, in the order of ranks.
+        pool: All training questions, the same on every rank.
+        seed: Run seed.
+        step: Training batches before this one.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        places: Sequence[int],
+        gather: Callable[[Any], list[Any]],
+        pool: Sequence[Problem],
+        seed: int,
+        step: int,
+    ) -> None:
+        self.place_of = dict(zip((problem.id for problem in problems), places, strict=True))
+        self._gather = gather
+        self._pool = pool
+        self._seed = counter_seed(seed, "refill", step, "", 0)
+        self._others: list[Problem] | None = None
+
+    def refill(self, problems: Sequence[Problem]) -> list[Problem] | None:
+        """Questions in the places of these, as long as the training set has others; a rank may get none.
+
+        Every rank calls this together. None on every rank: no place is free, or no question is left.
+        """
+        mine = [self.place_of[problem.id] for problem in problems]
+        free = sorted(place for places in self._gather(mine) for place in places)
+        if self._others is None:  # not before one is needed: it takes a look at all training questions
+            batch = {name for names in self._gather(list(self.place_of)) for name in names}
+            self._others = [problem for problem in self._pool if problem.id not in batch]
+            random.Random(self._seed).shuffle(self._others)
+        taken, self._others = dict(zip(free, self._others, strict=False)), self._others[len(free) :]
+        if not taken:
+            return None
+        others = {place: taken[place] for place in mine if place in taken}
+        self.place_of |= {problem.id: place for place, problem in others.items()}
+        return list(others.values())

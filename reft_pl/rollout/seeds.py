@@ -24,11 +24,6 @@ def counter_seed(run_seed: int, stage: str, epoch: int, item_id: str, sample_ind
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def uniforms(seed: int, n: int) -> NDArray[np.float64]:
-    """The numbers in [0, 1) that the tokens 0 to ``n - 1`` of a sample are drawn with, [n] float64."""
-    return uniforms_at([seed] * n, range(n))
-
-
 def uniforms_at(seeds: Sequence[int], token_indices: Sequence[int]) -> NDArray[np.float64]:
     """The number of one token of each of B samples, [B] float64 in [0, 1): a pure function of (seed, token index).
 

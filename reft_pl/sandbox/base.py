@@ -1,4 +1,4 @@
-"""The interface behind which model-written programs run."""
+"""The sandbox interface: run model-written programs and return their results."""
 
 from __future__ import annotations
 
@@ -11,76 +11,76 @@ from reft_pl.types import ExecutionResult
 
 
 class Sandbox(ABC):
-    """Runs programs that a model wrote. Each defines ``solution()``, whose return value is the answer.
+    """Runs model-written programs. Each defines ``solution()``, and its return value is the answer.
 
-    A sandbox never receives reference answers: the trainer compares.
+    A sandbox never sees reference answers: the trainer compares.
     """
 
     @abstractmethod
     def run(self, programs: Sequence[str]) -> list[ExecutionResult]:
-        """Run each program in isolation from the trainer and from the others.
+        """Run each program in isolation from the trainer and from the other programs.
 
-        Returns one result per program, in order. Never raises for a program's fault.
+        Returns one result per program, in order. A program's failure is a result, never an exception.
         """
 
     def begin(self) -> Execution:
-        """Open an execution that takes programs one by one, for example while a sampler still decodes others."""
+        """Open an execution that accepts programs one at a time, for example while a sampler is still decoding."""
         return DeferredExecution(self)
 
     def check(self) -> None:  # noqa: B027 (a sandbox that runs everywhere has nothing to check)
         """Fail before training if programs cannot run on this machine.
 
         Raises:
-            UserError: they cannot.
+            UserError: programs cannot run.
         """
 
     def close(self) -> None:  # noqa: B027 (a sandbox without processes has nothing to do)
-        """Stop worker processes. The next program starts them again."""
+        """Stop the worker processes. The next program restarts them."""
 
 
 class Execution(AbstractContextManager["Execution", None]):
-    """Programs that run while more of them arrive. Leaving the ``with`` block drops programs that have not started."""
+    """Programs that run while more arrive. Leaving the ``with`` block cancels programs that have not started."""
 
     @abstractmethod
     def submit(self, program: str) -> None:
-        """Take one more program."""
+        """Add one program."""
 
     @abstractmethod
     def results(self) -> list[ExecutionResult]:
-        """Wait for all programs and return their results, in the order of ``submit``."""
+        """Wait for all programs and return their results in submission order."""
 
     def cancel(self) -> None:
-        """Drop programs that have not started."""
+        """Cancel programs that have not started."""
 
     def __exit__(self, *error: object) -> None:
         self.cancel()
 
 
 class DeferredExecution(Execution):
-    """Collects programs and hands them to ``Sandbox.run`` in one batch."""
+    """Collects programs and passes them to ``Sandbox.run`` in one batch."""
 
     def __init__(self, sandbox: Sandbox):
         self._sandbox = sandbox
         self._programs: list[str] = []
 
     def submit(self, program: str) -> None:
-        """Take one more program."""
+        """Add one program."""
         self._programs.append(program)
 
     def results(self) -> list[ExecutionResult]:
-        """Run all programs and return their results, in the order of ``submit``."""
+        """Run all programs and return their results in submission order."""
         return self._sandbox.run(self._programs)
 
 
 def check_limits(owner: str, timeout_seconds: float, memory_mb: int, workers: int) -> None:
-    """Refuse limits under which every program fails or none ends.
+    """Reject limits under which every program fails or no program ends.
 
     Raises:
-        UserError: a limit is not positive, or not finite.
+        UserError: a limit is out of range.
     """
     if not 0 < timeout_seconds <= 86_400:
-        raise UserError(f"{owner}: timeout_seconds is {timeout_seconds}, but it must be above 0 and at most 86400, a day")
+        raise UserError(f"{owner}: timeout_seconds is {timeout_seconds}, but it must be above 0 and at most 86400 (one day)")
     if memory_mb < 16:
-        raise UserError(f"{owner}: memory_mb is {memory_mb}, but a program needs at least 16")
+        raise UserError(f"{owner}: memory_mb is {memory_mb}, but a program needs at least 16 MiB")
     if workers < 1:
-        raise UserError(f"{owner}: workers is {workers}, but at least one must run the programs")
+        raise UserError(f"{owner}: workers is {workers}, but it must be at least 1")

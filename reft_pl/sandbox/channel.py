@@ -9,13 +9,13 @@ import socket
 
 
 class Channel:
-    """Receives requests and sends how programs ended.
+    """Receives requests and reports how programs ended.
 
-    Takes the socket from standard input and leaves /dev/null on all standard streams.
+    Takes the socket from standard input, then points all standard streams at /dev/null.
     """
 
     def __init__(self) -> None:
-        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64)  # beyond the few descriptors that a child keeps
+        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64)  # above the few descriptors that a child keeps
         self._socket = socket.socket(fileno=high)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -23,9 +23,9 @@ class Channel:
         os.close(null)
 
     def receive(self) -> tuple[int, ...] | None:
-        """Return the next request's descriptors, or None after the trainer's end.
+        """Return the next request's descriptors, or None once the trainer has closed its end.
 
-        Two are a program: one to read it from, one to write its result to. No descriptor asks for a child that programs share.
+        Two descriptors are a program (its source, its result pipe); none is a request for a new shared child.
         """
         try:
             data, descriptors, _, _ = socket.recv_fds(self._socket, 1, 2)
@@ -34,13 +34,13 @@ class Channel:
         return tuple(descriptors) if data else None
 
     def send(self, message: bytes, *descriptors: int) -> None:
-        """Send a message. A vanished trainer is not an error: the next ``receive`` reports it."""
+        """Send a message. If the trainer is gone, do nothing: the next ``receive`` reports it."""
         with contextlib.suppress(OSError):
             socket.send_fds(self._socket, [message], descriptors)
 
 
 def read_all(fd: int) -> bytes:
-    """Read a descriptor to its end."""
+    """Read a descriptor until end of file."""
     parts = []
     while part := os.read(fd, 1 << 20):
         parts.append(part)

@@ -1,4 +1,4 @@
-"""Confinement besides seccomp: Landlock, resource limits, no capabilities, no new privileges. Standard library only."""
+"""Confinement beyond seccomp: Landlock, resource limits, no capabilities, no new privileges. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def forbid_new_privileges() -> None:
-    """Set no_new_privs, which seccomp and Landlock ask for and setuid programs obey."""
+    """Set no_new_privs: seccomp and Landlock require it, and setuid programs then gain nothing."""
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs was refused")
 
 
 def drop_capabilities() -> None:
-    """Give up what root can do beyond its own files, for this process and all that it forks. Nothing to do for other users."""
+    """Drop all capabilities of this process and its future children; only root has any."""
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
@@ -37,9 +37,9 @@ def drop_capabilities() -> None:
 
 
 def restrict_file_system() -> None:
-    """Bind this process and its children by Landlock: no path, no TCP, no abstract sockets.
+    """Restrict this process and its children with Landlock: no file access, no TCP, no abstract sockets.
 
-    A kernel without Landlock is no error: seccomp refuses the system calls, too.
+    A kernel without Landlock is not an error, because seccomp blocks these system calls as well.
     """
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     file_system = (1 << _FILE_ACCESS_BITS.get(abi, 16)) - 1
@@ -55,7 +55,7 @@ def restrict_file_system() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its (single-threaded) parent ends, also if it just has."""
+    """Have the kernel kill this process when its single-threaded parent exits; exit now if it already has."""
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -63,22 +63,22 @@ def die_with_parent(parent: int) -> None:
 
 
 def address_space() -> int:
-    """Bytes of virtual memory that this process has mapped now; 0 where the kernel does not tell."""
+    """Return this process's mapped virtual memory in bytes; 0 on platforms without /proc."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def limit_resources(address_space_bytes: int, cpu_seconds: int) -> None:
-    """Limit memory and CPU time of a process that runs programs, and forbid it new files, processes and core dumps.
+    """Limit memory and CPU time of this process, and forbid new files, processes and core dumps.
 
     Args:
-        address_space_bytes: Virtual memory, including what is mapped already.
-        cpu_seconds: CPU time after which the kernel kills the process if nothing else has.
+        address_space_bytes: Virtual memory limit in bytes, including what is already mapped.
+        cpu_seconds: CPU time in seconds after which the kernel kills the process.
     """
     nothing = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)
     limits = {resource.RLIMIT_CPU: cpu_seconds} | dict.fromkeys(nothing, 0)
-    if sys.platform == "linux":  # others count other things
+    if sys.platform == "linux":  # elsewhere RLIMIT_AS has another meaning
         limits[resource.RLIMIT_AS] = address_space_bytes
     for which, wanted in limits.items():
         hard = resource.getrlimit(which)[1]
@@ -87,5 +87,5 @@ def limit_resources(address_space_bytes: int, cpu_seconds: int) -> None:
 
 
 def forbid_tracing() -> None:
-    """Keep same-user processes from ptrace and /proc/PID/mem of this one."""
+    """Deny ptrace and /proc/PID/mem of this process to other processes of the same user."""
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -12,33 +12,33 @@ from reft_pl.sandbox.worker import Worker, package_folders
 from reft_pl.types import Status
 
 _SCIENTIFIC = re.compile(r"\b(?:sympy|numpy|mpmath|np)\b")
-_PLAIN_SECONDS = 0.25  # of a program in a shared child; one that takes longer starts again in its own process
+_PLAIN_SECONDS = 0.25  # time limit in the shared child; a slower program is rerun in its own process
 _SCIENTIFIC_PACKAGES = ("numpy", "sympy", "mpmath")
 
 
 class CPythonSandbox(PooledSandbox):
-    """Runs programs in processes forked from a clean, single-threaded zygote (Linux only): one for each, but for plain ones.
+    """Runs each program in a process forked from a clean, single-threaded zygote (Linux only); plain programs share one.
 
-    The process has no file system (Landlock), some forty system calls (seccomp), no capabilities, no new files, processes or
-    threads, no executable memory, limited memory and CPU time, and /dev/null for standard streams; at its deadline it is killed
+    The process has no file system (Landlock), about forty system calls (seccomp), no capabilities, no new files, processes or
+    threads, no executable memory, limited memory and CPU time, and /dev/null for standard streams. At its deadline it is killed
     from outside. It can compute, and return one number or one letter. In scope without import: ``math``, and ``sympy`` for
     programs that name it. Importable: the standard library's modules for arithmetic, text and dates, NumPy, SymPy, mpmath.
 
-    The zygote never holds a program's text or result, so a program finds nothing of its predecessors in the memory it inherits.
-    Plain programs share a process: their syntax gives them nothing to look with (``reft_pl.sandbox.plain``).
-    A program can report only what it could bring about honestly: an answer it could return, a failure it could cause.
+    The zygote never holds a program's source or result, so the memory that a program inherits holds no trace of earlier ones.
+    Plain programs share a process because their syntax gives them no way to inspect it (``reft_pl.sandbox.plain``).
+    A program can report only what an honest program could: an answer that it could return, or a failure that it could cause.
 
-    Not covered: side channels of time and load.
+    Not covered: timing and load side channels.
 
     Args:
-        timeout_seconds: Wall time of one program, its compilation included.
-        memory_mb: What one program may allocate, in MiB.
-        workers: Programs that run at the same time; each zygote forks one at a time.
-        allow_unsafe: Run even if the kernel lacks seccomp: programs can then do what you can, short of opening files.
+        timeout_seconds: Wall time limit of one program in seconds, compilation included.
+        memory_mb: Memory that one program may allocate, in MiB.
+        workers: Number of programs that run at the same time; each zygote forks one at a time.
+        allow_unsafe: Run even if the kernel lacks seccomp. Programs then have your account's rights, except opening files.
     """
 
     backend = "cpython"
-    refusal = "CPythonSandbox cannot start its processes: {}; PlainSandbox may run here"
+    refusal = "CPythonSandbox cannot start its processes ({}); set --model.sandbox PlainSandbox, which may run here"
 
     def __init__(self, timeout_seconds: float = 2.0, memory_mb: int = 256, workers: int = 2, allow_unsafe: bool = False):
         super().__init__(timeout_seconds, memory_mb, workers)
@@ -48,7 +48,7 @@ class CPythonSandbox(PooledSandbox):
         """Fail before training if this machine cannot confine programs.
 
         Raises:
-            UserError: this is not Linux, or there is no seccomp and ``allow_unsafe`` is not set.
+            UserError: this is not Linux, or seccomp is missing and ``allow_unsafe`` is not set.
         """
         if not sys.platform.startswith("linux"):
             raise UserError("CPythonSandbox needs Linux; on this machine set --model.sandbox PlainSandbox")
@@ -59,11 +59,11 @@ class CPythonSandbox(PooledSandbox):
             )
 
     def kind_of(self, program: str) -> str:
-        """``scientific`` for programs that name NumPy, SymPy or mpmath: their zygote has these loaded."""
+        """Return ``scientific`` for programs that name NumPy, SymPy or mpmath; their zygote preloads these packages."""
         return "scientific" if _SCIENTIFIC.search(program) else "standard"
 
     def make_worker(self, kind: str) -> Worker:
-        """Make a zygote."""
+        """Create a zygote worker."""
         folders = package_folders(_SCIENTIFIC_PACKAGES) if kind == "scientific" else {}
         arguments = (float(self.timeout_seconds), self.memory_mb, tuple(folders), self.allow_unsafe, False)
         paths = list(dict.fromkeys(folders.values()))
@@ -71,10 +71,11 @@ class CPythonSandbox(PooledSandbox):
 
 
 class PlainSandbox(PooledSandbox):
-    """Runs plain programs in CPython (see ``reft_pl.sandbox.plain``), and answers ``unsupported`` to everything else.
+    """Runs plain programs in CPython (see ``reft_pl.sandbox.plain``); all others get the status ``unsupported``.
 
-    For machines whose kernel cannot confine programs: a plain one can do arithmetic and nothing else. What the kernel has of
-    confinement applies here, too. Use ``CPythonSandbox``, the default, wherever it runs; the settings are the same.
+    Use it on machines with a kernel that cannot confine programs: a plain program can do nothing but arithmetic. Any
+    confinement that the kernel does offer still applies. Use ``CPythonSandbox``, the default, wherever it runs; both take the
+    same limits.
     """
 
     backend = "cpython"
@@ -82,6 +83,6 @@ class PlainSandbox(PooledSandbox):
     silent = Status.UNSUPPORTED
 
     def make_worker(self, kind: str) -> Worker:
-        """Make a zygote that forks only the child for plain programs; there is one kind."""
+        """Create a zygote worker that forks only the shared child; there is one kind of worker."""
         arguments = (float(self.timeout_seconds), self.memory_mb, (), True, True)
         return Worker(arguments, [], self.timeout_seconds, only_plain=True)

@@ -1,4 +1,4 @@
-"""Worker processes that run programs as they arrive and give each a result, whatever dies."""
+"""A pool of worker processes that runs programs as they arrive; every program gets a result, even if its worker dies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from reft_pl.sandbox.base import Execution, Sandbox, check_limits
 from reft_pl.sandbox.worker import Worker, WorkerGoneError, WorkerStartError
 from reft_pl.types import ExecutionResult, Status
 
-_GRACE_SECONDS = 0.75  # how long a worker may stay silent after a program's deadline before it is killed
-_GROUP = 32  # programs that start together: one by one costs a rollout on two cores three times as much
-ATTEMPTS = 5  # runs of a program whose worker dies, or whose process somebody else kills
+_GRACE_SECONDS = 0.75  # how long a worker may stay silent past a program's deadline before it is killed
+_GROUP = 32  # programs that start together: one at a time costs a rollout on two cores three times as much
+ATTEMPTS = 5  # attempts at a program if its worker dies or an outside process kills it
 
 
-_locks: dict[int, threading.Lock] = {}  # by process: after a fork, nobody would release one that another thread holds
+_locks: dict[int, threading.Lock] = {}  # one per process: after a fork, a lock held by another thread is never released
 
 
 class _Team:
-    """Workers that are not started yet, and as many threads to wait for them."""
+    """Workers, started lazily, with one thread each to wait for results."""
 
     def __init__(self, make_worker: Callable[[], Worker], workers: int) -> None:
         self.owner = os.getpid()
@@ -41,15 +41,14 @@ class _Team:
 
 
 class WorkerPool:
-    """Several workers of a kind, each started when the first program needs it.
+    """Workers of one kind, each started when a program first needs it.
 
     Args:
-        make_worker: Makes a worker, not yet started.
-        workers: How many.
-        request_seconds: How long a worker may take over a program, including its report; a worker that is silent for longer is
-            killed.
-        backend: Name in the results.
-        silent: Status of a program whose worker was silent.
+        make_worker: Creates a worker without starting it.
+        workers: Number of workers.
+        request_seconds: Time in seconds that a worker has to run a program and report; after that it is killed.
+        backend: Backend name in the results.
+        silent: Status of a program if its worker does not report in time.
     """
 
     def __init__(self, make_worker: Callable[[], Worker], workers: int, request_seconds: float, backend: str, silent: Status):
@@ -61,19 +60,19 @@ class WorkerPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the running workers."""
+        """Process IDs of the running workers."""
         return [worker.pid for worker in self._team.workers if worker.pid is not None]
 
     def submit(self, program: str) -> Future[ExecutionResult]:
-        """Queue a program. The future raises WorkerStartError if no worker can be started."""
+        """Queue a program. Its future raises WorkerStartError if no worker can be started."""
         with _locks.setdefault(os.getpid(), threading.Lock()):
-            if self._team.owner != os.getpid():  # after a fork (a data loader's, for example) the workers belong to the parent
+            if self._team.owner != os.getpid():  # after a fork (such as a data loader's) the workers belong to the parent
                 _kill_all(self._team.workers)
                 self._team = self._make_team()
             return self._team.threads.submit(self._run, frames.encode_source(program), self._team.idle)
 
     def close(self) -> None:
-        """Stop the workers; the next program starts others."""
+        """Stop the workers; the next program starts new ones."""
         with _locks.setdefault(os.getpid(), threading.Lock()):
             team, self._team = self._team, self._make_team()
         if team.owner == os.getpid():
@@ -81,7 +80,7 @@ class WorkerPool:
         _kill_all(team.workers)
 
     def _run(self, source: bytes, idle: queue.SimpleQueue[Worker]) -> ExecutionResult:
-        """Run a program, again if it did not end by itself, but not forever: it may be the cause."""
+        """Run a program, and retry up to ``ATTEMPTS`` times if it was killed: it may itself be the cause."""
         worker = idle.get()
         try:
             for _ in range(ATTEMPTS):
@@ -92,14 +91,14 @@ class WorkerPool:
                     executed = ExecutionResult(Status.WORKER_DIED, backend=self._backend)
                     continue
                 executed = ExecutionResult(Status(status), value, seconds, self._backend, detail)
-                # No program can send itself SIGKILL: it was an operator, or a kernel short of memory.
+                # A program cannot send itself SIGKILL: it came from an operator or the OOM killer.
                 if executed.status is not Status.KILLED or os.WTERMSIG(wait_status) != signal.SIGKILL:
                     return executed
                 executed = replace(executed, status=Status.WORKER_DIED)
         except TimeoutError:
             worker.kill()
             executed = ExecutionResult(self._silent, None, self._request_seconds, self._backend)
-        except OSError as error:  # no descriptors or processes left
+        except OSError as error:  # out of descriptors or processes
             raise WorkerStartError(str(error)) from error
         finally:
             idle.put(worker)
@@ -107,11 +106,11 @@ class WorkerPool:
 
 
 class PoolExecution(Execution):
-    """Programs that pools run as they arrive. Equal programs run once: their results differ only by clocks and process ids.
+    """Programs that run in pools as they arrive. Equal programs run once, since only clocks and process IDs could differ.
 
     Args:
-        pool_of: Returns the pool that runs a program.
-        refusal: What to tell people if no worker starts; ``{}`` stands for the reason.
+        pool_of: Returns the pool for a program.
+        refusal: Error message if no worker starts; ``{}`` is the placeholder for the reason.
     """
 
     def __init__(self, pool_of: Callable[[str], WorkerPool], refusal: str):
@@ -122,7 +121,7 @@ class PoolExecution(Execution):
         self._started = 0
 
     def submit(self, program: str) -> None:
-        """Run the program soon: some start together, since each start disturbs a sampler that keeps every core busy."""
+        """Queue a program. Programs start in groups, since each start disturbs a sampler that keeps every core busy."""
         self._programs.append(program)
         if len(self._programs) - self._started >= _GROUP:
             self._start()
@@ -134,25 +133,25 @@ class PoolExecution(Execution):
         self._started = len(self._programs)
 
     def results(self) -> list[ExecutionResult]:
-        """Wait for all programs and return their results, in the order of ``submit``.
+        """Wait for all programs and return their results in submission order.
 
         Raises:
-            UserError: no worker could be started.
+            UserError: no worker can be started.
         """
         self._start()
         try:
             return [self._futures[program].result() for program in self._programs]
         except (WorkerStartError, CancelledError) as error:
-            raise UserError(self._refusal.format(str(error) or "they were closed")) from error
+            raise UserError(self._refusal.format(str(error) or "the sandbox was closed")) from error
 
     def cancel(self) -> None:
-        """Drop programs that have not started."""
+        """Cancel programs that have not started."""
         for future in self._futures.values():
             future.cancel()
 
 
 class PooledSandbox(Sandbox):
-    """A sandbox of worker processes, for each kind of program as many as ``workers``."""
+    """A sandbox of worker processes: ``workers`` for each kind of program."""
 
     backend: str
     refusal: str
@@ -167,17 +166,17 @@ class PooledSandbox(Sandbox):
 
     @abstractmethod
     def make_worker(self, kind: str) -> Worker:
-        """Make a worker for a kind of program, not yet started."""
+        """Create a worker for a kind of program without starting it."""
 
     def kind_of(self, program: str) -> str:
-        """Which kind of worker a program needs."""
+        """Return the kind of worker that a program needs."""
         return ""
 
     def run(self, programs: Sequence[str]) -> list[ExecutionResult]:
         """Run each program in isolation; see ``Sandbox.run``.
 
         Raises:
-            UserError: no program can run on this machine.
+            UserError: programs cannot run on this machine.
         """
         with self.begin() as execution:
             for program in programs:
@@ -188,19 +187,19 @@ class PooledSandbox(Sandbox):
         """Open an execution that runs programs as they arrive; see ``Sandbox.begin``.
 
         Raises:
-            UserError: no program can run on this machine.
+            UserError: programs cannot run on this machine.
         """
         self.check()
         return PoolExecution(self._pool_of, self.refusal)
 
     def close(self) -> None:
-        """Stop the workers; the next program starts them again."""
+        """Stop the workers; the next program restarts them."""
         for pool in self._pools.values():
             pool.close()
 
     @property
     def worker_pids(self) -> list[int]:
-        """Process ids of the running workers."""
+        """Process IDs of the running workers."""
         return [pid for pool in self._pools.values() for pid in pool.pids]
 
     def __getstate__(self) -> dict[str, object]:

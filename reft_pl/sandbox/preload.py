@@ -1,4 +1,4 @@
-"""What programs can import: a zygote loads it before it gives up the file system. Standard library only."""
+"""Import everything that programs may import, before the zygote gives up the file system. Standard library only."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _LAZY_PARTS = {
         "sympy.physics.units", "sympy.series", "sympy.sets", "sympy.solvers", "sympy.stats", "sympy.tensor",
     ),
 }  # fmt: skip
-"""Parts that these packages import only when one of their functions is called, when it is too late."""
+"""Submodules that these packages import lazily, inside function calls, when the file system is no longer accessible."""
 
 _SKIPPED = frozenset({"tests", "benchmarks"})
 
 
 @contextlib.contextmanager
 def preloading() -> Iterator[None]:
-    """Keep imported modules from registering hooks that run after a fork, and make ``ctypes`` unimportable afterwards.
+    """Keep imported modules from registering fork hooks, and make ``ctypes`` unimportable afterwards.
 
-    The hooks serve processes with threads. In a child that runs one program, ``threading``'s touches 140 pages of memory, and
-    ``random``'s reseeds, so that equal programs differ. SymPy needs ``ctypes`` while it is imported.
+    A child that runs one program does not need the hooks. The one of ``threading`` touches 140 pages of memory; the one of
+    ``random`` reseeds, so equal programs would differ. ``ctypes`` is blocked only afterwards because SymPy imports it.
     """
     register = os.register_at_fork
     os.register_at_fork = lambda **hooks: None
@@ -49,7 +49,7 @@ def preloading() -> Iterator[None]:
 
 
 def import_package(name: str) -> ModuleType:
-    """Import a package with the parts that it would otherwise import later, and return it."""
+    """Import a package with its lazily imported submodules, and return it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = importlib.import_module(name)

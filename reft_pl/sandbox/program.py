@@ -1,4 +1,4 @@
-"""What a zygote's child does: confine itself, read a program, run it, write its result. Standard library only."""
+"""The zygote's child: confine itself, read a program, run it, write the result. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from reft_pl.sandbox.channel import read_all
 from reft_pl.sandbox.seccomp import SeccompFilter, SeccompUnavailableError
 
 _RESULT_FD = 3
-_PLAIN_CPU_SECONDS = 60  # of all programs of a shared child: a child that nobody can end any more ends
+_PLAIN_CPU_SECONDS = 60  # for all programs of a shared child: it ends even if its parent can no longer kill it
 
 
 class ProgramRunner:
-    """Confines its process and runs programs in it. Make it in the zygote, call it in a child.
+    """Confines its process and runs programs in it. Create it in the zygote, call it in a child.
 
     Args:
-        scope: Names that programs find defined.
-        memory_mb: What a program may allocate beyond what is mapped now, in MiB.
-        cpu_seconds: Limit of a program's CPU time.
-        allow_unsafe: Do without seccomp if the kernel lacks it.
+        scope: Modules in a program's global scope, by name.
+        memory_mb: Memory a program may allocate on top of what is mapped now, in MiB.
+        cpu_seconds: CPU time limit of a program, in seconds.
+        allow_unsafe: Run without seccomp if the kernel lacks it.
 
     Raises:
-        SeccompUnavailableError: this machine has no seccomp filters, and ``allow_unsafe`` is not set.
+        SeccompUnavailableError: this machine has no seccomp filters and ``allow_unsafe`` is not set.
     """
 
     def __init__(self, scope: Mapping[str, types.ModuleType], memory_mb: int, cpu_seconds: int, allow_unsafe: bool):
@@ -44,7 +44,7 @@ class ProgramRunner:
         self._plain_builtins = {name: getattr(builtins, name) for name in ("__import__", *sorted(plain.FUNCTIONS))}
 
     def run_one(self, source_fd: int, result_fd: int) -> None:
-        """Run the program behind ``source_fd``, write its result to ``result_fd``, and end the process."""
+        """Run the program read from ``source_fd``, write its result to ``result_fd``, and exit the process."""
         write, leave = os.write, os._exit  # bound before the program can replace them
         source = read_all(source_fd)
         self._confine(result_fd, self._cpu_seconds)
@@ -61,9 +61,9 @@ class ProgramRunner:
         leave(0)  # no atexit handlers, no finalizers, no flushing of what the program printed
 
     def run_plain(self, requests: int) -> None:
-        """Run the plain programs that arrive on a socket, and decline others, until it closes.
+        """Serve a socket until it closes: run plain programs, answer ``unsupported`` to others.
 
-        Programs are as deep in calls as in ``run_one``, and leave no garbage.
+        Programs start at the same call depth as in ``run_one``, and each one's garbage is collected.
         """
         self._confine(requests, _PLAIN_CPU_SECONDS)
         with open(_RESULT_FD, "rb") as programs:
@@ -78,13 +78,13 @@ class ProgramRunner:
 
     def _confine(self, result_fd: int, cpu_seconds: int) -> None:
         os.dup2(result_fd, _RESULT_FD)
-        os.closerange(_RESULT_FD + 1, 256)  # beyond the zygote's socket, which is at the first free number from 64 on
+        os.closerange(_RESULT_FD + 1, 256)  # covers the zygote's socket, the first free descriptor from 64 up
         confinement.limit_resources(self._memory_bytes, cpu_seconds)
         if self._seccomp is not None:
             self._seccomp.install()
 
     def _compile_plain(self, source: bytes) -> types.CodeType | bytes:
-        """Return a plain program's code, or the frame of what prevents it: ``unsupported`` if the program is not plain."""
+        """Compile a plain program, or return a failure frame (``unsupported`` if the program is not plain)."""
         try:
             text = frames.decode_source(source)
             if part := plain.beyond_plain(text):
@@ -98,10 +98,10 @@ class ProgramRunner:
     def _outcome(self, code: types.CodeType, namespace: dict[str, object]) -> bytes:
         memory_error, base_exception = MemoryError, BaseException
         encode_failure, encode_value, type_name = frames.encode_failure, values.encode_value, values.type_name
-        out_of_memory = encode_failure("memory")  # built while memory is left
+        out_of_memory = encode_failure("memory")  # built while there is memory left
         is_callable, missing = callable, object()
         try:
-            exec(code, namespace)  # what the whole package confines
+            exec(code, namespace)  # the call that this package confines
             solution = namespace.get("solution", missing)
             if solution is missing or not is_callable(solution):
                 return encode_failure("no_solution")
@@ -116,7 +116,7 @@ class ProgramRunner:
         try:
             return compile(frames.decode_source(source), "<program>", "exec", dont_inherit=True)
         except MemoryError:
-            # The parser raises it for nesting beyond its stack, too: the memory really used tells the two apart.
+            # The parser also raises MemoryError for deep nesting; the memory actually used tells the two apart.
             used_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kb
             if used_kb > self._headroom_kb // 4:
                 return frames.encode_failure("memory", "while compiling")

@@ -1,8 +1,8 @@
-"""A seccomp filter with an allow-list, built and installed through ctypes.
+"""A seccomp allow-list filter, built and installed through ctypes.
 
-Everything that CPython does between "the modules are imported" and "the result is written" fits in some forty system calls.
-All others return EPERM, which a program sees as an ordinary PermissionError. So do write(2) to descriptors that are not named,
-and mmap(2) and mprotect(2) that ask for executable memory. Standard library only.
+Once the modules are imported, CPython needs about forty system calls to run a program and write its result. All others return
+EPERM, which a program sees as an ordinary PermissionError. So do write(2) to descriptors that are not listed, and mmap(2) and
+mprotect(2) calls that ask for executable memory. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AARCH64 = {
 }  # fmt: skip
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64, 317), "aarch64": (0xC00000B7, _AARCH64, 277)}
-"""AUDIT_ARCH constant, numbers of the allowed system calls, and the number of seccomp(2) itself."""
+"""Per architecture: AUDIT_ARCH constant, numbers of the allowed system calls, number of seccomp(2)."""
 
 _LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER_OR_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENTS = 0, 4, 16  # struct seccomp_data, little endian
@@ -50,24 +50,24 @@ class _FilterProgram(ctypes.Structure):
 
 
 class SeccompUnavailableError(OSError):
-    """This kernel, architecture or container has no seccomp filters."""
+    """This kernel, architecture or container does not support seccomp filters."""
 
 
 def filter_code(machine: str, writable_fds: tuple[int, ...]) -> bytes:
-    """BPF code of the allow-list for an architecture.
+    """Assemble the BPF code of the allow-list.
 
     Args:
-        machine: As ``platform.machine()`` names it.
-        writable_fds: The only file descriptors that write(2) may name.
+        machine: Architecture, as returned by ``platform.machine()``.
+        writable_fds: The only file descriptors that write(2) may use.
 
     Raises:
-        SeccompUnavailableError: no table for the architecture.
+        SeccompUnavailableError: there is no system call table for the architecture.
     """
     if machine not in _ARCHITECTURES:
         raise SeccompUnavailableError(f"no system call table for {machine}")
     arch, table, _ = _ARCHITECTURES[machine]
     checked = {"mmap": "memory", "mprotect": "memory", "write": "write"}
-    code: list[tuple[int, str, str, int]] = [  # operation, where to go on if true, if false ("" is the next), constant
+    code: list[tuple[int, str, str, int]] = [  # operation, jump target if true, if false ("" is the next instruction), constant
         (_LOAD_WORD, "", "", _OFFSET_ARCH),
         (_JUMP_EQUAL, "", "kill", arch),
         (_LOAD_WORD, "", "", _OFFSET_NUMBER),
@@ -98,7 +98,7 @@ def filter_code(machine: str, writable_fds: tuple[int, ...]) -> bytes:
 
 
 def seccomp_available() -> bool:
-    """Whether a filter of ours can be installed on this machine."""
+    """Whether this machine supports the filter."""
     try:
         SeccompFilter(writable_fds=(1,))
     except SeccompUnavailableError:
@@ -107,13 +107,13 @@ def seccomp_available() -> bool:
 
 
 class SeccompFilter:
-    """A filter made ready before the fork, so that installing it in the child is one system call.
+    """A filter that is prepared before the fork, so that the child installs it with one system call.
 
     Args:
-        writable_fds: The only file descriptors that write(2) may name.
+        writable_fds: The only file descriptors that write(2) may use.
 
     Raises:
-        SeccompUnavailableError: this machine has no seccomp filters.
+        SeccompUnavailableError: this machine does not support seccomp filters.
     """
 
     def __init__(self, writable_fds: tuple[int, ...]):
@@ -128,7 +128,7 @@ class SeccompFilter:
             raise SeccompUnavailableError(ctypes.get_errno(), "this kernel has no seccomp filters")
 
     def install(self) -> None:
-        """Bind the calling thread for good. Needs no_new_privs or CAP_SYS_ADMIN.
+        """Apply the filter to the calling thread for good. Requires no_new_privs or CAP_SYS_ADMIN.
 
         Raises:
             SeccompUnavailableError: the kernel refused.

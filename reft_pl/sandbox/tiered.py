@@ -2,4 +2,4 @@ from reft_pl.sandbox.cpython import CPythonSandbox
 
 
 class TieredSandbox(CPythonSandbox):
-    """``CPythonSandbox`` under its name before 0.2, for configs that name it. To be removed in 0.3."""
+    """Deprecated alias of ``CPythonSandbox`` for configs from before 0.2; removed in 0.3."""

@@ -1,23 +1,16 @@
-"""What counts as an answer: from the object that ``solution()`` returned to the body of a frame.
+"""Encode the object that ``solution()`` returned as a result frame.
 
-Runs in the process that ran the program, so it believes no object: it asks for the type at C level (``type(x)``, which
-``__class__`` cannot falsify), takes numbers out through the base class's own slot (which a subclass cannot override), and never
-calls ``str``, ``repr`` or ``==`` on what it was given. Standard library only.
+This runs in the program's own process, so it trusts no object. It takes the type at C level: ``type(x)`` ignores a forged
+``__class__``. It reads numbers through the base class's slot, which a subclass cannot override. It never calls ``str``,
+``repr`` or ``==`` on the object. Standard library only. The returned object determines the status:
 
-===================================================  ==============================================================
-returned                                             status
-===================================================  ==============================================================
-int, float and their subclasses                      ok
-Fraction, Decimal, mpmath's mpf,                     ok
-NumPy's integers and floats
-SymPy's numbers and expressions without free symbol  ok
-``"b"``, ``" B "``                                   ok, the choice ``b`` (one letter, a to e)
-any other text (``"72"`` too), complex numbers,      non_numeric
-SymPy expressions with free symbols
-NaN, infinity                                        non_finite
-an integer beyond the range of a double              too_large
-``True``, None, tuples, lists, everything else       wrong_type
-===================================================  ==============================================================
+- ``ok``: int, float and their subclasses; Fraction, Decimal, mpmath's mpf; NumPy integers and floats; SymPy numbers and
+  expressions without free symbols.
+- ``ok`` with a choice: one letter from a to e (``"b"``, ``" B "``).
+- ``non_numeric``: any other text (``"72"`` too), complex numbers, SymPy expressions with free symbols.
+- ``non_finite``: NaN, infinity.
+- ``too_large``: an integer beyond the range of a double.
+- ``wrong_type``: ``True``, None, tuples, lists, everything else.
 """
 
 from __future__ import annotations
@@ -29,7 +22,7 @@ from typing import Any
 from reft_pl.choices import CHOICES
 from reft_pl.sandbox.frames import encode_choice, encode_failure, encode_number
 
-# A program may have emptied or patched `builtins` by the time this code runs: everything it needs is bound here, beforehand.
+# A program may empty or patch `builtins` before this code runs, so everything it needs is bound here in advance.
 _type, _issubclass, _float, _str, _complex, _bool, _int = type, issubclass, float, str, complex, bool, int
 _overflow_error, _base_exception = OverflowError, BaseException
 _float_of_float, _float_of_int = float.__float__, int.__float__
@@ -39,9 +32,9 @@ _pack = struct.pack
 
 
 def loaded_number_types() -> tuple[tuple[type, ...], type | None]:
-    """Number classes of the modules imported so far: those that ``float`` reads, and SymPy's expressions.
+    """Return the number classes of the imported modules that ``float`` can read, and SymPy's ``Expr``.
 
-    Call it before the program runs, which may put anything into ``sys.modules``.
+    Call this before the program runs: a program may put anything into ``sys.modules``.
     """
     modules = sys.modules
     numbers: list[type] = []
@@ -57,21 +50,21 @@ def loaded_number_types() -> tuple[tuple[type, ...], type | None]:
 
 
 def type_name(value: object) -> str:
-    """Name of the value's type, past any ``__name__`` that its metaclass defines."""
+    """Return the name of the value's type, ignoring any ``__name__`` that its metaclass defines."""
     name: str = _name_of_class(_type(value))
     return name
 
 
 def encode_value(value: Any, number_types: tuple[type, ...] = (), expression_type: type | None = None) -> bytes:  # noqa: PLR0911
-    """Return the frame body for a returned object; see the table above.
+    """Encode a returned object as a frame body; the module docstring lists the statuses.
 
     Args:
         value: What ``solution()`` returned.
-        number_types: Classes beyond int and float whose instances ``float`` may read.
-        expression_type: SymPy's ``Expr``, where SymPy is loaded.
+        number_types: Classes besides int and float with instances that ``float`` may read.
+        expression_type: SymPy's ``Expr`` if SymPy is loaded.
 
     Raises:
-        BaseException: whatever a method of an object of the program's making raises; to be caught by the caller.
+        BaseException: anything that a method of the program's own object raises; the caller must catch it.
     """
     kind = _type(value)
     number: float

@@ -1,4 +1,4 @@
-"""One worker process and the trainer's end of its socket."""
+"""The trainer's handle on one worker process and its socket."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from reft_pl.sandbox import frames
 
-START_SECONDS = 60.0  # how long a worker may take to import what it needs (SymPy on a busy machine)
-START_ATTEMPTS = 10  # starts of a worker that dies before it is ready: somebody may be killing our processes
+START_SECONDS = 60.0  # how long a worker may take to import its modules (SymPy on a busy machine)
+START_ATTEMPTS = 10  # starts of a worker that dies before it is ready: something may be killing our processes
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "TMPDIR")
 _WORKER_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
-    "PYTHONHASHSEED": "0",  # a program that iterates over a set answers the same in every worker
+    "PYTHONHASHSEED": "0",  # iteration order of sets is the same in every worker
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": "1048576",  # fixed: else a program that frees much changes how much fits after it
+    "MALLOC_MMAP_THRESHOLD_": "1048576",  # fixed: glibc would otherwise adapt it to what earlier programs freed
     "MALLOC_TRIM_THRESHOLD_": "1048576",
 }
 
 
 def package_folders(names: Sequence[str]) -> dict[str, str]:
-    """The folder that holds each installed package, found without importing any."""
+    """Map each installed package to the folder that contains it, without importing it."""
     specs = {name: importlib.util.find_spec(name) for name in names}
     return {name: str(Path(spec.origin).parents[1]) for name, spec in specs.items() if spec is not None and spec.origin}
 
@@ -40,17 +40,17 @@ class WorkerGoneError(Exception):
 
 
 class WorkerStartError(Exception):
-    """The process does not serve; the text is its reason, if it gave one."""
+    """The process cannot serve; the message is its reason, if it sent one."""
 
 
 class Worker:
-    """A worker process in its own session that takes programs over a socket and reports how they ended.
+    """A worker process in its own session that receives programs over a socket and reports how they ended.
 
     Args:
-        arguments: What to call the zygote's ``main`` with: literals only.
-        import_paths: Folders that it may import from, besides the standard library.
-        plain_seconds: How long a plain program may take in the child that they share; None if there is no such child.
-        only_plain: Answer ``unsupported`` to all that this child does not decide.
+        arguments: Arguments for the zygote's ``main``; literals only.
+        import_paths: Folders to import from, besides the standard library.
+        plain_seconds: Time limit of a plain program in the shared child, in seconds; None to run without that child.
+        only_plain: Return ``unsupported`` for every program that the shared child does not decide.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class Worker:
         self._socket: socket.socket | None = None
         self._plain_seconds = plain_seconds
         self._only_plain = only_plain
-        self._plain: socket.socket | None = None  # to the child that plain programs share
+        self._plain: socket.socket | None = None  # to the shared child
         self._owner = os.getpid()
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
+        """Process ID while it runs."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process unless it runs, and again if something kills it while it starts.
+        """Start the process unless it is running, and retry if something kills it during startup.
 
         Raises:
-            WorkerStartError: it refuses, or does not come up.
+            WorkerStartError: the process reports a reason not to serve, or does not start.
         """
         if self._process is not None:
             return
@@ -94,23 +94,23 @@ class Worker:
                 break
             except TimeoutError:
                 self.kill()
-                raise WorkerStartError(f"no word from the process within {START_SECONDS:.0f} s") from None
+                raise WorkerStartError(f"the process was not ready within {START_SECONDS:.0f} s") from None
             except WorkerGoneError as error:
                 self.kill()
-                reason = f"the process ends while it starts ({error})"
+                reason = f"the process dies during startup ({error})"
         raise WorkerStartError(reason)
 
     def run(self, source: bytes, timeout: float) -> tuple[frames.Result, int, float]:
-        """Run a program: in the child that plain programs share, or in its own process.
+        """Run a program in the shared child if it is plain, else in a separate process.
 
-        The latter reads its text from an anonymous file and writes its result to a pipe.
+        A separate process reads the source from an anonymous file and writes its result to a pipe.
 
-        Returns its result, the wait status of its process, and its wall time in seconds.
+        Returns the result, the wait status of the process, and the wall time in seconds.
 
         Raises:
-            WorkerStartError: the process cannot be started.
-            WorkerGoneError: the process has ended.
-            TimeoutError: no report came in time; the process is useless from now on.
+            WorkerStartError: the worker cannot be started.
+            WorkerGoneError: the worker has ended.
+            TimeoutError: the worker did not report within ``timeout`` seconds; it is unusable and must be killed.
         """
         self.start()
         start = time.monotonic()
@@ -131,30 +131,30 @@ class Worker:
                 os.close(write_end)
             late, wait_status, seconds = frames.ENDED.unpack(self._read(frames.ENDED.size, timeout))
             os.set_blocking(result, False)
-            data = pipe.read(frames.MAX_RESULT_BYTES + 1) or b""  # None: a process that outlives its program holds the pipe
+            data = pipe.read(frames.MAX_RESULT_BYTES + 1) or b""  # None: a leftover process holds the pipe open
         return frames.judge(data, late, wait_status), wait_status, seconds
 
     def kill(self) -> None:
-        """End the process and whatever it started. In a fork of its owner, only let go of it."""
+        """Kill the process and its children. In a fork of the owner, only close the sockets."""
         process, sockets = self._process, (self._socket, self._plain)
         self._process = self._socket = self._plain = None
         for end in filter(None, sockets):
             end.close()
         if process is not None and self._owner != os.getpid():
-            process.returncode = 0  # not our child: nobody to wait for
+            process.returncode = 0  # not our child, so do not wait for it
         elif process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def _run_plain(self, source: bytes, timeout: float) -> frames.Result | None:
-        """Offer a program to the shared child. None if it is not plain, or did not end well: then another process decides."""
+        """Run a program in the shared child. None if it is not plain or did not finish: it then needs its own process."""
         if self._plain is None:
             self._renew_shared_child(timeout)
         if self._plain is None:
             return None
         data = b""
-        with contextlib.suppress(OSError):  # out of time, or the child has gone
+        with contextlib.suppress(OSError):  # timed out, or the child has ended
             self._plain.sendall(frames.LENGTH.pack(len(source)) + source)
             data = self._plain.recv(frames.MAX_RESULT_BYTES + 1)
         result = frames.judge(data, late=False, wait_status=0)
@@ -163,7 +163,7 @@ class Worker:
         return result if result[0] in frames.DECIDED_WHEN_PLAIN else None
 
     def _renew_shared_child(self, timeout: float) -> None:
-        """Have the zygote end the shared child and fork another, unless no process can be forked."""
+        """Have the zygote replace the shared child; ``_plain`` stays None if the fork fails."""
         if self._plain is not None:
             self._plain.close()
             self._plain = None

@@ -1,9 +1,9 @@
-"""The process that forks one child per program: clean, single-threaded, started by exec, never a fork of the trainer.
+"""The zygote: a clean, single-threaded process that forks one child per program. Started by exec, never a fork of the trainer.
 
-It imports what programs may use, gives up the file system, and then serves: receive two descriptors, fork, wait for the child's
-end or its deadline, and report how it ended. The child (``program.py``) confines itself, reads the program from one descriptor
-and writes its result to the other. Neither enters this process, so no later child can find them in memory that it inherits.
-Plain programs, which by their syntax cannot look for anything, share a child: a fork costs ten times what they do.
+It imports what programs may use, gives up the file system, and then serves: receive two descriptors, fork, wait until the child
+ends or its deadline passes, and report how it ended. The child (``program.py``) confines itself, reads the program from one
+descriptor and writes its result to the other. Neither enters this process, so no later child inherits them in its memory.
+Plain programs, which by their syntax cannot inspect the process, share a child: a fork costs ten times as much as they do.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
     """Serve programs until the trainer closes the socket.
 
     Args:
-        timeout_seconds: Wall time of one program, its compilation included.
-        memory_mb: What a program may allocate beyond what the zygote holds, in MiB.
-        packages: Third-party packages to preload; programs find them in scope by name.
+        timeout_seconds: Wall time limit of one program in seconds, compilation included.
+        memory_mb: Memory a program may allocate on top of the zygote's, in MiB.
+        packages: Third-party packages to preload; they are in a program's scope by name.
         allow_unsafe: Serve even if the kernel lacks seccomp.
-        only_plain: Fork only the child that plain programs share, which any kernel that has fork can do.
+        only_plain: Fork only the shared child, which needs nothing from the kernel except fork.
     """
     channel = Channel()
     try:
@@ -82,13 +82,13 @@ def main(timeout_seconds: float, memory_mb: int, packages: tuple[str, ...], allo
 
 
 def _check_child(runner: ProgramRunner) -> None:
-    """Raise OSError if a child cannot confine itself and run a program (an empty one)."""
+    """Raise OSError if a child cannot confine itself and run an empty program."""
     if (wait_status := supervise(runner, os.dup(0), os.dup(0), 60.0)[1]) != 0:
-        raise OSError(0, f"a confined process does not run here (wait status {wait_status})")
+        raise OSError(0, f"a confined process cannot run here (wait status {wait_status})")
 
 
 def _hide_ourselves() -> None:
-    """Make the program's world look like a fresh interpreter: no path to import from, none of our modules in sight."""
+    """Make the process look like a fresh interpreter: no import path, none of our modules loaded."""
     sys.path.clear()
     sys.path_importer_cache.clear()
     sys.argv = [""]
@@ -97,9 +97,9 @@ def _hide_ourselves() -> None:
 
 
 def supervise(runner: ProgramRunner, source_fd: int, result_fd: int, timeout_seconds: float) -> tuple[bool, int, float]:
-    """Fork a child that runs the program and wait for its end.
+    """Fork a child that runs the program, and wait until it ends or its deadline passes.
 
-    Returns whether it was killed at its deadline, its wait status, and its wall time in seconds. Closes the descriptors.
+    Returns whether it passed its deadline, its wait status, and its wall time in seconds. Closes both descriptors.
     """
     start = time.monotonic()
     pid = _fork(lambda: runner.run_one(source_fd, result_fd))
@@ -116,7 +116,7 @@ def supervise(runner: ProgramRunner, source_fd: int, result_fd: int, timeout_sec
 
 
 def fork_shared(runner: ProgramRunner) -> tuple[int, list[int]]:
-    """Fork the child that plain programs share. Returns its process id and the socket to it, or ``NOT_STARTED`` and nothing."""
+    """Fork the shared child for plain programs. Returns its PID and its socket, or ``NOT_STARTED`` and no socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         pid = _fork(lambda: runner.run_plain(theirs.fileno()))
@@ -124,7 +124,7 @@ def fork_shared(runner: ProgramRunner) -> tuple[int, list[int]]:
 
 
 def _fork(action: Callable[[], None]) -> int:
-    """Fork a child that does something and ends. Returns its process id, or ``NOT_STARTED``."""
+    """Fork a child that runs ``action`` and exits. Returns its PID, or ``NOT_STARTED``."""
     parent = os.getpid()
     try:
         pid = os.fork()
@@ -141,8 +141,8 @@ def _fork(action: Callable[[], None]) -> int:
 
 
 def _end(pid: int) -> int:
-    """Kill a child with all of its process group, and return its wait status."""
-    # The group dies before its leader is reaped: until then its number cannot belong to anybody else.
+    """Kill a child and its process group, and return the child's wait status."""
+    # Kill the group before reaping its leader: until then the PID cannot be reused.
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
@@ -150,7 +150,7 @@ def _end(pid: int) -> int:
 
 
 def _wait(pidfd: int, deadline: float) -> bool:
-    """Whether the process ends before the deadline."""
+    """Wait for the process; return whether it ends before the deadline."""
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:

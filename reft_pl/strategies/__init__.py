@@ -1,4 +1,4 @@
-"""Training on several processes: what Lightning's strategies lack, and what modules ask of them."""
+"""Distributed training: ZeRO, collectives, and optimizer steps under any strategy."""
 
 from reft_pl.strategies.zero import ZeRO
 

@@ -1,4 +1,4 @@
-"""One optimizer step under any strategy: when ranks exchange gradients, how long these are together, how they are dropped."""
+"""Backward passes, gradient norm and clipping under any strategy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from reft_pl.strategies.zero import ZeRO
 
 
 def one_update(strategy: Strategy, kept: Sequence[nn.Parameter]) -> AbstractContextManager[None]:
-    """An optimizer step; ``kept`` are weights that ranks use different numbers of times in a pass."""
+    """Wrap an optimizer step; ``kept`` are weights that ranks use different numbers of times in a pass."""
     return strategy.one_update(kept) if isinstance(strategy, ZeRO) else nullcontext()
 
 
 def one_pass(module: LightningModule, micro_batch: Callable[[], Tensor], last: bool) -> Tensor:
-    """Forward and backward of a micro-batch, whose loss is returned; after the last one ranks have each other's gradients."""
+    """Run forward and backward of a micro-batch and return its loss; ranks average gradients in the last one at the latest."""
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeRO):
         strategy.begin_pass(last)
         loss = micro_batch()
-        # DeepSpeed drops gradients that are not finite; this is how it hears of such a loss.
+        # DeepSpeed skips a step with non-finite gradients: turn a non-finite loss into such gradients.
         module.manual_backward(loss if torch.isfinite(loss) else loss * torch.nan)
         return loss
     loss = micro_batch()
@@ -35,9 +35,9 @@ def one_pass(module: LightningModule, micro_batch: Callable[[], Tensor], last: b
 
 
 def clip(module: LightningModule, max_norm: float) -> Tensor:
-    """The norm of all ranks' averaged gradient, before it is clipped to ``max_norm``; not finite where the gradient is not.
+    """Clip the averaged gradient to ``max_norm`` and return its norm before clipping; not finite if the gradient is not.
 
-    DeepSpeed clips in its own step, by the same formula: no rank has the whole gradient.
+    DeepSpeed clips in its own step, by the same formula, because no rank holds the whole gradient.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeRO):
@@ -46,14 +46,14 @@ def clip(module: LightningModule, max_norm: float) -> Tensor:
 
 
 def drop(module: LightningModule) -> None:
-    """Forget the gradients of this step; weights and optimizer stay as they are."""
+    """Discard the gradients of this step without changing weights and optimizer."""
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeRO):
         strategy.drop_gradients()
 
 
 def fix(groups: Sequence[dict[str, Any]]) -> None:
-    """Keep some parameter groups out of the coming step, weight decay and counters included. Their gradients are 0."""
+    """Exclude parameter groups with gradient 0 from the next step, including weight decay and step counters."""
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""What a module asks of the processes that train together. One process alone is one of them."""
+"""Collectives over the ranks of a run, which also work with a single process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reft_pl.strategies.zero import ZeRO
 
 T = TypeVar("T")
 Part = tuple[float, float]
-"""A rank's part of a mean: what it adds to the sum, and how much of it there is."""
+"""A rank's part of a mean: its sum and its count."""
 
 
 class Ranks:
-    """Sums, means and lists over the ranks of a run. Every rank must ask the same things in the same order."""
+    """Sums, means and gathers over the ranks of a run. All ranks must make the same calls in the same order."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -30,30 +30,30 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """Which one this is, from 0."""
+        """Index of this rank, from 0."""
         return self._trainer.global_rank
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of a tensor over ranks."""
+        """Sum a tensor over ranks."""
         return cast("Tensor", self._trainer.strategy.reduce(x, reduce_op="sum")) if self.size > 1 else x
 
     def total(self, number: float) -> float:
-        """The sum of a number over ranks."""
+        """Sum a number over ranks."""
         return sum(self.gather(number))
 
     def share(self, count: int) -> float:
-        """What a rank's losses are divided by: the count of all ranks (at least 1) / number of ranks.
+        """Return the divisor of this rank's losses: the count over all ranks (at least 1) divided by the number of ranks.
 
-        Ranks average their gradients, so their losses add up to the mean over everything that was counted.
+        Ranks average their gradients, so the losses result in the mean over everything counted.
         """
         return max(1.0, self.total(count)) / self.size
 
     def places(self, n: int) -> list[int]:
-        """Where this rank's ``n`` problems stand in the global batch, of which it has every ``size``-th."""
+        """Return the indices of this rank's ``n`` problems in the global batch, of which it has every ``size``-th."""
         return list(range(self.rank, self.rank + n * self.size, self.size))
 
     def gather(self, mine: T) -> list[T]:
-        """What each rank has, in the order of ranks; anything that can be pickled."""
+        """Gather one picklable object per rank, in the order of ranks."""
         if self.size == 1:
             return [mine]
         everyones: list[Any] = [None] * self.size
@@ -61,7 +61,7 @@ class Ranks:
         return everyones
 
     def means(self, parts: Mapping[str, Part]) -> dict[str, float]:
-        """Means over ranks, sum / amount by name; 0 where there is nothing. Ranks may know different names."""
+        """Return the mean over ranks by name; 0 if the count is 0. Ranks may have different names."""
         sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for of_rank in self.gather(dict(parts)):
             for name, part in of_rank.items():
@@ -69,19 +69,20 @@ class Ranks:
         return {name: total / amount if amount else 0.0 for name, (total, amount) in sums.items()}
 
     def averages(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Means of every rank's figures, whatever they stand for; a rank without a figure has 0 of it."""
+        """Average values over ranks by name; a missing value counts as 0."""
         of_ranks = self.gather(dict(figures))
         names = dict.fromkeys(name for of_rank in of_ranks for name in of_rank)
         return {name: sum(of_rank.get(name, 0.0) for of_rank in of_ranks) / self.size for name in names}
 
     def agree(self, decision: bool) -> bool:
-        """The first rank's decision, for what ranks see at different moments (files, the clock)."""
+        """Return rank 0's decision, for state that ranks may see differently (files, the clock)."""
         return bool(self._trainer.strategy.broadcast(decision))
 
     def even(self, micro_batches: Sequence[Callable[[], Tensor]], idle: Callable[[], Tensor]) -> list[Callable[[], Tensor]]:
-        """Micro-batches with idle ones after them, where another rank would wait for this one's passes for ever.
+        """Pad the micro-batches with idle ones, so that no rank waits forever for the passes of another.
 
-        DeepSpeed exchanges parts of gradients, and in ZeRO-3 of weights, in every pass; DDP gradients in the last one alone.
+        DeepSpeed exchanges parts of gradients, and in ZeRO-3 of weights, in every pass. DDP exchanges gradients only in the
+        last pass, so at least one pass per rank is enough.
         """
         if self.size == 1:
             return list(micro_batches)

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO as training here needs it: on CPU ranks too, with whole weights to sample with, and whole checkpoints."""
+"""DeepSpeed ZeRO strategy with CPU ranks, gathered weights for sampling, and atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from torch import Tensor, nn
 
 from reft_pl.errors import UserError
 from reft_pl.models.compilation import compiled_layers
-from reft_pl.models.optim import MasterAdamW
-from reft_pl.strategies.sharded_checkpoint import read_client_state, read_weights, write_folder
+from reft_pl.strategies.sharded_checkpoint import drop_master_weights, read_client_state, read_weights, write_folder
 
 KEPT = -1
-"""Stands among the modules that use a parameter, so that DeepSpeed does not release it."""
+"""Sentinel module id that prevents DeepSpeed from releasing a parameter."""
 
 
 class BatchesAsTheyAre(DeepSpeedPrecision):
-    """Lightning's part in DeepSpeed's precision, which leaves batches alone: they are problems, not tensors."""
+    """Precision plugin that does not convert batches: they are problems, not tensors."""
 
     def convert_input(self, data: Any) -> Any:
-        """The batch itself."""
+        """Return the batch unchanged."""
         return data
 
 
 class ZeRO(DeepSpeedStrategy):
-    """Share optimizer states, gradients and weights out over the ranks (ZeRO, arXiv 1910.02054), by DeepSpeed.
+    """Shard optimizer states, gradients and weights over ranks with DeepSpeed (ZeRO, arXiv 1910.02054).
 
-    On CUDA this is Lightning's strategy; where there is no GPU, ranks are CPU processes that talk through gloo. It is for
-    training: validate, test and predict run whole weights on every rank. The float32 copies of bfloat16 weights are DeepSpeed's
-    and shared out as well; the optimizer sees these, so that MasterAdamW keeps none of its own (but where it
-    offloads: then it steps copies in the computer's memory, beside its averages).
+    On CUDA this is Lightning's strategy. Without a GPU, ranks are CPU processes that communicate through gloo. Only training
+    is sharded: validate, test and predict keep whole weights on every rank.
 
-    ZeRO-3 gathers all weights to sample and to score rollouts, and one layer after another in updates. Nothing is fetched
-    ahead there: the order of layers differs from step to step, and must not differ between ranks.
+    DeepSpeed keeps and shards the float32 master weights of bfloat16 weights and passes them to the optimizer, so MasterAdamW
+    keeps none. The exception is an offloading MasterAdamW, which steps copies in CPU memory, next to its moments.
+
+    ZeRO-3 gathers all weights to sample and to score rollouts, and layer by layer in updates. Prefetching is off, because
+    the order of layers changes from step to step and must be the same on all ranks.
 
     Args:
-        stage: 1 shares out optimizer states, 2 gradients too, 3 weights too.
-        persistent_elements: Weights of at most so many elements stay whole on every rank (stage 3).
+        stage: 1 shards optimizer states, 2 also gradients, 3 also weights.
+        persistent_elements: Weights with at most this many elements stay whole on every rank (stage 3).
     """
 
     strategy_name = "zero"
@@ -59,7 +59,7 @@ class ZeRO(DeepSpeedStrategy):
     ) -> None:
         super().__init__(
             stage=stage,
-            offload_optimizer=False,  # DeepSpeed does so with its own optimizers alone; MasterAdamW can offload itself
+            offload_optimizer=False,  # DeepSpeed offloads only its own optimizers; MasterAdamW has its own offloading
             offload_parameters=False,
             logging_batch_size_per_gpu=1,
             **kwargs,
@@ -74,29 +74,29 @@ class ZeRO(DeepSpeedStrategy):
 
     @property
     def is_training(self) -> bool:
-        """Whether weights, gradients or optimizer states are shared out now."""
+        """Whether a fit runs, so that optimizer states, gradients or weights are sharded."""
         return self.lightning_module is not None and self.lightning_module.trainer.state.fn == TrainerFn.FITTING
 
-    # ---- what Lightning refuses without a GPU
+    # ---- setup without a GPU, which Lightning refuses
 
     def setup_environment(self) -> None:
-        """Set up devices and process group, on whatever accelerator there is."""
+        """Set up devices and process group on any accelerator."""
         super(DeepSpeedStrategy, self).setup_environment()
 
     @property
     def root_device(self) -> torch.device:
-        """This rank's device; DeepSpeed wants a CPU's to have an index."""
+        """This rank's device; DeepSpeed requires an index for CPU devices."""
         device = super().root_device
         return torch.device("cpu", self.local_rank) if device.type == "cpu" else device
 
     def setup_distributed(self) -> None:
-        """Begin the process group."""
+        """Initialize the process group."""
         if isinstance(self.accelerator, CUDAAccelerator):
             super().setup_distributed()
             return
         import deepspeed  # noqa: PLC0415 (takes seconds, and is only there on Linux)
 
-        # Its own sums between CPU processes, which it would first compile, for minutes: gloo's do.
+        # DeepSpeed would compile its own CPU collectives, which takes minutes; gloo's are enough.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         reset_seed()
         self.set_world_ranks()
@@ -105,50 +105,57 @@ class ZeRO(DeepSpeedStrategy):
     # ---- training
 
     def model_sharded_context(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Weights are loaded whole, as any checkpoint has them, and shared out when training is set up."""
+        """Load weights whole; ``setup`` shards them for training."""
         return nullcontext()
 
     def setup(self, trainer: Trainer) -> None:
-        """Give model and optimizer to DeepSpeed, if they are trained."""
+        """Hand model and optimizer to DeepSpeed for training.
+
+        Raises:
+            UserError: ZeRO-3 with compiled layers.
+        """
         self.precision_plugin = BatchesAsTheyAre("32-true")
         if not self.is_training:
             DDPStrategy.setup(self, trainer)
             return
         module: Any = self.lightning_module
         if self.stage == 3 and compiled_layers(module):
-            raise UserError("ZeRO-3 fetches weights in the midst of a layer: set model.policy.compile to false, or take ZeRO-2")
-        # Lightning would have it from Trainer(gradient_clip_val=...), which manual optimization refuses.
+            raise UserError(
+                "ZeRO-3 gathers weights inside layers, which compiled layers do not allow: set model.policy.compile to false, "
+                "or use ZeRO-2"
+            )
+        # Lightning takes it from Trainer(gradient_clip_val=...), which manual optimization does not allow.
         self._settings["gradient_clipping"] = module.gradient_clip_norm
         if any(p.dtype == torch.bfloat16 for p in module.parameters()):
             self._settings["bf16"] = {"enabled": True}
         super().setup(trainer)
 
     def begin_pass(self, last: bool) -> None:
-        """A forward and backward pass begins, of which ``last`` is the last before the optimizer's step.
+        """Begin a forward and backward pass; ``last`` marks the last pass before the optimizer step.
 
-        DeepSpeed takes a call of its engine for this; here one training step is one call, whatever it does.
+        DeepSpeed detects passes by calls of its engine, but here one training step is a single call with many passes.
         """
         self.deepspeed_engine.set_gradient_accumulation_boundary(last)
         self.deepspeed_engine.optimizer.clear_backward_seen_flag()
 
     def gradient_norm(self) -> Tensor:
-        """Norm of the gradient that all ranks have together, averaged, before clipping; infinite where it is not finite."""
+        """Return the norm of the averaged gradient of all ranks before clipping; infinite if it is not finite."""
         optimizer = self.deepspeed_engine.optimizer
-        # On every rank: each has the norm of its own part, and DeepSpeed adds them up.
+        # Call it on every rank: DeepSpeed combines the norms of all parts.
         norms = optimizer._get_norm_groups() if self.stage == 3 else [optimizer.scaled_global_norm()]
         norm = torch.stack([torch.as_tensor(norm, device=self.root_device).float() for norm in norms])
-        # DeepSpeed says -1 of a norm that is not finite.
+        # DeepSpeed returns -1 for a norm that is not finite.
         return torch.where((norm >= 0).all(), torch.linalg.vector_norm(norm), torch.full_like(norm[0], torch.inf))
 
     def drop_gradients(self) -> None:
-        """Forget gradients that are not finite: a step of DeepSpeed's without any effect."""
+        """Discard non-finite gradients: DeepSpeed skips such a step and clears them."""
         self.deepspeed_engine.step()
 
     # ---- whole weights
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
-        """All weights on every rank, and no exchange while they are used; may be nested."""
+        """Gather all weights on every rank, with no communication inside the block; may be nested."""
         if not (self.is_training and self.stage == 3) or self._whole:
             yield
             return
@@ -156,7 +163,7 @@ class ZeRO(DeepSpeedStrategy):
 
         offload = self._forget_order()
         with deepspeed.zero.GatheredParameters(list(self.deepspeed_engine.module.parameters())):
-            # Without hooks, which would release a layer after its use, so that ranks wait for each other to fetch it again.
+            # Remove the hooks that release a layer after use: gathering it again would make ranks wait for each other.
             for hooks in (offload.forward_hooks, offload.backward_hooks):
                 for hook in hooks:
                     hook.remove()
@@ -171,7 +178,7 @@ class ZeRO(DeepSpeedStrategy):
 
     @contextmanager
     def one_update(self, kept: Iterable[nn.Parameter]) -> Iterator[None]:
-        """An optimizer step. ``kept`` stays whole during it: what ranks use different numbers of times in a pass."""
+        """Wrap an optimizer step; ``kept`` weights, which ranks use different numbers of times, stay gathered."""
         if not (self.is_training and self.stage == 3):
             yield
             return
@@ -181,10 +188,10 @@ class ZeRO(DeepSpeedStrategy):
             parameters[0].all_gather(parameters)
         for parameter in parameters:
             parameter.ds_active_sub_modules.add(KEPT)
-        yield  # DeepSpeed's step shares out everything again
+        yield  # DeepSpeed's step shards everything again
 
     def _forget_order(self) -> Any:
-        """Let DeepSpeed forget the order of layers that it has seen, and thus fetch nothing ahead."""
+        """Invalidate DeepSpeed's trace of the layer order, so that it does not prefetch."""
         offload = self.deepspeed_engine.optimizer.parameter_offload
         coordinator = offload.get_param_coordinator()
         if not coordinator.is_invalid_trace():
@@ -194,18 +201,18 @@ class ZeRO(DeepSpeedStrategy):
     # ---- checkpoints
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The weights; in training they are left to ``save_checkpoint``, which knows whether they are wanted whole."""
+        """Return the weights; empty in training, where ``save_checkpoint`` decides whether to gather them."""
         return {} if self.is_training else super().lightning_module_state_dict()
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Nothing: DeepSpeed saves each rank's part by itself."""
+        """Return nothing: DeepSpeed saves each rank's optimizer state itself."""
         return {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None) -> None:
-        """Weights alone go to one plain file, which every strategy reads; what resumes to a folder of the ranks' parts."""
+        """Save only weights to a plain file that any strategy reads, or a checkpoint for resuming to a sharded folder."""
         path = Path(self.broadcast(str(filepath)))
         if "optimizer_states" in checkpoint:
-            write_folder(self, checkpoint, path)
+            write_folder(self, self.stage, checkpoint, path)
             return
         with self.whole_weights():
             if self.is_global_zero:
@@ -215,14 +222,14 @@ class ZeRO(DeepSpeedStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint; a folder of parts gives weights and optimizer states to DeepSpeed at once."""
+        """Read a checkpoint; in training, weights and optimizer states of a sharded folder go directly to DeepSpeed."""
         path = Path(checkpoint_path)
         if not self.is_training:
             return read_weights(path) if path.is_dir() else self.checkpoint_io.load_checkpoint(path)
-        return read_client_state(self, path)
+        return read_client_state(self, self.stage, path)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Load whole weights; those of a folder are there already."""
+        """Load whole weights; weights of a sharded folder are already loaded."""
         if "state_dict" not in checkpoint:
             return
         module = cast("nn.Module", self.lightning_module)
@@ -233,16 +240,10 @@ class ZeRO(DeepSpeedStrategy):
 
         with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0, enabled=self.stage == 3):
             module.load_state_dict(checkpoint["state_dict"], strict=strict)
-        self.deepspeed_engine.optimizer.refresh_fp32_params()  # the optimizer works on copies
-        self.weights_were_loaded()
-
-    def weights_were_loaded(self) -> None:
-        """Let an optimizer that offloads take over the weights, of which it has copies of its own."""
-        optimizer = self.deepspeed_engine.basic_optimizer
-        if isinstance(optimizer, MasterAdamW):
-            optimizer.forget_masters()
+        self.deepspeed_engine.optimizer.refresh_fp32_params()  # the optimizer steps float32 copies
+        drop_master_weights(self)
 
 
 def whole_weights(strategy: Strategy) -> AbstractContextManager[None]:
-    """A block in which every rank has all weights; ranks may use them as often as each likes."""
+    """Gather all weights on every rank for a block, in which ranks may use them any number of times."""
     return strategy.whole_weights() if isinstance(strategy, ZeRO) else nullcontext()

@@ -50,7 +50,7 @@ import json
 from pathlib import Path
 import torch
 from reft_pl.cli.allocator import keep_freed_memory
-from reft_pl.cli.freed_memory import GivesFreedMemoryBack
+from reft_pl.cli.allocator import GivesFreedMemoryBack
 
 def resident():
     return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS")).split()[1]) / 1024

@@ -32,6 +32,7 @@ def block_of(document: str) -> str:
     return block
 
 
+@pytest.mark.slow
 def test_natural_language_from_jsonl_with_a_field_mapping(overlay: Overlay, tmp_path: Path) -> None:
     data = {
         "train": [source(write_questions(tmp_path / "train.jsonl", range(12), solutions=True))],
@@ -112,7 +113,7 @@ def test_a_reward_that_forgets_samples_is_one_sentence(
     monkeypatch.syspath_prepend(str(tmp_path))
     model = {"init_args": {"policy": {"from_scratch": True}, "reward": {"class_path": "short_reward.Short"}}}
     assert main(["fit", "--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=micro_model, model=model)]) == 2
-    assert "the reward function Short gave 1 scores for 4 samples" in capsys.readouterr().err
+    assert "the reward function Short returned 1 rewards for 4 samples" in capsys.readouterr().err
 
 
 def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, micro_model: Path, tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ import pytest
 from reft_pl.cli import main
 
 
-def paper(under: str, model: str, stage: str) -> list[str]:
-    names = (under, "data/gsm8k_python", f"paper/models/{model}", f"paper/stages/{stage}")
-    return [argument for name in names for argument in ("--config", f"configs/{name}.yaml")]
+def paper(under: str, stage: str, model: str) -> list[str]:
+    names = (under, "data/gsm8k_python", "paper/base_model", f"paper/stages/{stage}")
+    configs = [argument for name in names for argument in ("--config", f"configs/{name}.yaml")]
+    return [*configs, "--model.policy.init_from", model]
 
 
 WARM_UP = "lqtrung1998/Codellama-7b-hf-SFT-warmup-GSM8k"
-REFT = [*paper("ppo", "codellama_7b", "reft_7b"), "--model.policy.init_from", WARM_UP]
+GALACTICA = "facebook/galactica-6.7b"
+REFT = paper("ppo", "reft_7b", WARM_UP)
 
 
 def told(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
@@ -54,20 +56,20 @@ def test_auto_counts_as_bfloat16_whatever_the_machine_is_that_plans(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reft_pl.models.settings.fast_format", lambda: "float32")
-    sft, cards = paper("sft", "galactica_6_7b", "sft_7b"), ("--gpus", "8")
+    sft, cards = paper("sft", "sft_7b", GALACTICA), ("--gpus", "8")
     assert told(capsys, *sft, *cards, "--model.policy.dtype", "auto") == told(capsys, *sft, *cards)
 
 
 def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     """The rows of the table in docs/howto/launch.md."""
-    sft = paper("sft", "galactica_6_7b", "sft_7b")
+    sft = paper("sft", "sft_7b", GALACTICA)
     for gpus, share, micro in ((1, 48, 12), (2, 24, 6), (8, 6, 2), (16, 3, 1)):
         _, text = told(capsys, *sft, "--gpus", str(gpus))
         assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text
 
 
 def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    node = ["--config", "configs/strategy/zero2.yaml", "--config", "configs/gpu/full_8x80gb.yaml"]
+    node = ["--config", "configs/strategy/zero.yaml", "--config", "configs/gpu/full_8x80gb.yaml"]
     code, text = told(capsys, *REFT, *node)
     assert code == 0, text
     assert "32 sequences = 8 GPUs x 4" in text
@@ -89,7 +91,7 @@ def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be shared by 64 GPUs" in capsys.readouterr().err
     assert main(["memory", *REFT, "--model_config", "no/such/folder"]) == 2
     assert "no/such/folder" in capsys.readouterr().err
-    assert main(["memory", *REFT, "--config", "configs/strategy/zero2.yaml"]) == 2
+    assert main(["memory", *REFT, "--config", "configs/strategy/zero.yaml"]) == 2
     assert "trainer.devices is 'auto', which is for the machine to say: give --gpus" in capsys.readouterr().err
     assert main(["memory", "--config", "configs/sample.yaml"]) == 2
     assert "trains nothing" in capsys.readouterr().err
@@ -102,7 +104,7 @@ import torch
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.modules import PPOModule, RerankerModule, SFTModule
 from reft_pl.rl.estimators import GAE
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.strategies import ZeRO
 
 
@@ -131,7 +133,7 @@ BFLOAT16 = ["--model.policy.init_from", WARM_UP, "--model.policy.from_scratch", 
             ["--model.separate_value_model", "true", "--model.advantages", "trivial.Values"],
         ),
         (
-            ["--config", "configs/strategy/zero2.yaml", "--trainer.devices", "2"],
+            ["--config", "configs/strategy/zero.yaml", "--trainer.devices", "2"],
             ["--trainer.strategy", "trivial.Shared", "--trainer.strategy.stage", "2", "--trainer.devices", "2"],
         ),
     ],

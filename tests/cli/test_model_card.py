@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
 
 from reft_pl.cli import main
-from reft_pl.evaluation.card import model_card
+from reft_pl.evaluation.model_card import model_card
 
 Overlay = Callable[..., str]
 
@@ -59,6 +60,7 @@ def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
     assert metrics(card) >= {("ordinary", "Top-1"), ("unseen", "Voting@2"), ("unseen", "Pass@2")}
 
 
+@pytest.mark.slow
 def test_a_figure_stays_with_its_weights(overlay: Overlay, tmp_path: Path) -> None:
     run = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *run]) == main(["test", *run]) == 0

@@ -16,16 +16,27 @@ from reft_pl.cli import main
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 
 Published = Callable[..., dict[str, torch.Tensor]]
+Composed = Callable[..., dict[str, Any]]
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-FOLDERS = ("paper/models", "paper/stages", "data/self_training")
 DATASETS = ("gsm8k", "svamp", "mathqa", "mathqa_numeric")
 COTS = ("python", "nl")
+HUB_IDS = {
+    "codellama_7b": "codellama/CodeLlama-7b-hf",
+    "galactica_6_7b": "facebook/galactica-6.7b",
+    "galactica_125m": "facebook/galactica-125m",
+    "codegen_350m": "Salesforce/codegen-350M-mono",
+}
 LARGE, SMALL = ("codellama_7b", "galactica_6_7b"), ("galactica_125m", "codegen_350m")
 STAGES = {"sft": "sft", "warm_up": "sft", "reft": "ppo", "online": "online_self_training", "offline": "sft"}
 CELLS = [
     *product(DATASETS, COTS, LARGE, STAGES),
     *product(DATASETS, COTS, SMALL, ("sft", "warm_up", "reft")),
+]
+# Each data set and CoT with every stage, and each model with every stage; a warm-up is SFT that ends earlier.
+STEPS = [
+    (dataset, cot, models[(DATASETS.index(dataset) + COTS.index(cot) + stages.index(stage)) % 2], stage)
+    for models, stages in ((LARGE, ("sft", "reft", "online", "offline")), (SMALL, ("sft", "reft")))
+    for dataset, cot, stage in product(DATASETS, COTS, stages)
 ]
 FEW = [
     ("gsm8k", "python", "codellama_7b", "reft"),
@@ -34,20 +45,33 @@ FEW = [
 ]
 
 
-def overlays(dataset: str, cot: str, model: str, stage: str) -> list[str]:
-    """The files of a cell, in the order of docs/howto/paper.md."""
+def command_line(dataset: str, cot: str, model: str, stage: str) -> list[str]:
+    """The configs of a cell and the keys that their headers name."""
     size = "7b" if model in LARGE else "small"
-    data = [f"data/{dataset}_{cot}"] + ([f"data/self_training/{dataset}_{cot}"] if stage == "offline" else [])
+    data, keys = [f"data/{dataset}_{cot}"], ["--model.policy.init_from", HUB_IDS[model]]
     if stage in ("reft", "online"):
+        keys = []
         stages = [f"{stage}_{size}"]
         stages += ["reft_codegen"] if stage == "reft" and model == "codegen_350m" else []
-        stages += ["reft_nl"] if (stage, cot) == ("reft", "nl") and dataset != "mathqa_numeric" else []
+        keys += ["--model.kl.coef", "0.05"] if (stage, cot) == ("reft", "nl") and dataset != "mathqa_numeric" else []
     else:
         stages = [f"sft_{size}"] + (["sft_small_mathqa"] if size == "small" and dataset.startswith("mathqa") else [])
-        stages += ["offline_7b"] if stage == "offline" else []
-        stages += [f"warm_up_{warm_up(dataset, cot, size)}"] if stage == "warm_up" else []
-    names = [STAGES[stage], *data, f"paper/models/{model}", *(f"paper/stages/{name}" for name in stages)]
-    return [argument for name in names for argument in ("--config", f"configs/{name}.yaml")]
+    if stage == "offline":
+        data += ["data/self_training"]
+        stages += ["offline_7b"]
+        keys += annotated(dataset, cot)
+    if stage == "warm_up":
+        keys += ["--run_dir", "runs/paper-warm-up", "--trainer.max_epochs", str(warm_up(dataset, cot, size))]
+    names = [STAGES[stage], *data, "paper/base_model", *(f"paper/stages/{name}" for name in stages)]
+    return [*(argument for name in names for argument in ("--config", f"configs/{name}.yaml")), *keys]
+
+
+def annotated(dataset: str, cot: str) -> list[str]:
+    """The keys of self-training's annotated problems, which are those of the data overlay."""
+    if (dataset, cot) == ("gsm8k", "nl"):
+        return ["--data.train.annotated", "Gsm8kOfficial", "--data.train.annotated.path", "data/gsm8k_official_train.jsonl"]
+    file = f"{dataset.replace('_', '-')}_{'nl' if cot == 'nl' else 'python_sdp'}"
+    return ["--data.train.annotated.path", f"data/{file}.json"]
 
 
 def warm_up(dataset: str, cot: str, size: str) -> int:
@@ -57,18 +81,12 @@ def warm_up(dataset: str, cot: str, size: str) -> int:
     return {"mathqa_nl": 5, "mathqa_numeric_nl": 10}.get(f"{dataset}_{cot}", 2)
 
 
-def composed(cell: tuple[str, str, str, str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    assert main(["fit", *overlays(*cell), "--print_config"]) == 0
-    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
-    return config
-
-
 @pytest.mark.parametrize(
     "cell", [pytest.param(cell, marks=[] if cell in FEW else [pytest.mark.slow], id="-".join(cell)) for cell in CELLS]
 )
-def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], composed: Composed) -> None:
     dataset, cot, model, stage = cell
-    config = composed(cell, capsys)
+    config = composed("fit", "", *command_line(*cell))
     settings, data = config["model"]["init_args"], config["data"]
     small, mathqa = model in SMALL, dataset.startswith("mathqa")
     schedule = settings["schedule"]["kind"], settings["schedule"]["warmup"], settings["schedule"]["epochs"]
@@ -91,8 +109,11 @@ def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], capsys
         trained = warm_up(dataset, cot, "small" if small else "7b") if stage == "warm_up" else epochs
         assert found == (2e-5 if small else 1e-5, 48, trained, "linear", 0.1, epochs)
         assert data["max_tokens"] == 1024
-    starts_from = settings["policy"]["init_from"]
-    assert starts_from == "runs/paper-warm-up/hf" if stage in ("reft", "online") else "/" in starts_from
+    trained_from = "runs/paper-warm-up/hf" if stage in ("reft", "online") else HUB_IDS[model]
+    assert settings["policy"]["init_from"] == trained_from
+    if stage == "offline":
+        plain = composed("fit", f"sft data/{dataset}_{cot}")["data"]["train"]
+        assert [source["init_args"]["annotated"] for source in data["train"]] == plain
 
 
 @pytest.fixture
@@ -151,7 +172,8 @@ def tiny(publish: Published, tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(
-    "cell", [pytest.param(cell, marks=[] if cell in FEW else [pytest.mark.slow], id="-".join(cell)) for cell in CELLS]
+    "cell",
+    [pytest.param(cell, marks=[] if cell in FEW else [pytest.mark.slow], id="-".join(cell)) for cell in sorted({*STEPS, *FEW})],
 )
 def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Path, tiny: Callable[[str], Path]) -> None:
     small = {
@@ -161,35 +183,14 @@ def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Pa
         "trainer": {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0},
     }
     (working_folder / "small.yaml").write_text(yaml.safe_dump(small))
-    assert main(["fit", *overlays(*cell), "--config", "small.yaml"]) == 0
+    assert main(["fit", *command_line(*cell), "--config", "small.yaml"]) == 0
     exported = json.loads((working_folder / "runs" / "cell" / "hf" / "config.json").read_text())
     assert exported["model_type"] == {"codellama_7b": "llama", "codegen_350m": "codegen"}.get(cell[2], "opt")
     shutil.rmtree(working_folder / "runs" / "cell")
 
 
-def test_every_overlay_belongs_to_a_cell() -> None:
-    composed = {argument.removeprefix("configs/") for cell in CELLS for argument in overlays(*cell)}
-    shipped = {path.relative_to(CONFIGS).as_posix() for folder in FOLDERS for path in (CONFIGS / folder).glob("*.yaml")}
-    assert shipped - composed == {f"paper/stages/{name}.yaml" for name in ("sample_7b", "reranker_7b", "evaluate")}  # see below
-
-
-def test_samples_and_reranker_have_the_authors_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    sample = ["sample", "data/gsm8k_python", "paper/models/codellama_7b", "paper/stages/sample_7b"]
-    ranker = ["reranker", "paper/stages/reranker_7b"]
-    found = []
-    for verb, names in (("predict", sample), ("fit", ranker)):
-        assert main([verb, *(a for name in names for a in ("--config", f"configs/{name}.yaml")), "--print_config"]) == 0
-        found.append(yaml.safe_load(capsys.readouterr().out))
-    settings = found[0]["model"]["init_args"]
-    assert (settings["n"], settings["temperature"], settings["top_k"], found[0]["data"]["max_tokens"]) == (100, 1.0, 50, 1024)
-    settings, data = found[1]["model"]["init_args"], found[1]["data"]
-    assert (settings["optimizer"]["init_args"]["lr"], data["batch_size"], found[1]["trainer"]["max_epochs"]) == (1e-6, 24, 3)
-    assert list(data["samples"]) == ["train", "validation"]
-
-
 @pytest.mark.parametrize("stage", ["warm_up", "sft", "reft", "online"])
-def test_every_stage_is_evaluated_in_the_same_room(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cell = overlays("gsm8k", "python", "codellama_7b", stage)
-    assert main(["test", *cell, "--config", "configs/paper/stages/evaluate.yaml", "--print_config"]) == 0
-    data = yaml.safe_load(capsys.readouterr().out)["data"]
+def test_every_stage_is_evaluated_with_the_same_limits(stage: str, composed: Composed) -> None:
+    cell = command_line("gsm8k", "python", "codellama_7b", stage)
+    data = composed("test", "", *cell, "--config", "configs/paper/stages/evaluate.yaml")["data"]
     assert (data["max_prompt_tokens"], data["max_tokens"]) == (700, 1024)

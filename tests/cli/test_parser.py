@@ -36,7 +36,7 @@ def test_a_config_that_is_no_mapping_is_named(
 @pytest.mark.parametrize("setting", ["offload_optimizer", "offload_parameters"])
 def test_zero_offers_nothing_that_deepspeed_refuses(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
     """DeepSpeed offloads its own optimizers alone; ``MasterAdamW`` offloads itself."""
-    words = ["fit", "--config", "configs/sft.yaml", "--config", "configs/strategy/zero3_cpu.yaml"]
+    words = ["fit", "--config", "configs/sft.yaml", "--config", "configs/strategy/zero.yaml"]
     assert main([*words, f"--trainer.strategy.init_args.{setting}", "true"]) == 2
     assert setting in capsys.readouterr().err
 

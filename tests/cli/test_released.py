@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -16,6 +18,10 @@ from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 
 Overlay = Callable[..., str]
 Published = Callable[..., dict[str, torch.Tensor]]
+Composed = Callable[..., dict[str, Any]]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BASES = ("Codellama-7b-hf", "galactica-6.7b")
 
 QUESTIONS = [
     {"item_id": "gsm8k_0", "question": "Ann has 3 pens and buys 4. How many?", "answer_value": "7"},
@@ -66,18 +72,47 @@ def in_the_hubs_cache(publish: Published, few_questions: Path, monkeypatch: pyte
 
 
 of_two_policies = pytest.mark.parametrize(
-    ("name", "hub_id", "head"),
-    [
-        ("codellama_7b_reft", "lqtrung1998/Codellama-7b-hf-ReFT", "value"),
-        ("galactica_6_7b_sft", "lqtrung1998/galactica-6.7b-SFT", "lm"),
-    ],
+    ("hub_id", "head"), [("lqtrung1998/Codellama-7b-hf-ReFT", "value"), ("lqtrung1998/galactica-6.7b-SFT", "lm")]
 )
-"""Their overlay, their hub id without the dataset, and what stands beside their trunk."""
+"""Their hub id without the dataset, and the head beside their trunk."""
+POLICY, RERANKER = (["--config", f"configs/paper/published_{name}.yaml"] for name in ("policy", "reranker"))
+
+
+def hub_ids(overlay: str) -> list[list[str]]:
+    """The hub ids of every row of an overlay's table."""
+    rows = [line for line in (CONFIGS / "paper" / f"{overlay}.yaml").read_text().splitlines() if line.startswith("# |")]
+    return [found for row in rows if (found := re.findall(r"lqtrung1998/[\w.-]+", row))]
+
+
+def test_the_headers_name_all_ten_published_models() -> None:
+    policies = {hub_id for (hub_id,) in hub_ids("published_policy")}
+    expected = {f"lqtrung1998/{base}-{stage}-GSM8k" for base in BASES for stage in ("SFT-warmup", "SFT", "ReFT")}
+    assert policies == expected
+    ranked = {(base, stage) for base in BASES for stage in ("SFT", "ReFT")}
+    assert {tuple(row) for row in hub_ids("published_reranker")} == {
+        (f"lqtrung1998/{base}-{stage}-Rerank-GSM8k", f"lqtrung1998/{base}-{stage}-GSM8k") for base, stage in ranked
+    }
+
+
+def test_a_published_policy_is_sampled_as_the_authors_did(composed: Composed) -> None:
+    hub_id = "lqtrung1998/galactica-6.7b-SFT-GSM8k"
+    config = composed("predict", "sample paper/stages/sample_7b paper/published_policy", "--ckpt_path", hub_id)
+    settings = config["model"]["init_args"]
+    assert (settings["n"], settings["temperature"], settings["top_k"], settings["top_p"]) == (100, 1.0, 50, 1.0)
+    assert (config["data"]["max_prompt_tokens"], config["data"]["max_tokens"], config["data"]["add_bos"]) == (700, 1024, False)
+    assert (config["ckpt_path"], config["data"]["predict"], [*config["data"]["test"]]) == (hub_id, None, ["gsm8k"])
+
+
+def test_a_published_reranker_without_samples_has_nothing_to_rank(
+    in_the_hubs_cache: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_id = "lqtrung1998/galactica-6.7b-SFT-Rerank-GSM8k"
+    assert main(["test", "--config", "configs/reranker.yaml", *RERANKER, "--ckpt_path", hub_id]) == 2
+    assert "there is nothing to test on" in capsys.readouterr().err
 
 
 @of_two_policies
 def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
-    name: str,
     hub_id: str,
     head: str,
     in_the_hubs_cache: Callable[[str, str], None],
@@ -86,7 +121,7 @@ def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     in_the_hubs_cache(f"{hub_id}-GSM8k", head)
-    overlays = ["--config", "configs/sft.yaml", "--config", f"configs/paper/{name}.yaml"]
+    overlays = ["--config", "configs/sft.yaml", *POLICY, "--ckpt_path", f"{hub_id}-GSM8k"]
     limits = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens"]
     logging.getLogger("transformers.modeling_utils").addHandler(caplog.handler)
     assert main(["test", *overlays, *limits]) == 0
@@ -129,7 +164,6 @@ def test_ppo_goes_on_from_a_published_model_and_its_value_head(
 
 @of_two_policies
 def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
-    name: str,
     hub_id: str,
     head: str,
     in_the_hubs_cache: Callable[[str, str], None],
@@ -138,13 +172,12 @@ def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
 ) -> None:
     in_the_hubs_cache(f"{hub_id}-GSM8k", head)
     in_the_hubs_cache(f"{hub_id}-Rerank-GSM8k", "classes")
-    sample, policy, hundred, reranker, ranker = (
-        ["--config", f"configs/{config}.yaml"]
-        for config in ("sample", f"paper/{name}", "paper/gsm8k_sample", "reranker", f"paper/{name}_reranker")
-    )
+    hundred = ["--config", "configs/sample.yaml", "--config", "configs/paper/stages/sample_7b.yaml"]
     small = ["--data.max_prompt_tokens", "200", "--data.max_tokens", "210", "--data.cache_dir", "tokens", "--model.n", "3"]
-    assert main(["predict", *sample, *policy, *hundred, *small]) == 0
-    assert main(["test", *reranker, *ranker]) == 0
+    assert main(["predict", *hundred, *POLICY, "--ckpt_path", f"{hub_id}-GSM8k", *small]) == 0
+    samples = f"runs/paper/tests/{hub_id.replace('/', '--')}-GSM8k/samples/gsm8k.jsonl"
+    ranker = ["--config", "configs/reranker.yaml", *RERANKER, "--ckpt_path", f"{hub_id}-Rerank-GSM8k"]
+    assert main(["test", *ranker, "--data.samples.gsm8k", samples]) == 0
     assert f"test: weights of {hub_id}-Rerank-GSM8k" in capsys.readouterr().out
     runs = sorted(
         (path.parent for path in (few_questions / "runs").rglob("results.json")), key=lambda run: "Rerank" in run.name

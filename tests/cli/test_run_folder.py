@@ -165,7 +165,7 @@ def test_an_empty_path_is_not_the_working_folder(
 
 @pytest.mark.parametrize(
     ("stage", "monitor", "names"),
-    [("sft", "val/top", "gives val/top1"), ("ppo", "val/loss", "gives val/top1"), ("sft", "", "is empty")],
+    [("sft", "val/top", "logs val/top1"), ("ppo", "val/loss", "logs val/top1"), ("sft", "", "is empty")],
 )
 def test_a_misspelt_monitor_is_refused_before_training(
     stage: str, monitor: str, names: str, overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -91,7 +91,7 @@ def test_a_folder_names_nothing_but_forms_of_ours(path: object, folder: Path, ra
     plant(folder / "payload.py", ran)
     edit(folder / "reft.json", format={"class_path": path})
     for cwd, name in ((folder.parents[1], "models/m"), (folder, ".")):
-        refused(reft_pl("solve", name, cwd=cwd, code=2), "no prompt form of reft-pl", "--format")
+        refused(reft_pl("solve", name, cwd=cwd, code=2), "not built into reft-pl", "--format")
     assert not ran.exists()
 
 
@@ -103,7 +103,6 @@ def test_a_format_that_is_no_mapping_is_one_sentence(folder: Path) -> None:
 PLANTED = ["gmpy2", "gmpy", "numexpr", "sitecustomize", "usercustomize", "readline", "vllm", "kernels", "payload", "yaml"]
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_modules_of_the_working_folder_do_not_run(folder: Path, ran: Path, overlay: Overlay) -> None:
     for name in PLANTED:
@@ -121,6 +120,7 @@ def test_modules_of_the_working_folder_do_not_run(folder: Path, ran: Path, overl
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_a_form_of_ones_own_is_named_on_the_command_line(folder: Path) -> None:
     edit(folder / "reft.json", format={"class_path": "my_form.MyForm", "init_args": {"mark": 5}})
     work = folder.parents[1]
@@ -155,7 +155,6 @@ ANSWERS = "1\ny\nyes\nWhat is 1+1?\n"
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_model_with_code_is_refused_without_asking_and_runs_where_it_is_trusted(
     folder: Path, ran: Path, overlay: Overlay
 ) -> None:
@@ -175,6 +174,7 @@ def test_a_model_with_code_is_refused_without_asking_and_runs_where_it_is_truste
     assert ran.exists()
 
 
+@pytest.mark.slow
 def test_code_beside_a_known_model_is_left_alone(folder: Path, ran: Path) -> None:
     with_code(folder, ran)
     plant(folder / "custom_generate" / "generate.py", ran)
@@ -188,6 +188,7 @@ def test_code_beside_a_known_model_is_left_alone(folder: Path, ran: Path) -> Non
     assert not hasattr(policy.lm.config, "auto_map"), "an export of it does not name code that it does not have"
 
 
+@pytest.mark.slow
 def test_a_tokenizer_with_code_is_refused(folder: Path, ran: Path) -> None:
     plant(folder / "evil_tokens.py", ran, "class T: pass")
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil_tokens.T", None]}, tokenizer_class="T")
@@ -204,6 +205,7 @@ def test_an_attention_kernel_of_the_hub_is_refused(folder: Path) -> None:
     refused(reft_pl("solve", ".", cwd=folder, code=2), "--trust_remote_code")
 
 
+@pytest.mark.slow
 def test_the_base_of_adapters_is_trusted_no_more_than_they_are(folder: Path, ran: Path) -> None:
     adapter = folder.parent / "adapter"
     shutil.copytree(folder, adapter, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))

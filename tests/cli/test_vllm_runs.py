@@ -134,7 +134,8 @@ def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
     tmp_path: Path,
 ) -> None:
     urls = [start_server()[0] for _ in range(2)]
-    run = [*arguments("ranks", "vllm_server"), "--config", "configs/strategy/ddp_cpu.yaml"]
+    strategy = ["--config", "configs/strategy/ddp.yaml", "--config", "configs/strategy/two_cpus.yaml"]
+    run = [*arguments("ranks", "vllm_server"), *strategy]
     command = [str(Path(sys.executable).parent / "reft-pl"), "fit", *run, "--model.sampler.url"]
     few = subprocess.run([*command, urls[0]], capture_output=True, text=True, check=False, timeout=300)
     assert few.returncode == 2

@@ -68,7 +68,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path: Path, capsys: pyt
     assert "gives no mathqa problem (4 no Problem)" in capsys.readouterr().err
     assert not output.parent.exists()
     assert main(["prepare", "gsm8k", "--source", str(tmp_path / "none.jsonl"), "--output", str(output)]) == 2
-    assert "there is no file" in capsys.readouterr().err
+    assert "file not found" in capsys.readouterr().err
     assert prepare(tmp_path, "gsm8k", {"a": 1})[0] == 2
 
 

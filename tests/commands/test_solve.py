@@ -17,9 +17,9 @@ import pytest
 
 from reft_pl.cli import main
 from reft_pl.commands.solution_view import as_json, show
+from reft_pl.commands.solver import Solution
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.formats import NaturalLanguage, PythonProgram
-from reft_pl.rollout.solver import Solution
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Sample, Status, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -83,7 +83,7 @@ def test_any_folder_can_be_asked_in_any_form(exported: Path, tmp_path: Path, cap
         (["--max_tokens", "1"], "--max_tokens is 1, but prompt and solution need at least 2"),
         (["--max_tokens", "9999"], "has 512 positions: lower it"),
         (["--max_tokens", "12"], "and this model takes 11: shorten it"),
-        (["--format", "Prose"], "the prompt form 'Prose' cannot be imported"),
+        (["--format", "Prose"], "the format 'Prose' is not built into reft-pl"),
         (["--format", "Chat"], "has no chat template"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from reft_pl.data.cache import TokenCache
-from reft_pl.data.example import Example
+from reft_pl.data.codec import Example
 
 SEQUENCES = [Example((1, 2, 3), 2), Example((70000,), 1), Example((4, 5), 1)]
 

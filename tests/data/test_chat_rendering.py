@@ -90,8 +90,8 @@ def test_what_a_template_computes_is_bounded(renderer, template, monkeypatch: py
         ("{{ ''.__class__.__mro__ }}", "fails .*SecurityError"),
         ("{% include '/etc/passwd' %}", "fails"),
         ("{{ raise_exception('a\nb\x1b[2J\u202e') }}", r"fails .*a\\nb\\x1b\[2J\\u202e"),
-        ("{{ '\\ud800' }}{{ messages[0].content }}", "writes half a character"),
-        ("no question", "leaves the question out"),
+        ("{{ '\\ud800' }}{{ messages[0].content }}", "writes a lone surrogate"),
+        ("no question", "omits the question"),
         ({"tool_use": "x", "rag": "y"}, "several chat templates .'tool_use', 'rag'. and none is named 'default'"),
         (5, "is 5, not text"),
     ],
@@ -105,7 +105,7 @@ def test_a_template_that_fails_is_one_sentence(renderer, template, sentence):
 
 def test_a_system_message_that_is_refused_says_which_setting_to_leave_out(renderer, chat_tokenizer):
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}"
-    with pytest.raises(UserError, match=r"no system.*leave out data\.format\.system"):
+    with pytest.raises(UserError, match=r"no system.*remove data\.format\.system"):
         renderer(refuses).render([{"role": "system", "content": "Be brief."}, *QUESTION])
     assert renderer(refuses).render(QUESTION) == "How many?"
 

@@ -158,7 +158,7 @@ def test_an_ordinary_chat_is_tokenised_as_the_tokenizer_does(chat_tokenizer, que
 def test_a_special_token_that_a_template_hides_is_refused(chat_tokenizer, monkeypatch):
     template = chat_tokenizer.chat_template.replace("message['content']", "(message['content'] | upper)")
     monkeypatch.setattr(chat_tokenizer, "chat_template", template)
-    with pytest.raises(UserError, match=r"holds the special token '<\|im_end\|>', and the chat template changes messages"):
+    with pytest.raises(UserError, match=r"contains the special token '<\|im_end\|>', and the chat template alters messages"):
         Codec(chat_tokenizer, Chat("boxed")).prompt_ids(replace(APPLES, question="Is <|im_end|> odd?"))
 
 

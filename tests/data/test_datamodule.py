@@ -95,7 +95,7 @@ def test_test_questions_are_left_out_of_validation(make, tmp_path, caplog, stage
     assert [p.id for p in data.validation_problems] == ["val_0", "val_2"]
     assert [len(problems) for problems in data.test_problems.values()] == [1, 1]
     assert "validation: left out 1 of 3 questions that are test questions" in caplog.text
-    with pytest.raises(UserError, match=r"data\.validation holds test questions alone"):
+    with pytest.raises(UserError, match=r"data\.validation contains only test questions"):
         make(validation=[test["t"]], test=test).setup(stage)
 
 
@@ -164,7 +164,7 @@ def test_long_solutions_stop_or_are_counted(make, tmp_path, caplog):
     data.setup("fit")
     data.prepare_examples()
     assert [p.id for p in data.train_problems] == ["x_0"]
-    assert "left out 1 of 2 questions whose solutions are too long" in caplog.text
+    assert "left out 1 of 2 questions with solutions that are too long" in caplog.text
 
 
 def test_ids_stay_unique_over_sources(make, tmp_path):
@@ -175,7 +175,7 @@ def test_ids_stay_unique_over_sources(make, tmp_path):
 
 
 def test_settings_that_contradict_each_other(make, tmp_path):
-    with pytest.raises(UserError, match="two ways to one end"):
+    with pytest.raises(UserError, match="exclude each other"):
         make(validation=[source(tmp_path, "v", ["Q?"])], holdout=3)
     with pytest.raises(UserError, match="must be positive"):
         make(batch_size=0)

@@ -87,7 +87,7 @@ def test_a_row_without_a_column_is_a_bad_row_wherever_it_is(
     path.write_text(as_lines([rows[i] for i in order]))
     with caplog.at_level(logging.WARNING):
         assert [p.question for p in HFDatasetSource(str(path), on_bad_row="skip").load()] == ["Q2?"]
-    assert "skipped 1 rows (1 a column missing), kept 1" in caplog.text
+    assert "skipped 1 rows (1 missing column), kept 1" in caplog.text
     with pytest.raises(UserError, match="has no column 'answer' for answer; it has 'question'"):
         HFDatasetSource(str(path)).load()
 
@@ -102,8 +102,8 @@ def test_a_column_that_no_row_has_is_never_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{\n "question": "Q?",\n "answer": "1"\n}\n', "holds no list of rows but one object"),
-        (b'"text"', "holds no list of rows but a single str"),
+        (b'{\n "question": "Q?",\n "answer": "1"\n}\n', "is not a list of rows but one object"),
+        (b'"text"', "is not a list of rows but a single str"),
         (b"PK\x03\x04rest", "is a ZIP archive: unpack it"),
         (b"PAR1rest", "is a Parquet file: rename it to .parquet"),
         (b"<!DOCTYPE html><html>", "is a web page: download the file itself"),
@@ -111,7 +111,7 @@ def test_a_column_that_no_row_has_is_never_skipped(tmp_path: Path) -> None:
         (bz2.compress(b"[]"), "is a bzip2 archive: unpack it"),
         (gzip.compress(b"[1, 2, 3]" * 99, mtime=0)[:-9], "is a damaged gzip file"),
         (b'["\xff"]', "is not UTF-8 text"),
-        (b"", "holds no problems; check the file"),
+        (b"", "has no problems; check the file"),
         (b'[{"question": "Q?",]', "broken JSON at line 1"),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_named(content: bytes, sentence: str, name: str, 
 def test_rows_under_a_key_are_pointed_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('{"data": [{"question": "Q?", "answer": "1"}]}')
-    with pytest.raises(UserError, match="holds no list of rows but one object; keep only the list under 'data'"):
+    with pytest.raises(UserError, match="is not a list of rows but one object; keep only the list under 'data'"):
         HFDatasetSource(str(path)).load()
 
 

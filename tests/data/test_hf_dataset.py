@@ -78,17 +78,17 @@ def test_broken_lines_and_folders_are_named(tmp_path):
     with pytest.raises(UserError, match="broken JSON at line 2"):
         HFDatasetSource(str(path)).load()
     assert len(HFDatasetSource(str(path), on_bad_row="skip").load()) == 1
-    with pytest.raises(UserError, match="not a folder that datasets' save_to_disk wrote"):
+    with pytest.raises(UserError, match="not a folder written by save_to_disk of datasets"):
         HFDatasetSource(str(tmp_path)).load()
     table = tmp_path / "wide.csv"
     table.write_text("question,answer\nQ,5,6\n")
     with pytest.raises(UserError, match="line 2 has more fields than the header"):
         HFDatasetSource(str(table)).load()
     table.with_suffix(".parquet").write_text("no")
-    with pytest.raises(UserError, match="no Parquet file"):
+    with pytest.raises(UserError, match="not a Parquet file"):
         HFDatasetSource(str(table.with_suffix(".parquet"))).load()
     table.with_suffix(".json").write_text("{}")
-    with pytest.raises(UserError, match="holds no list of rows"):
+    with pytest.raises(UserError, match="is not a list of rows"):
         HFDatasetSource(str(table.with_suffix(".json"))).load()
 
 
@@ -131,7 +131,7 @@ def test_a_file_of_another_kind_is_refused_before_the_hub_is_asked(tmp_path, mon
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
     (tmp_path / name).write_text("q\ta\n")
     with pytest.raises(
-        UserError, match=rf"{name} is a file of no kind .* convert it to one of \.json, \.jsonl, \.csv, \.parquet"
+        UserError, match=rf"{name} is not of a supported file type: convert it to one of \.json, \.jsonl, \.csv, \.parquet"
     ):
         HFDatasetSource(str(tmp_path / name)).load()
 
@@ -155,9 +155,9 @@ def test_what_datasets_itself_raises_is_one_sentence(tmp_path, monkeypatch):
         HFDatasetSource("some/name").load()
     assert "\n" not in str(error.value)
     monkeypatch.setattr("datasets.Dataset.from_parquet", fail)
-    with pytest.raises(UserError, match=r"rows\.parquet is no Parquet file: An error occurred while") as error:
+    with pytest.raises(UserError, match=r"rows\.parquet is not a Parquet file: An error occurred while") as error:
         HFDatasetSource(write(tmp_path, "parquet")).load()
     assert "\n" not in str(error.value)
     monkeypatch.setattr("datasets.load_from_disk", fail)
-    with pytest.raises(UserError, match="is not a folder that datasets' save_to_disk wrote: An error occurred while"):
+    with pytest.raises(UserError, match="is not a folder written by save_to_disk of datasets: An error occurred while"):
         HFDatasetSource(write(tmp_path, "folder")).load()

@@ -77,7 +77,7 @@ def test_mid_epoch_state_of_other_data_is_refused():
     next(iter(loader))
     other = ProblemLoader(problems(49), 8, seed=1)
     other.load_state_dict(loader.state_dict())
-    with pytest.raises(UserError, match="middle of an epoch of other data"):
+    with pytest.raises(UserError, match="from the middle of an epoch of other data"):
         next(iter(other))
 
 

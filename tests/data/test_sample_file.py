@@ -81,11 +81,11 @@ def test_the_authors_list_is_written_with_their_fields_alone_and_reads_back(tmp_
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no samples"),
+        ("", "has no samples"),
         ("{broken", "broken JSON at line 1"),
-        (to_line(ITEM) + '{"item_id": "x"}\n', "line 2 is no sampled question"),
-        ('[{"item_id": "x", "question": "q", "answer_value": "1", "predictions": [{}]}]', "item 1 is no sampled question"),
-        ("[1]", "item 1 is no sampled question"),
+        (to_line(ITEM) + '{"item_id": "x"}\n', "line 2 is not a sampled question"),
+        ('[{"item_id": "x", "question": "q", "answer_value": "1", "predictions": [{}]}]', "item 1 is not a sampled question"),
+        ("[1]", "item 1 is not a sampled question"),
     ],
 )
 def test_a_bad_file_is_one_sentence(text, sentence, tmp_path):

@@ -49,9 +49,9 @@ def test_the_item_id_names_the_kind_of_answer(tmp_path, item_id, value, answer):
         ({"answer_value": "b"}, "'b', which is not a finite number", "1 non-numeric answer"),
         ({"answer_value": "nan"}, "not a finite number", "1 non-numeric answer"),
         ({"answer_value": [1]}, "not a finite number", "1 non-numeric answer"),
-        ({"item_id": "mathqa_2", "answer_value": "5"}, "no choice from a to e", "1 answer is no choice"),
-        ({"item_id": "mathqa_2", "answer_value": "F"}, "'F', which is no choice from a to e", "1 answer is no choice"),
-        ({"item_id": "aqua_2", "answer_value": "g"}, "'g', which is no choice from a to e", "1 answer is no choice"),
+        ({"item_id": "mathqa_2", "answer_value": "5"}, "not a choice from a to e", "1 answer is not a choice"),
+        ({"item_id": "mathqa_2", "answer_value": "F"}, "'F', which is not a choice from a to e", "1 answer is not a choice"),
+        ({"item_id": "aqua_2", "answer_value": "g"}, "'g', which is not a choice from a to e", "1 answer is not a choice"),
         ({"item_id": "svamp_1"}, "item 2 has the id 'svamp_1' of an earlier row", "1 duplicate id"),
         ({"item_id": None}, "item 2 has no id", "1 no id"),
         ({"question": ""}, "has no question", "1 no question"),
@@ -70,14 +70,14 @@ def test_bad_rows_stop_or_are_counted(tmp_path, caplog, change, message, reason)
 
 
 def test_rows_that_are_no_objects(tmp_path):
-    with pytest.raises(UserError, match="item 1 is no JSON object"):
+    with pytest.raises(UserError, match="item 1 is not a JSON object"):
         authors(tmp_path, "text").load()
 
 
 def test_limit_and_emptiness(tmp_path):
     rows = [{**GOOD, "item_id": f"svamp_{i}"} for i in range(5)]
     assert len(authors(tmp_path, *rows, limit=3).load()) == 3
-    with pytest.raises(UserError, match="holds no problems"):
+    with pytest.raises(UserError, match="has no problems"):
         authors(tmp_path).load()
     with pytest.raises(UserError, match="every row was skipped"):
         authors(tmp_path, {**GOOD, "question": ""}, on_bad_row="skip").load()
@@ -85,7 +85,7 @@ def test_limit_and_emptiness(tmp_path):
 
 @pytest.mark.parametrize("source", [AuthorsJson, Gsm8kOfficial, HFDatasetSource])
 def test_a_missing_file_is_named(tmp_path, source):
-    with pytest.raises(UserError, match=r"there is no file .*nowhere\.json"):
+    with pytest.raises(UserError, match=r"file not found: .*nowhere\.json"):
         source(str(tmp_path / "nowhere.json")).load()
 
 
@@ -95,7 +95,7 @@ def test_broken_files_are_named_by_line(tmp_path):
     with pytest.raises(UserError, match=r"broken\.json: broken JSON at line 3"):
         AuthorsJson(str(path)).load()
     path.write_text('{"a": 1}')
-    with pytest.raises(UserError, match="holds no list"):
+    with pytest.raises(UserError, match="is not a list of rows"):
         AuthorsJson(str(path)).load()
     path.write_bytes(b'["\xff"]')
     with pytest.raises(UserError, match="not UTF-8"):

@@ -79,7 +79,7 @@ def test_hold_out_depends_on_the_seed():
 
 
 def test_hold_out_leaves_something_to_train_on():
-    with pytest.raises(UserError, match="holdout=2 leaves nothing to train on: there are 2 different"):
+    with pytest.raises(UserError, match="holdout=2 leaves nothing to train on: there are only 2 distinct"):
         hold_out(problems("a", "b", "A"), 2, 0)
 
 

@@ -109,7 +109,9 @@ def test_every_source_refuses_or_skips_a_decimal_comma(
     write: Callable[[Path, str], ProblemSource], answer: str, tmp_path: Path
 ) -> None:
     source = write(tmp_path / "rows", answer)
-    with pytest.raises(UserError, match=rf"(line|item|row) [23] .*has the answer '\s*{answer}'.*write decimals with a point"):
+    with pytest.raises(
+        UserError, match=rf"(line|item|row) [23] .*has the ambiguous answer '\s*{answer}': write decimals with a point"
+    ):
         source.load()
     source.on_bad_row = "skip"  # type: ignore[attr-defined]
     assert [problem.answer for problem in source.load()] == [1.0]

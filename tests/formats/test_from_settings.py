@@ -25,10 +25,10 @@ def test_short_names_do():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"class_path": "no.such.Form"}, "cannot be imported"),
-        ({}, "cannot be imported"),
-        ({"class_path": "collections.OrderedDict"}, "no prompt form"),
-        ({"class_path": "Chat", "init_args": {"colour": 1}}, "does not take these settings"),
+        ({"class_path": "no.such.Form"}, "may not import one"),
+        ({}, "may not import one"),
+        ({"class_path": "collections.OrderedDict"}, "not built into reft-pl"),
+        ({"class_path": "Chat", "init_args": {"colour": 1}}, "does not accept these settings"),
         ({"class_path": "Chat", "init_args": [1]}, "must be a mapping"),
     ],
 )
@@ -55,5 +55,5 @@ def test_unusable_settings_are_named(settings, message):
 def test_settings_name_nothing_but_forms_of_ours_and_import_nothing(path, tmp_path, monkeypatch):
     (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="no prompt form of reft-pl"):
+    with pytest.raises(UserError, match="not built into reft-pl"):
         format_from_settings({"class_path": path})

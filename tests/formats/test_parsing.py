@@ -106,6 +106,29 @@ def test_a_number_that_something_else_changes_is_refused(text):
     assert read_answer(text, 18.0).value is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u00a31\u00b750", "1\u00b75", "0.(3)", "0.1(6)", "1.5(2)", "1 000/4", "1 800/1200", "is.18",
+        "18 tys.", "18 Tsd.", "18 mille", "18 mila", "18 tis\u00edc", "18 duizend", "18 ribu", "18 milyon", "18 miljoner",
+    ],
+)  # fmt: skip
+def test_notation_of_other_countries_is_not_guessed_at(text):
+    assert read_answer(text, 18.0).value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Rs.18", 18), ("Rs.18.50", 18.5), ("approx.18", 18), ("Rs .5", 0.5), ("x=.5", 0.5), ("-.5", -0.5), ("$.50", 0.5),
+        ("3\u00b74=12", 12), ("1.5\u00b710\u00b3", 1500), ("2 \u00b7 9", 18), ("2\u00b73\u00b73", 18), ("9(2)", 18),
+        ("1.5(4+8)", 18),
+    ],
+)  # fmt: skip
+def test_a_point_that_is_not_a_decimal_point(text, number):
+    assert parse_number(text) == pytest.approx(number, rel=1e-12)
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_written_numbers_are_read_back(number):
     assert parse_number(answer_text(number)) == number

@@ -83,7 +83,7 @@ def test_annotations_of_other_shapes_get_the_given_lines(solution, body):
     [
         (None, "svamp_1 has no annotated program"),
         ("3 + 4 = 7", "svamp_1 does not start with 'def solution"),
-        ('def solution():\n    """q"""\n', "svamp_1 has nothing after its docstring"),
+        ('def solution():\n    """q"""\n', "svamp_1 has no code after its docstring"),
     ],
 )
 def test_what_is_no_program_is_named(solution, message):

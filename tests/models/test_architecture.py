@@ -13,7 +13,7 @@ from reft_pl.models.architecture import rotary_limit, trunk_of
 from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy
 from reft_pl.models.settings import PolicySettings
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import SampleRequest, SamplingParams
 
 SIZES = {

@@ -62,6 +62,20 @@ def test_everything_else_that_reads_the_folder_refuses(change: dict[str, Any], t
             load()
 
 
+@pytest.mark.parametrize("change", [{"pad_token_id": [0]}, {"num_hidden_layers": "3"}, {"num_attention_heads": 7}], ids=str)
+def test_the_tokenizer_beside_is_not_blamed(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/config\.json cannot be used"):
+        load_tokenizer(str(folder_with(change, tmp_path)))
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 60}, {"num_key_value_heads": 1}], ids=str)
+def test_weights_of_other_shapes(change: dict[str, Any], tmp_path: Path) -> None:
+    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
+    folder_with(LLAMA.to_diff_dict() | change, tmp_path)
+    with pytest.raises(UserError, match=r"have other shapes than its config\.json gives"):
+        load_policy(PolicySettings(str(tmp_path), dtype="float32"))
+
+
 @pytest.mark.parametrize(
     "change", [{"n_embd": "32"}, {"n_layer": None}, {"layer_norm_epsilon": "x"}, {"pad_token_id": [0]}], ids=str
 )

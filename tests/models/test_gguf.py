@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reft_pl.errors import UserError
 from reft_pl.models import gguf as importer
+from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.gguf import import_gguf
-from reft_pl.models.lineage import inherited_metadata
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
 

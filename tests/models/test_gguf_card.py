@@ -7,8 +7,8 @@ import gguf
 import pytest
 from huggingface_hub import ModelCard
 
+from reft_pl.models.base_model_metadata import CARD_FILE, inherited_metadata
 from reft_pl.models.gguf_card import gguf_card
-from reft_pl.models.lineage import CARD_FILE, inherited_metadata
 
 Fields = Callable[[gguf.GGUFWriter], None]
 

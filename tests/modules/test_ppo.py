@@ -23,7 +23,7 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, MaxRL, Reinforce
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.types import Completion, Problem, Sample, SampleRequest, ScoredRollout, StopReason
 
@@ -347,7 +347,7 @@ def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_mode
     assert 0 < share < 1
 
 
-@pytest.mark.parametrize("max_resamples", [1, 3])
+@pytest.mark.parametrize("max_resamples", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp_path: Path, micro_model: Path) -> None:
     settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor(), "batches": 4}
     _, without = iterate(tmp_path / "0", micro_model, **settings)
@@ -366,6 +366,7 @@ def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp
         assert (groups[:, 0] != groups[:, 1]).all()
 
 
+@pytest.mark.slow
 def test_a_question_that_refills_several_batches_of_an_epoch_draws_other_samples(tmp_path: Path, micro_model: Path) -> None:
     """Its seeds depend on the batch, or rollouts of an epoch would repeat each other's numbers."""
     settings = {"samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0), "max_resamples": 1, "batches": 4}
@@ -411,11 +412,14 @@ def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path:
         ({"filter_groups": True}, "filter_groups compares a question's samples"),
         ({"max_resamples": -1}, "max_resamples at least 0"),
         ({"advantages": RLOO(), "samples_per_problem": 2, "separate_value_model": True}, "RLOO learns no values"),
-        ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scores that model.rescore"),
-        ({"rescore": False, "sampler": VLLMSampler(2)}, "GAE beside VLLMSampler, which records no values, needs the scores"),
-        ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scores"),
-        ({"advantages": RLOO(), "samples_per_problem": 2, "value_lr": 1e-3}, "RLOO learns no values: leave model.value_lr out"),
-        ({"advantages": RLOO(), "samples_per_problem": 2, "value_warmup": 1}, "leave model.value_warmup out"),
+        ({"rescore": False, "separate_value_model": True}, "a separate value model needs the scoring pass that model.rescore"),
+        (
+            {"rescore": False, "sampler": VLLMSampler(2)},
+            "GAE with VLLMSampler, which records no values, needs the scoring pass that",
+        ),
+        ({"rescore": False, "importance_clip": 2.0}, "model.importance_clip needs the scoring pass"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_lr": 1e-3}, "RLOO learns no values: remove model.value_lr"),
+        ({"advantages": RLOO(), "samples_per_problem": 2, "value_warmup": 1}, "remove model.value_warmup"),
         ({"value_warmup": -1}, "value_warmup and value_lr must not be negative"),
         ({"value_lr": -1.0}, "value_warmup and value_lr must not be negative"),
         ({"advantages": Reinforce(baseline="group")}, "Reinforce compares a question's samples"),
@@ -443,7 +447,8 @@ def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
     def make(dtype: Any, rescore: bool) -> PPOModule:
         return PPOModule(PolicySettings(str(micro_model), dtype=dtype), policy_loss=loss, rescore=rescore, **advantages)
 
-    with pytest.raises(UserError, match=rf"{type(loss).__name__} clips whole .* bfloat16 .*: set model.rescore to true, or "):
+    refusal = rf"{type(loss).__name__} has a clip range .* bfloat16 .*: set model.rescore to true, or "
+    with pytest.raises(UserError, match=refusal):
         make("bfloat16", rescore=False)
     make("bfloat16", rescore=True)
     make("float32", rescore=False)

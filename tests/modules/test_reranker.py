@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reft_pl.cli import main
-from reft_pl.data.candidates import candidates
+from reft_pl.data.reranker_data import candidates
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 from reft_pl.modules.reranker import by_length
 from tests.modules.stops import SIGNAL_AT, assert_same_run
@@ -71,7 +71,7 @@ def test_it_learns_to_pick_the_right_sample(
     run = tmp_path / "reranker"
     results = json.loads((run / "results.json").read_text())
     assert results["data"]["solutions"] == 120
-    assert "training on 120 different solutions of 20 questions" in caplog.text
+    assert "training on 120 distinct solutions of 20 questions" in caplog.text
     assert results["fit"]["best"]["val/rerank"] > 0.8
     assert main(["test", *arguments]) == 0
     figures = json.loads((run / "results.json").read_text())["rerank"]
@@ -159,7 +159,7 @@ def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path,
     assert "of 3 training solutions 0 are right" in capsys.readouterr().err
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "rwn")) + to_line(item(2, "rw")))
     assert main(["fit", *arguments]) == 2
-    assert "between 2 and 3 samples a question" in capsys.readouterr().err
+    assert "between 2 and 3 samples per question" in capsys.readouterr().err
     (tmp_path / "train.jsonl").unlink()
     assert main(["fit", *arguments]) == 2
     assert "reft-pl predict --config configs/sample.yaml" in capsys.readouterr().err

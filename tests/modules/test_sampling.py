@@ -87,6 +87,7 @@ def test_n_executed_samples_a_question_in_the_authors_form(
     assert [path.name for path in run.sample_files] == ["ordinary.jsonl", "unseen.jsonl"]
 
 
+@pytest.mark.slow
 def test_training_and_validation_questions_can_be_sampled(predict: Callable[..., list[str]], tmp_path: Path) -> None:
     assert main([*predict("sft"), "--data.predict", "[train,validation]"]) == 0
     counts = {path.stem: len(read_samples(path)) for path in (tmp_path / "sft" / "samples").glob("*.jsonl")}
@@ -107,6 +108,7 @@ def test_a_finished_file_is_left_alone_and_other_settings_are_refused(
     assert "was begun with other settings (n: 3 there, 2 here)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_that_another_process_finishes_at_the_last_moment(
     predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_file_that_another_process_finishes_at_the_last_moment(
     assert "unseen: not all questions are sampled yet; another process is at them" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [("unseen", ["--data.test.unseen.split", "test"]), ("validation", ["--data.holdout_seed", "2"])],

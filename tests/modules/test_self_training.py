@@ -53,7 +53,7 @@ def test_offline_takes_the_first_different_right_samples_and_the_annotated_one(t
     targets = [PythonProgram().target_text(p) for p in problems]
     assert targets[1].endswith('"""\n    return 2')
     assert targets[2].endswith('"""\n    return 3')
-    assert "left out 1 right samples that are too long" in caplog.text
+    assert "left out 1 correct samples that are too long" in caplog.text
 
 
 def test_offline_from_the_command_line(overlay: Overlay, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CONSTANT: dict[str, Any] = {"init_args": {"schedule": {"kind": "constant", "epoc
     [
         {"max_epochs": -1, "max_steps": 6, "check_val_every_n_epoch": 1},
         pytest.param({"max_epochs": 2, "check_val_every_n_epoch": 1}, marks=pytest.mark.slow),
-        {"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": 2},
+        pytest.param({"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": 2}, marks=pytest.mark.slow),
         pytest.param({"max_epochs": 2, "check_val_every_n_epoch": 1, "limit_val_batches": 0}, marks=pytest.mark.slow),
     ],
     ids=["steps", "epochs", "validation within", "no validation"],

@@ -55,13 +55,15 @@ def test_every_kind_of_number_is_one(scores: Any) -> None:
     ],
 )
 def test_a_score_that_is_no_finite_number_names_the_reward_and_the_problem(score: Any, shown: str) -> None:
-    with pytest.raises(UserError, match=f"the reward function Returns gave {shown}.* of the problem 'q_1': give each") as error:
+    with pytest.raises(
+        UserError, match=f"the reward function Returns returned {shown}.* of the problem 'q_1': return a finite"
+    ) as error:
         outcomes(Returns([0.0, score, 0.0]), samples(3))
     assert "\n" not in str(error.value)
 
 
 def test_every_sample_gets_one() -> None:
-    with pytest.raises(UserError, match="the reward function Returns gave 1 scores for 2 samples"):
+    with pytest.raises(UserError, match="the reward function Returns returned 1 rewards for 2 samples"):
         outcomes(Returns([0.0]), samples(2))
     with pytest.raises(UserError, match="the reward function Returns returned None: return a list"):
         outcomes(Returns(None), samples(2))

@@ -61,6 +61,7 @@ def rank_main(rank: int, folder: Path, splits: list[int]) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("splits", [[2, 3], [5, 0]])
 def test_two_ranks_equal_one(tmp_path: Path, splits: list[int]) -> None:
     """Real gloo processes with unequal shares; one of them may have no action at all."""

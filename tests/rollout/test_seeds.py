@@ -8,8 +8,14 @@ import sys
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from reft_pl.rollout.seeds import counter_seed, uniforms, uniforms_at
+from reft_pl.rollout.seeds import counter_seed, uniforms_at
+
+
+def uniforms(seed: int, n: int) -> NDArray[np.float64]:
+    """The numbers of the first ``n`` tokens of a sample, [n]."""
+    return uniforms_at([seed] * n, range(n))
 
 
 def test_golden_seeds() -> None:

@@ -162,6 +162,7 @@ def test_calls_go_as_deep_as_in_a_process_of_its_own(cpython):
         "x = [0]\n x[0] = x\n while True:\n  x += [[0] * 100000]",
     ],
 )
+@pytest.mark.slow
 def test_as_much_memory_is_left_as_in_a_process_of_its_own(first):
     filling = 'x = []\n for i in range(54):\n  x += ["a" * 1105920]\n for i in range({}):\n  x += ["a" * 20000]\n return len(x)'
     sandbox = CPythonSandbox(workers=1, memory_mb=64)

@@ -63,7 +63,7 @@ def test_results_stand_in_the_order_of_the_programs(program, workers):
 
 
 @pytest.mark.parametrize("victims", ["workers", "their children"])
-@pytest.mark.parametrize("program", [PLAIN, ALONE])
+@pytest.mark.parametrize("program", [PLAIN, pytest.param(ALONE, marks=pytest.mark.slow)])
 def test_killing_workers_mid_batch_loses_no_result(program, victims):
     """kill -9, six times, while the batch runs: of our processes, or of what they started."""
     sandbox = CPythonSandbox(timeout_seconds=5.0)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .runs import on_two_cpus
+
 Overlay = Callable[..., str]
 LENGTH_REWARD = """
 from reft_pl.reward.base import RewardFunction
@@ -35,8 +37,7 @@ def arguments(overlay: Overlay, micro_model: Path, tmp_path: Path) -> Callable[.
     def make(verb: str, strategy: str, run: str, *further: str, stage: str = "ppo", plain: bool = False) -> list[str]:
         config = plain_sft if plain else small
         words = [verb, "--config", f"configs/{stage}.yaml", "--config", config, "--run_dir", str(tmp_path / run)]
-        if strategy != "one":
-            words += ["--config", f"configs/strategy/{strategy}_cpu.yaml"]
+        words += on_two_cpus(strategy)
         if strategy == "zero3":
             words += ["--trainer.strategy.init_args.persistent_elements", "0"]
         return [*words, *further]

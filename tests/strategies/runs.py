@@ -19,6 +19,15 @@ from safetensors.torch import load_file
 from reft_pl.strategies.sharded_checkpoint import read_weights
 
 
+def on_two_cpus(strategy: str) -> list[str]:
+    """Arguments of ``ddp`` or ``zero1`` to ``zero3`` on two CPU processes; none of ``one``."""
+    if strategy == "one":
+        return []
+    name, stage = ("zero", ["--trainer.strategy.stage", strategy[-1]]) if strategy.startswith("zero") else (strategy, [])
+    overlays = [argument for overlay in (name, "two_cpus") for argument in ("--config", f"configs/strategy/{overlay}.yaml")]
+    return [*overlays, *stage]
+
+
 def forked(*arguments: object, folder: Path, fails: bool = False, largest_file: int = resource.RLIM_INFINITY) -> str:
     """Run a scenario; returns what it said. It can write files of at most so many bytes."""
     script = Path(__file__).parent / "forked.py"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .runs import forked, joined, last_weights, lines, same, weights
+from .runs import forked, joined, last_weights, lines, on_two_cpus, same, weights
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callabl
     exports = ("--trainer.callbacks+", "reft_pl_callbacks.ExportHF")
     fit = arguments("fit", strategy, "run", "--trainer.max_epochs", "1", *exports, stage="sft", plain=True)
     validate = arguments("validate", strategy, "run", stage="sft", plain=True)
-    predict = ["predict", "--config", "configs/sample.yaml", "--config", f"configs/strategy/{strategy}_cpu.yaml", *run]
+    predict = ["predict", "--config", "configs/sample.yaml", *on_two_cpus(strategy), *run]
     predict += ["--data.max_tokens", "200", "--data.max_prompt_tokens", "190", "--data.test.ordinary.size", "7"]
     predict += ["--model.n", "2", "--data.eval_batch_size", "2", "--data.predict", "[ordinary]"]
     said = forked("commands", 2, *joined(fit, validate, predict), folder=tmp_path)
@@ -140,4 +140,4 @@ def test_compiled_layers_go_with_several_ranks(strategy: str, arguments: Callabl
 def test_zero_3_refuses_compiled_layers(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     run = arguments("fit", "zero3", "run", "--model.policy.compile", "true")
     said = forked("commands", 2, *run, folder=tmp_path, fails=True)
-    assert "ZeRO-3 fetches weights in the midst of a layer: set model.policy.compile to false, or take ZeRO-2" in said
+    assert "ZeRO-3 gathers weights inside layers, which compiled layers do not allow: set model.policy.compile to false" in said

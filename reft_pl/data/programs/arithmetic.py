@@ -1,4 +1,4 @@
-"""Arithmetic as people write it in a solution, read into expressions."""
+"""Parse arithmetic as people write it in solutions into expressions."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _TOKEN = re.compile(rf"(?P<number>{NUMBER})|(?P<power>\*\*|\^)|(?P<sign>[-+*/×�
 _OPERATORS = {"×": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-", "[": "(", "]": ")"}  # noqa: RUF001
 
 Percent = Literal["hundredth", "unit"]
-"""What a percent sign does: it divides by a hundred, or it is the unit of everything around it and does nothing."""
+"""Meaning of a percent sign: division by a hundred, or a unit that all numbers share and that has no effect."""
 
 
-class NoArithmetic(ValueError):  # noqa: N818 (an outcome, which callers ask for)
+class NoArithmetic(ValueError):  # noqa: N818 (an outcome, not an error)
     """The text is not an expression of numbers, the four operators and parentheses."""
 
 
 def read_number(text: str) -> Fraction:
-    """The value of what ``NUMBER`` matches, exactly."""
+    """Return the exact value of a match of ``NUMBER``."""
     return Fraction(text.replace(",", ""))
 
 
 def read_arithmetic(text: str, percent: Percent = "hundredth") -> Expression:
-    """Read ``80/100*10``, ``2(3+4)``, ``1,200 × 20%``. Two factors side by side are multiplied, except two numbers.
+    """Parse ``80/100*10``, ``2(3+4)``, ``1,200 × 20%``. Adjacent factors are multiplied unless both are plain numbers.
 
     Args:
         text: Digits, operators and parentheses, without words or currency signs.
-        percent: What a percent sign does.
+        percent: Meaning of a percent sign.
 
     Raises:
-        NoArithmetic: the text holds anything else, or what it holds makes no expression.
+        NoArithmetic: the text contains anything else, or is not a valid expression.
     """  # noqa: RUF002
     tokens = []
     for match in _TOKEN.finditer(text):
@@ -58,7 +58,7 @@ class _Reader:
     position: int = 0
 
     def sum(self) -> Expression:
-        if self._peek() == "+":  # of "S + 30 + 46" the letter was left out
+        if self._peek() == "+":  # what remains of "S + 30 + 46" without its letter
             self.position += 1
         left = self._product()
         while self._peek() in ("+", "-"):
@@ -86,7 +86,7 @@ class _Reader:
         elif token[:1].isdigit() or token[:1] == ".":
             value = Number(read_number(token))
         else:
-            raise NoArithmetic(f"{token!r} where a number belongs")
+            raise NoArithmetic(f"{token!r} in place of a number")
         if self._peek() == "%":
             self.position += 1
             if self.percent == "hundredth":

@@ -1,4 +1,4 @@
-"""What a reader of an official release makes of a row: a solution, and how to find out whether it is right."""
+"""Drafts of problems from official releases: a solution, and checks of whether it is correct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reft_pl.types import Answer
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A program, and what it must come to: a letter, or a number up to ``tolerance``."""
+    """A program and its expected answer: a letter, or a number within ``tolerance``."""
 
     program: str
     answer: Answer
@@ -19,7 +19,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A problem with the solution that was written for it. It is right if all ``checks`` are (one in words has none)."""
+    """A problem with a converted solution, which is correct if all ``checks`` pass; solutions in words have no checks."""
 
     id: str
     question: str

@@ -1,4 +1,4 @@
-"""The equations that a written solution states, in reading order: annotated for a calculator, or in plain text."""
+"""Extract the equations of a written solution, from calculator annotations and from plain text."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ _BEGINS = re.compile(r"(?<![\w.,])[$€£]?\(*[$€£]?(?:\d|\.\d)")
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One equation of a solution's line.
+    """One equation in a line of a solution.
 
-    ``expression`` is its left side, of numbers alone; ``stated`` what the text says that it comes to. ``before`` is the text
-    of the line up to the left side, ``after`` what follows the stated number, before which a sign of ``currency`` may stand.
+    ``expression`` is its left side, with only numbers; ``stated`` is the value that the text gives. ``before`` is the text
+    before the left side, ``after`` the text after the stated number. ``currency`` is whether a currency sign precedes that
+    number.
     """
 
     expression: Expression
@@ -41,14 +42,14 @@ class Equation:
 
 
 def equations(line: str) -> Iterator[Equation]:
-    """Every equation of one line, in order.
+    """Yield the equations of one line, in order.
 
-    An annotation is taken at its word. An equation in plain text, with units among its numbers (``3 canes/teacher * 4 teachers
-    = 12``), is one only where what can be read of its left side comes to what it states.
+    Annotations are trusted. An equation in plain text may have units between its numbers (``3 canes/teacher * 4 teachers
+    = 12``); it counts only if the readable part of its left side evaluates to the stated value.
     """
     text, annotations = _without_annotations(line)
     places = sorted({match.end() for match in _EQUALS.finditer(text)} | set(annotations))
-    begin = 0  # where the left side may begin: after the equals sign before
+    begin = 0  # earliest start of the left side: after the previous equals sign
     for place in places:
         stated = _STATED.match(text, place)
         if stated is not None:
@@ -65,7 +66,7 @@ def equations(line: str) -> Iterator[Equation]:
 
 
 def _without_annotations(line: str) -> tuple[str, dict[int, tuple[str, str]]]:
-    """The line as people read it, and the annotations by the place where they stood in it."""
+    """Remove annotations from a line. Returns the visible text, and the annotations by their position in it."""
     text, end, annotations = "", 0, {}
     for match in _ANNOTATION.finditer(line):
         text += line[end : match.start()]
@@ -80,7 +81,7 @@ def _value(stated: re.Match[str]) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An equation's sides, and where in the visible text of the left one it begins."""
+    """The two sides of an equation, and the start of the left side in the visible text."""
 
     expression: Expression
     stated: Fraction
@@ -88,7 +89,7 @@ class _Found:
 
 
 def _annotated(left: str, right: str, visible: str) -> _Found | None:
-    """What the annotation says."""
+    """Read an equation from a calculator annotation; None if it is not arithmetic."""
     stated = _STATED.fullmatch(right.strip())
     if stated is None:
         return None
@@ -102,7 +103,7 @@ def _annotated(left: str, right: str, visible: str) -> _Found | None:
 
 
 def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:
-    """The longest end of the left side that is arithmetic and comes to what is stated."""
+    """Find the longest suffix of the left side that is arithmetic and evaluates to the stated value."""
     for operator, words in _IN_WORDS.items():
         left = _in_place(words, operator, left)
     for match in _BEGINS.finditer(left):
@@ -113,12 +114,12 @@ def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:
 
 
 def _in_place(words: re.Pattern[str], sign: str, text: str) -> str:
-    """The text with a sign in the place of its words, which keeps all other places."""
+    """Replace words by an operator sign, padded so that all positions stay the same."""
     return words.sub(lambda match: sign.center(len(match[0])), text)
 
 
 def _readings(text: str, percent: bool) -> Iterator[Expression]:
-    """What the text may mean: percent as a unit of both sides, as hundredths, and as hundredths with a result in percent."""
+    """Yield the possible readings: percent as a unit of both sides, as hundredths, as hundredths with a result in percent."""
     try:
         yield read_arithmetic(text, "unit")
         expression = read_arithmetic(text)
@@ -130,7 +131,7 @@ def _readings(text: str, percent: bool) -> Iterator[Expression]:
 
 
 def _comes_to(expression: Expression, stated: Fraction) -> bool:
-    """Whether it is that, or a decimal that the text cuts off ("66.666...")."""
+    """Whether the expression equals the stated value, or the text truncates its decimals ("66.666...")."""
     try:
         value = evaluate(expression, {})
     except ZeroDivisionError:

@@ -1,4 +1,4 @@
-"""The numbers that a question gives, in digits or in words, and those that need no giving."""
+"""The numbers that a solution may use: those in the question, in digits or words, and common knowledge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORDS |= {f"{part}s": value for part, value in _PARTS.items()}
 
 
 def given_numbers(question: str) -> set[Fraction]:
-    """Every number of the question; a part ("a third") is its denominator."""
+    """Return all numbers of the question; a fraction in words ("a third") counts as its denominator."""
     words = re.findall(r"[a-z]+", question.lower())
     found = {Fraction(_WORDS[word]) for word in words if word in _WORDS}
     for tens, ones in pairwise(words):
@@ -72,16 +72,16 @@ _COMMON = frozenset(
         1_000_000,
     }
 )
-"""Ounces, hours, cents, days, inches, weeks, minutes, degrees, feet, pounds: what a person brings along. So are 0 to 12."""
+"""Common knowledge: ounces, hours, cents, days, inches, weeks, minutes, degrees, feet, pounds. So are 0 to 12."""
 _CONVERSIONS = (100, 60, 1000, 12, 1_000_000)
-"""Dollars in cents, hours in minutes, thousands, dozens and millions in full."""
+"""Unit conversions: dollars to cents, hours to minutes, thousands, dozens and millions to ones."""
 
 
 def comes_from(number: Fraction, given: Collection[Fraction]) -> bool:
     """Whether a solution may use the number without computing it.
 
-    It is the question's own, in these or other units, what it leaves of a hundred per cent or adds to it, or common knowledge.
-    A number that is not whole is a share or a rate, which people write in many ways, and passes.
+    It may if the number is in the question (possibly in other units), is 100 percent plus or minus such a number, or is common
+    knowledge. Any fraction is allowed, because it is a share or rate, which people write in many ways.
     """
     if number.denominator > 1 or abs(number) <= 12 or abs(number) in _COMMON or number in given:
         return True

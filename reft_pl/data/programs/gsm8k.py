@@ -1,4 +1,4 @@
-"""GSM8K's written solutions, with their calculator annotations, as programs."""
+"""Convert GSM8K's written solutions with calculator annotations to programs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reft_pl.data.programs.names import identifier, name_after, name_before
 from reft_pl.data.programs.writing import Line, Unconvertible, write_program
 
 _ROUNDINGS: dict[str, Callable[[Fraction], int]] = {"round": round, "math.floor": math.floor, "math.ceil": math.ceil}
-_CONVERSIONS = frozenset({60, 100})  # as factors minutes and per cent, rather than a step used twice
+_CONVERSIONS = frozenset({60, 100})  # as factors, these mean minutes and percent rather than an earlier step
 _SAYS_ROUNDED = re.compile(rf"\bround(?:s|ed|ing)?\b[^.\d]*?(?:to|is|=)\s*\$?(?P<number>{NUMBER})", re.IGNORECASE)
 
 
 @dataclass
 class _Step:
-    """A line of the program. ``known_as``: the values by which later equations may mean it."""
+    """A line of the program. ``known_as`` has the values by which later equations may refer to it."""
 
     name: str
     expression: Expression
@@ -33,25 +33,25 @@ class _Step:
 
     @property
     def text(self) -> str:
-        """Its right side."""
+        """The right side of the assignment."""
         text = to_python(self.expression)
         return f"{self.function}({text})" if self.function else text
 
 
 def program_of(question: str, solution: str) -> str:
-    """The program that computes what a written solution does, equation by equation.
+    """Convert a written solution to a program, equation by equation.
 
-    Each equation is a step, named by the words around it. A number in it that an earlier step came to, and that is not plainly
-    one of the question's, is that step. The result is the step that the last line states. Steps that it does not need
-    are left out. All numbers come from the question or from left sides of the solution's equations, and a larger one of these
-    that neither the question nor an earlier step has (``120/40`` where nothing came to 120) makes no program.
+    Each equation becomes a step, named after the words around it. A number in it that equals the result of an earlier step, and
+    is not clearly from the question, becomes a reference to that step. The result is the step that the last line states; steps
+    that it does not need are dropped. All literals come from the question or from the left sides of equations. A large literal
+    that neither the question nor an earlier step explains (``120/40`` if no step gives 120) makes the conversion fail.
 
     Args:
-        question: For the docstring, and to tell given numbers from computed ones.
-        solution: What stands before ``####``, annotations included. The answer itself is not asked for.
+        question: The docstring of the program, and the source of given numbers.
+        solution: The text before ``####``, annotations included. The conversion does not use the reference answer.
 
     Raises:
-        Unconvertible: no equation can be read, or a number comes from nowhere.
+        Unconvertible: no equation can be read, or a number has no known origin.
     """
     writer = _Writer(question)
     lines = [line for line in solution.splitlines() if line.strip()]
@@ -70,17 +70,17 @@ class _Writer:
         self.given = given_numbers(self.question)
 
     def read(self, line: str, last: bool) -> None:
-        """Take over the steps of a line; the ``last`` one may state the result without computing it."""
+        """Add the steps of a line; the ``last`` line may state the result without an equation."""
         found = list(equations(line))
         for equation in found:
             self._add(equation)
-        if said := _SAYS_ROUNDED.search(line):
-            self._round(read_number(said["number"]), "round")
+        if rounded := _SAYS_ROUNDED.search(line):
+            self._round(read_number(rounded["number"]), "round")
         elif last and not found:
             self._conclude(line)
 
     def program(self) -> str:
-        """The whole program."""
+        """Return the program of the steps that the result needs."""
         if self.result is None:
             raise Unconvertible("no equation to read")
         needed = {self.result.name}
@@ -89,7 +89,7 @@ class _Writer:
                 needed.update(names(step.expression))
         kept = [step for step in self.steps if step.name in needed]
         if not all(comes_from(number, self.given) for step in kept for number in numbers(step.expression)):
-            raise Unconvertible("a number from nowhere")
+            raise Unconvertible("a number of unknown origin")
         lines = [Line(step.name, step.text) for step in kept]
         return write_program(self.question, lines, self.result.name)
 
@@ -120,37 +120,40 @@ class _Writer:
         fallback = f"step_{len(self.steps) + 1}"
         after, before = name_after(equation.after, equation.currency), name_before(equation.before)
         first = identifier(after or before, (), fallback)
-        if first in taken and before:  # the subject tells the second "apples" from the first
+        if first in taken and before:  # the subject distinguishes the second "apples" from the first
             first = identifier(before, (), fallback)
         return identifier([first], taken, fallback)
 
     def _resolve(self, expression: Expression, factor: bool = False) -> Expression:
-        """The expression with earlier steps in the place of their values; ``factor``: it is a side of a product or quotient."""
+        """Replace values in an expression by the earlier steps that computed them.
+
+        ``factor`` is whether the expression is an operand of a product or quotient.
+        """
         if isinstance(expression, Number):
             value = Fraction(expression.value)
-            step = self._known(value, but_not_again=value in self.given or (factor and value in _CONVERSIONS))
+            step = self._known(value, only_unused=value in self.given or (factor and value in _CONVERSIONS))
             if step is None:
                 return expression
             step.used = True
             return Name(step.name)
         if isinstance(expression, Operation):
             if expression.operator == "/" and expression.left == Number(Fraction(1)) and isinstance(expression.right, Number):
-                return expression  # a fraction, not a division by what happens to be as large
+                return expression  # a fraction such as 1/4, not a division by an equal step
             factor = expression.operator in "*/"
             left, right = self._resolve(expression.left, factor), self._resolve(expression.right, factor)
             return Operation(expression.operator, left, right)
         return expression
 
-    def _known(self, value: Fraction, but_not_again: bool = False) -> _Step | None:
-        """The step that a number means: the latest that nothing used yet, or else the latest."""
+    def _known(self, value: Fraction, only_unused: bool = False) -> _Step | None:
+        """Return the step that a number refers to: the latest unused one, else the latest (None if ``only_unused``)."""
         steps = [step for step in self.steps if value in step.known_as]
         unused = [step for step in steps if not step.used]
-        if not steps or (but_not_again and not unused):
+        if not steps or (only_unused and not unused):
             return None
         return (unused or steps)[-1]
 
     def _conclude(self, line: str) -> None:
-        """Let a line without equations say what the result is: the latest step if it names that, else the first it names."""
+        """Set the result from a line without equations: the latest result if the line states it, else the first known step."""
         stated = [read_number(number) for number in re.findall(NUMBER, line)]
         if self.result is None or not self.result.known_as.isdisjoint(stated):
             return
@@ -163,7 +166,7 @@ class _Writer:
                 return
 
     def _round(self, stated: Fraction, preferred: str, rename: bool = True) -> bool:
-        """Round the latest result where that gives the whole number that the text states; says whether it did."""
+        """Round the latest result if that gives the integer that the text states; return whether it did."""
         step = self.result
         if step is None or step.value.denominator == 1 or abs(stated - step.value) >= 1:
             return False

@@ -1,4 +1,4 @@
-"""MathQA's linear formulas as programs, and its rationales."""
+"""Convert MathQA's linear formulas to programs, and clean its rationales."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONCLUSION = re.compile(
 
 
 def rationale(text: str) -> str:
-    """The reasoning without quotation marks around it and without the letter at its end.
+    """Strip the quotation marks around a rationale and the choice letter at its end.
 
     Raises:
         Unconvertible: nothing is left.
@@ -33,31 +33,31 @@ def rationale(text: str) -> str:
 
 
 def numeric_program(question: str, problem: str, formula: str) -> str:
-    """The program of a formula such as ``multiply(n0,const_100)|divide(#0,n1)|``, whose result is a number.
+    """Convert a formula such as ``multiply(n0,const_100)|divide(#0,n1)|`` to a program that returns a number.
 
     Args:
-        question: For the docstring.
-        problem: Where ``n0``, ``n1``, ... are the numbers, in order.
+        question: The docstring of the program.
+        problem: The text with the numbers ``n0``, ``n1``, ..., in order.
         formula: The linear formula.
 
     Raises:
-        Unconvertible: the formula has an operation, an argument or a number that there is not.
+        Unconvertible: the formula cannot be read, or refers to an unknown operation, argument or number.
     """
     lines = formula_lines(problem, formula)
     return write_program(question, lines, lines[-1].name)
 
 
 def choice_program(question: str, problem: str, formula: str, values: Mapping[str, float]) -> str:
-    """The same, whose result is the letter of the option that is nearest to the number.
+    """Convert a formula to a program that returns the letter of the option nearest to the computed number.
 
     Args:
-        question: For the docstring, options included.
-        problem: Where ``n0``, ``n1``, ... are the numbers, in order.
+        question: The docstring of the program, options included.
+        problem: The text with the numbers ``n0``, ``n1``, ..., in order.
         formula: The linear formula.
-        values: The options that are numbers.
+        values: The options that are numbers, by letter.
 
     Raises:
-        Unconvertible: as ``numeric_program``, or no option is a number.
+        Unconvertible: as for ``numeric_program``, or no option is a number.
     """
     if not values:
         raise Unconvertible("no option is a number")
@@ -70,7 +70,11 @@ def choice_program(question: str, problem: str, formula: str, values: Mapping[st
 
 
 def formula_lines(problem: str, formula: str) -> list[Line]:
-    """One line a step of the formula."""
+    """Convert each step of the formula to a line.
+
+    Raises:
+        Unconvertible: the formula cannot be read, or refers to an unknown operation, argument or number.
+    """
     numbers = [str(_plain(read_number(number))) for number in re.findall(NUMBER, problem)]
     lines: list[Line] = []
     for step in filter(str.strip, formula.split("|")):
@@ -79,7 +83,7 @@ def formula_lines(problem: str, formula: str) -> list[Line]:
             raise Unconvertible("the formula cannot be read")
         template = OPERATIONS.get(match[1])
         if template is None:
-            raise Unconvertible(f"no meaning is known for {match[1]}")
+            raise Unconvertible(f"unknown operation {match[1]}")
         arguments = [_argument(argument.strip(), numbers, lines) for argument in match[2].split(",")]
         try:
             text = template.format(*arguments)
@@ -98,7 +102,7 @@ def _argument(text: str, numbers: Sequence[str], lines: Sequence[Line]) -> str:
         return str(_plain(Fraction(constant[1].replace("_", "."))))
     pool, digits = (numbers, text[1:]) if text[:1] == "n" else ([line.name for line in lines], text[1:])
     if text[:1] not in ("n", "#") or not digits.isdecimal() or int(digits) >= len(pool):
-        raise Unconvertible("an argument is not there")
+        raise Unconvertible("unknown argument")
     return pool[int(digits)]
 
 

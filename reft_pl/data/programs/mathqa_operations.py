@@ -1,6 +1,6 @@
-"""The operations and constants of MathQA's formulas, in Python (arXiv 1905.13319; their meaning after the public description).
+"""The operations and constants of MathQA's formulas in Python, as publicly described (arXiv 1905.13319).
 
-Percentages come first where an operation has one: ``p_after_gain(25, 80)`` is 100. Angles are in radians.
+A percentage is always the first argument: ``p_after_gain(25, 80)`` is 100. Angles are in radians.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ OPERATIONS: dict[str, str] = {
     "volume_sphere": "4 * math.pi * {0} ** 3 / 3",
     "surface_sphere": "4 * math.pi * {0} ** 2",
 }
-"""Each as an expression over its arguments, which are names or numbers that are not negative."""
+"""Python templates of the operations. Arguments are names or non-negative numbers."""
 
 NAMES = {"add": "total", "subtract": "difference", "multiply": "product", "divide": "quotient", "reminder": "remainder"}
-"""What steps are called; else as their operation."""
+"""Variable names of steps; other operations give their own name."""
 
 SPECIAL_CONSTANTS = {"const_pi": "math.pi", "const_deg_to_rad": "(math.pi / 180)"}

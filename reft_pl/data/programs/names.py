@@ -1,4 +1,4 @@
-"""Names for the steps of a program, out of the words that stand around them."""
+"""Derive variable names for the steps of a program from the words around them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _all(words: str) -> frozenset[str]:
 
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*|[^\sA-Za-z]+")  # noqa: RUF001
-# A clause ends here: what follows says something else.
+# Words that end a clause: the text after them is about something else.
 _ENDS = _all(
     "so because since and but which that if when while where who as is are was were will would has have had can could "
     "he she they it we you i then than or to out meaning making leaving this there they're it's do does did not"
@@ -39,11 +39,11 @@ _TAKEN = (
 
 
 def name_after(text: str, currency: bool) -> list[str]:
-    """The words of a thing that is counted, from what follows its number: ``24 clips in May.`` gives clips, in, may.
+    """Return the words for a counted thing from the text after its number: ``24 clips in May.`` gives clips, in, may.
 
     Args:
-        text: What follows the number, to the end of its line.
-        currency: Whether a currency sign stands before the number.
+        text: The rest of the line after the number.
+        currency: Whether a currency sign precedes the number.
     """
     words: list[str] = []
     found = _words(text)
@@ -62,7 +62,7 @@ def name_after(text: str, currency: bool) -> list[str]:
 
 
 def name_before(text: str) -> list[str]:
-    """The words of a subject, from what stands before its equation: ``The total cost is`` gives total, cost."""
+    """Return the words for a subject from the text before its equation: ``The total cost is`` gives total, cost."""
     clause = re.split(r"[.,;:=?!]\s|[:=]", text.rstrip(" :=$("))[-1]
     if len(parts := re.split(r"\b(?:so|and|then|but)\b", clause)) > 1 and len(_words(parts[-1])) > 1:
         clause = parts[-1]
@@ -72,7 +72,7 @@ def name_before(text: str) -> list[str]:
 
 
 def identifier(words: Sequence[str], taken: Collection[str], fallback: str) -> str:
-    """A variable name of the words that is not taken yet; ``fallback`` where the words make none."""
+    """Build an unused variable name from words; ``fallback`` if the words give none."""
     parts = [re.sub(r"[^a-z0-9_]", "", word.removesuffix("'s").replace("-", "_")) for word in words]
     name = "_".join(part for part in parts if part) or fallback
     if name in _TAKEN:

@@ -1,4 +1,4 @@
-"""The official releases of GSM8K, SVAMP and MathQA, row by row, as drafts with solutions in a CoT form."""
+"""Read the official releases of GSM8K, SVAMP and MathQA as drafts with solutions in a CoT format."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _AMBIGUOUS = "the answer's separators are ambiguous (write 1.5 or 1,500)"
 
 
 def read_release(dataset: Dataset, path: Path, cot: CoT) -> Iterator[Draft | Unconvertible]:
-    """A draft for every row of a file, or why there is none; ids are ``{dataset}_{row}``, counted from 0.
+    """Yield a draft for each row of a file, or the reason why there is none; ids are ``{dataset}_{row}``, counted from 0.
 
     Args:
-        dataset: Whose release it is. ``mathqa`` answers with a letter, ``mathqa-numeric`` with the right option's number.
-        path: Its file: JSON lines, or one JSON list.
-        cot: Programs, or solutions in words.
+        dataset: The dataset. Answers are letters for ``mathqa``, and the correct option's number for ``mathqa-numeric``.
+        path: File of the release: JSON lines, or one JSON list.
+        cot: Write programs (``python``) or solutions in words (``nl``).
 
     Raises:
-        UserError: the file cannot be read, or the release has no solutions of this form.
+        UserError: the file cannot be read, or the release has no solutions in this format.
     """
     if (dataset, cot) == ("svamp", "nl"):
-        raise UserError("the SVAMP release has equations and no solutions in words: take svamp_nl.json of the paper's authors")
+        raise UserError("the SVAMP release has equations but no solutions in words: use svamp_nl.json of the paper's authors")
     for index, (_, row) in enumerate(read_json_rows(path)):
         yield Unconvertible(row.reason) if isinstance(row, RowError) else _draft(dataset, index, row, cot)
 
@@ -60,7 +60,7 @@ def _svamp(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     question = joined([_text(row, "Body"), _text(row, "Question")])
     answer = stated_number(str(row.get("Answer")))
     if answer is None:
-        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(str(row.get("Answer"))) else "the answer is no number")
+        raise Unconvertible(_AMBIGUOUS if is_ambiguous_number(str(row.get("Answer"))) else "the answer is not a number")
     return _checked(item_id, question, answer, svamp.program_of(question, _text(row, "Equation")))
 
 
@@ -68,7 +68,7 @@ def _mathqa_numeric(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     problem, options = _text(row, "Problem"), read_options(_text(row, "options"))
     answer = option_values(options).get(_right_letter(row, options))
     if answer is None:
-        raise Unconvertible("the right option is no number")
+        raise Unconvertible("the correct option is not a number")
     if cot == "nl":
         return Draft(item_id, problem, answer, mathqa.rationale(_text(row, "Rationale")))
     return _checked(item_id, problem, answer, mathqa.numeric_program(problem, problem, _text(row, "linear_formula")))
@@ -81,10 +81,10 @@ def _mathqa(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
     if cot == "nl":
         return Draft(item_id, question, letter, mathqa.rationale(_text(row, "Rationale")))
     if letter not in values:
-        raise Unconvertible("the right option is no number")
+        raise Unconvertible("the correct option is not a number")
     formula = _text(row, "linear_formula")
     program = mathqa.choice_program(question, problem, formula, values)
-    # The nearest option may be the right one by chance: the number must be right too.
+    # The nearest option may be correct by chance, so the number must match as well.
     number = Check(mathqa.numeric_program(question, problem, formula), values[letter], rounding(options[letter]))
     return Draft(item_id, question, letter, program, (Check(program, letter), number))
 
@@ -92,7 +92,7 @@ def _mathqa(item_id: str, row: Mapping[str, Any], cot: CoT) -> Draft:
 def _right_letter(row: Mapping[str, Any], options: Mapping[str, str]) -> str:
     letter = _text(row, "correct").lower()
     if letter not in options:
-        raise Unconvertible("no right option")
+        raise Unconvertible("no correct option")
     return letter
 
 

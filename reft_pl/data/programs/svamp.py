@@ -1,4 +1,4 @@
-"""SVAMP's equations as programs."""
+"""Convert SVAMP's equations to programs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _STEPS = {"+": "total", "-": "difference", "*": "product", "/": "quotient"}
 
 
 def program_of(question: str, equation: str) -> str:
-    """The program of an equation such as ``( ( 7.0 + 5.0 ) * 2.0 )``: a step for every operation.
+    """Convert an equation such as ``( ( 7.0 + 5.0 ) * 2.0 )`` to a program with one step per operation.
 
     Raises:
-        Unconvertible: it is no arithmetic, or no operation.
+        Unconvertible: the equation is not arithmetic, or has no operation.
     """
     try:
         expression = read_arithmetic(equation)
@@ -28,7 +28,7 @@ def program_of(question: str, equation: str) -> str:
 
 
 def _write(expression: Expression, lines: list[Line]) -> Expression:
-    """Append the steps of an expression; returns what stands for it afterwards."""
+    """Append the steps of an expression; return the number or name that replaces it."""
     if not isinstance(expression, Operation):
         return expression
     left, right = _write(expression.left, lines), _write(expression.right, lines)

@@ -1,4 +1,4 @@
-"""Programs in the form of the paper, and what a conversion comes to."""
+"""Write converted solutions as programs in the paper's format."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from reft_pl.formats.python_program import docstring
 
 
-class Unconvertible(Exception):  # noqa: N818 (an outcome, which callers count)
-    """A solution that makes no program. The message is one of few reasons, to be counted."""
+class Unconvertible(Exception):  # noqa: N818 (an outcome that callers count, not an error)
+    """A solution that cannot be converted to a program. The message is one of a few countable reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,6 @@ class Line:
 
 
 def write_program(question: str, lines: Sequence[Line], result: str) -> str:
-    """``def solution():`` with the question as docstring, the lines, and ``result``, an expression over them."""
+    """Write ``def solution():`` with the question as docstring, the lines, and ``result``, an expression over them."""
     body = [*(f"{line.name} = {line.text}" for line in lines), f"result = {result}", "return result"]
     return "\n    ".join(["def solution():", f'"""{docstring(question)}"""', *body])

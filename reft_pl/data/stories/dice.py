@@ -1,4 +1,4 @@
-"""Random choices that are the same on every machine, Python version and hash seed."""
+"""Random choices that are reproducible across machines, Python versions and hash seeds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draws that depend on ``key`` alone.
+    """Random draws that depend only on ``key``.
 
-    Only ``random.Random.random`` is used: its sequence is what Python promises to keep from version to version.
+    They use only ``random.Random.random``, because Python guarantees its sequence across versions.
     """
 
     def __init__(self, *key: object) -> None:
@@ -21,18 +21,18 @@ class Dice:
         self._uniform = random.Random(int.from_bytes(digest, "big")).random
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
+        """Return true with the given probability."""
         return self._uniform() < probability
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``, both included."""
+        """Draw an integer from ``low`` to ``high``, inclusive."""
         return low + int(self._uniform() * (high - low + 1))
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Draw one of the options."""
         return options[self.between(0, len(options) - 1)]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """``count`` different options in random order."""
+        """Draw ``count`` options without replacement, in random order."""
         rest = list(options)
         return [rest.pop(self.between(0, len(rest) - 1)) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Story problems by number: problem ``index`` of a split is a pure function of seed, split and index."""
+"""Generate story problems: each is a pure function of seed, split and index."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Split: TypeAlias = Literal["train", "validation", "test", "unseen"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unseen")
 
 HELD_OUT_ORDERS = frozenset({"-*", "*+/", "/-", "+-*", "*--", "-*-"})
-"""Orders of operation that only ``unseen`` may have."""
+"""Operator sequences that occur only in ``unseen``."""
 
 SHARES: dict[Split, range] = {"train": range(16), "validation": range(16, 18), "test": range(18, 20)}
-"""Which twentieths of all sets of numbers belong to a split."""
+"""Which of the 20 shares of number sets (``_share``) belong to each split."""
 
 
 def make_problem(split: Split, index: int, seed: int = 0, *, solution: bool = True) -> Problem:
     """Make problem ``index`` of ``split``.
 
-    ``unseen`` draws from situations, and allows orders of operation, that the other splits never have. The others differ in
-    the numbers of their problems.
+    ``unseen`` has its own situations, and operator sequences that the other splits exclude. The other splits differ in the
+    numbers of their problems.
     """
     dice = Dice("story", seed, split, index)
     unseen = split == "unseen"
@@ -45,5 +45,5 @@ def make_problem(split: Split, index: int, seed: int = 0, *, solution: bool = Tr
 
 
 def _share(numbers: Iterable[int]) -> int:
-    """The twentieth that a set of numbers falls in: equal questions have equal numbers, so no two splits can share one."""
+    """Assign a set of numbers to one of 20 shares. Equal questions have equal numbers, so splits share no question."""
     return Dice("share", *sorted(numbers)).between(0, 19)

@@ -1,4 +1,4 @@
-"""The notation in which situations are written down: pieces of a story, each with its wording and its arithmetic."""
+"""The notation for situations: pieces of a story, each with wordings and arithmetic."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 RUNNING = "x"
-"""In a piece's arithmetic: the quantity that the story has arrived at so far."""
+"""Name of the story's running quantity in a piece's arithmetic."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some sentences of a story and what they do to its running quantity.
+    """A few sentences of a story, and how they change its running quantity.
 
-    ``texts`` are one or more wordings. In them ``{p}`` and ``{q}`` are people (``{p's}`` their possessives), ``{he}``,
-    ``{his}``, ``{him}`` the pronouns of ``{p}``, ``{thing}`` and ``{thing+}`` the singular and plural of one of the
-    situation's words, and any other name a number; sentences on the two sides of a ``|`` may change places.
+    ``texts`` are one or more wordings with slots. Sentences on either side of a ``|`` may swap. The slots:
 
-    ``steps`` is ``name = expression; ...`` over the piece's numbers, its earlier steps and ``x``; a bare expression stands
-    for a quantity that needs no step (a number that the story states, or ``x`` itself).
+    - ``{p}`` and ``{q}`` are people, ``{p's}`` and ``{q's}`` their possessives
+    - ``{he}``, ``{his}`` and ``{him}`` are the pronouns of ``{p}``
+    - ``{thing}`` and ``{thing+}`` are the singular and plural of a word of the situation
+    - any other name is a number
+
+    ``steps`` is ``name = expression; ...`` over the piece's numbers, its earlier steps and ``x``. A bare expression is a
+    quantity that needs no step: a number that the story states, or ``x`` itself.
 
     ``numbers`` maps a number's name to its smallest and largest value.
     """
@@ -29,15 +32,15 @@ class Piece:
 
 
 def piece(steps: str, *texts: str, **numbers: tuple[int, int]) -> Piece:
-    """Write a piece: its arithmetic, its wordings, the ranges of its numbers."""
+    """Create a piece from its arithmetic, its wordings and the ranges of its numbers."""
     return Piece(steps, texts, numbers)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """A kind of story: one opening, some of the events in any order, and one ending, which asks.
+    """A kind of story: one opening, some of the events in any order, and one ending, which asks the question.
 
-    ``words`` maps a slot to the words to choose from: ``apple`` (plural with s) or ``box/boxes``.
+    ``words`` maps a slot to its candidate words: ``apple`` (plural with s) or ``box/boxes``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Make the folder of the embedded model: configuration and tokenizer, no weights.
+"""Build the folder of the embedded model: config and tokenizer, no weights.
 
 Run ``python -m reft_pl.data.stories.make_tokenizer --out configs/models/tiny_llama``.
 """
@@ -16,21 +16,21 @@ from reft_pl.data.stories.generator import make_problem
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 
-# A line break with its indent, but for the blank that a word keeps before it (so that a name at the start of a line is the same
-# token as within it); a word with the blank before it; a digit; the parts of snake_case; marks; blanks. Numbers are spelt in
-# digits, so that no number is a token that training hardly ever shows.
+# Alternatives, in order: a line break with its indent, except for the last space if a word follows; a word with the space
+# before it; a part of a snake_case name; a digit; punctuation; whitespace. A word keeps its space so that a name is the same
+# token at the start of a line and within it. Single digits avoid number tokens that training hardly ever shows.
 PIECES = r"\n *(?= [A-Za-z])|\n *| ?[A-Za-z]+|_[a-z]+| ?\d| ?[^\sA-Za-z0-9_]+|\s+"
 
 
 def texts(problems: int) -> Iterator[str]:
-    """The training split, each problem as the model will read it."""
+    """Yield the first ``problems`` problems of the training split as training text."""
     for index in range(problems):
         problem = make_problem("train", index)
         yield f"Question:\n{problem.question}\nAnswer reasoning:\n{problem.solution}"
 
 
 def train_tokenizer(vocabulary: int, problems: int) -> Tokenizer:
-    """Byte-level BPE in which a word of the stories, or a digit, is one token."""
+    """Train a byte-level BPE tokenizer in which each word of the stories and each digit is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -47,12 +47,12 @@ def train_tokenizer(vocabulary: int, problems: int) -> Tokenizer:
 
 
 def main(out: Path, vocabulary: int = 1536, problems: int = 10_000) -> None:
-    """Write ``config.json`` and the tokenizer's files.
+    """Write ``config.json`` and the tokenizer files.
 
     Args:
-        out: folder to write, made if missing.
-        vocabulary: number of tokens, special ones and 256 bytes included.
-        problems: training problems that the tokenizer learns from.
+        out: Output folder, created if missing.
+        vocabulary: Vocabulary size, including special tokens and the 256 bytes.
+        problems: Number of story problems to train the tokenizer on.
     """
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=train_tokenizer(vocabulary, problems), pad_token=PAD, bos_token=BOS, eos_token=EOS
@@ -67,7 +67,7 @@ def main(out: Path, vocabulary: int = 1536, problems: int = 10_000) -> None:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=512,
-        initializer_range=0.06,  # the usual 0.02 is for wide models
+        initializer_range=0.06,  # the usual 0.02 suits wider models
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

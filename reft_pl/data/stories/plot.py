@@ -1,4 +1,4 @@
-"""The plot of a story: which pieces, which numbers, which arithmetic. Nothing of its wording."""
+"""The plot of a story: its pieces, numbers and arithmetic, without any wording."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ OPERATIONS = (2, 4)
 """Fewest and most operations in a solution."""
 
 EVENTS = (0, 1, 1, 2)
-"""Numbers of events between opening and ending, as often as they are to occur."""
+"""Numbers of events between opening and ending, repeated in proportion to their probability."""
 
 NUMBER_DRAWS = 100
-"""How often numbers are drawn for one choice of pieces: enough that stories with divisions are not crowded out."""
+"""Attempts to draw numbers for one choice of pieces; with fewer, stories with divisions would be underrepresented."""
 
 REMARK_CHANCE = 0.2
-"""How often a story holds a number that has no bearing on the answer."""
+"""Probability that a story contains an irrelevant number."""
 
 
 @dataclass(frozen=True)
 class Plot:
     """What happens in a story.
 
-    ``pieces`` are in the order of the story; ``numbers`` the given numbers by name; ``steps`` the solution over names and
-    given numbers, the last of them being what is asked; ``remark`` a piece that has no bearing on it.
+    ``pieces`` are in story order. ``numbers`` maps names to given numbers. ``steps`` is the solution over these names; the last
+    step computes ``answer``. ``remark`` is a piece that is irrelevant to the answer.
     """
 
     pieces: tuple[Piece, ...]
@@ -53,15 +53,15 @@ class Plot:
 
     @property
     def order(self) -> str:
-        """The operators in the order in which the solution applies them."""
+        """The operators in the order of evaluation."""
         return "".join(operators(step.expression) for step in self.steps)
 
 
 def arithmetic(pieces: Sequence[Piece]) -> tuple[Step, ...]:
-    """Chain the pieces' steps, the running quantity passing from each to the next.
+    """Chain the pieces' steps: each piece continues with the running quantity of the one before.
 
-    The outcome of a bare expression goes into the step that uses it; when the last piece has no step of its own, what is
-    asked is the outcome of the last step.
+    A bare expression is substituted into the step that uses it. If the last piece has no step, the answer is the result of the
+    last step before it.
     """
     steps: list[Step] = []
     running: Expression = Name(RUNNING)
@@ -81,10 +81,10 @@ def arithmetic(pieces: Sequence[Piece]) -> tuple[Step, ...]:
 def draw_plot(
     situation: Situation, dice: Dice, allows_order: Callable[[str], bool], allows_numbers: Callable[[Collection[int]], bool]
 ) -> Plot | None:
-    """Draw pieces and numbers; None when they do not make a fair problem, and the caller draws again.
+    """Draw pieces and numbers; None if they do not make a fair problem, so that the caller draws again.
 
-    Fair is: the number of operations within ``OPERATIONS``, their order and the given numbers allowed, no two given numbers
-    equal, every quantity on the way a positive whole number up to ``LARGEST``.
+    A fair problem has a number of operations within ``OPERATIONS``, an allowed operator sequence, and allowed, distinct given
+    numbers. Every intermediate quantity is a positive integer up to ``LARGEST``.
     """
     events = dice.sample(situation.events, min(dice.choice(EVENTS), len(situation.events)))
     pieces = (dice.choice(situation.openings), *events, dice.choice(situation.endings))
@@ -104,7 +104,7 @@ def draw_plot(
 
 
 def _draw_remark(opening: Piece, dice: Dice) -> Piece:
-    """A remark about the person of the story only where there is one."""
+    """Draw a remark; one about a person only if the story has a person."""
     has_person = all("{p}" in text or "{p's}" in text for text in opening.texts)
     return dice.choice([remark for remark in REMARKS if has_person or "{p}" not in remark.texts[0]])
 
@@ -119,7 +119,7 @@ def _outcomes(steps: Sequence[Step], numbers: Mapping[str, int]) -> list[Fractio
 
 
 def nested(steps: Sequence[Step]) -> Expression | None:
-    """The whole solution as one expression, or None when a step's outcome is used more than once."""
+    """Return the whole solution as one expression, or None if a step's result is used more than once."""
     values: dict[str, Expression] = {}
     uses: dict[str, int] = {}
     for step in steps:
@@ -132,5 +132,5 @@ def nested(steps: Sequence[Step]) -> Expression | None:
 
 
 def with_numbers(expression: Expression, numbers: Mapping[str, int]) -> Expression:
-    """Write the given numbers in the place of their names."""
+    """Replace names by the given numbers."""
     return substitute(expression, {name: Number(number) for name, number in numbers.items()})

@@ -1,4 +1,4 @@
-"""Solutions as Python programs, in the ways in which annotators would write them."""
+"""Write story solutions as Python programs, in several annotation styles."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from reft_pl.data.stories.dice import Dice
 from reft_pl.data.stories.plot import Plot, nested, with_numbers
 
 Style: TypeAlias = Literal["steps", "givens", "nested"]
-"""One line a step; the same with the given numbers named first; one expression for everything."""
+"""One line per step; the same with the given numbers assigned first; a single expression."""
 
 STYLES: tuple[Style, ...] = ("steps", "steps", "givens", "nested")
-"""The styles as often as they are to occur: half of the annotators write one line a step."""
+"""The styles, repeated in proportion to their probability: half of the solutions have one line per step."""
 
 
 def write_program(question: str, plot: Plot, dice: Dice) -> str:
-    """The annotated solution: ``solution()`` with the question as its docstring, in one of the styles."""
+    """Write the annotated solution: ``solution()`` with the question as docstring, in a random style."""
     lines = [*_body(plot, dice.choice(STYLES)), "return result"]
     return "\n    ".join([f'def solution():\n    """{question}"""', *lines])
 

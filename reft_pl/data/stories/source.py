@@ -1,4 +1,4 @@
-"""The embedded default as a source of problems."""
+"""The problem source of generated stories, the built-in default dataset."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from reft_pl.types import Problem
 
 
 class StorySource(ProblemSource):
-    """Generated story problems: people, things, numbers, two to four steps.
+    """Generated story problems: people, things, numbers, two to four operations.
 
-    Problem number k of a split is always the same one, so that sources with different ``start`` share nothing where their
-    windows do not meet. The splits train, validation and test never share a question; unseen holds situations and orders of
-    operation that they never have. A piece of a seen situation has 1.3 to 2.0 wordings on average, by situation; one of an
-    unseen situation has a single wording.
+    Problem k of a split is always the same, so sources with non-overlapping windows (``start``, ``size``) share no problem. The
+    splits train, validation and test never share a question; unseen has situations and operator sequences that the others never
+    have. A piece of a seen situation has 1.3 to 2.0 wordings on average, depending on the situation; a piece of an unseen
+    situation has a single wording.
 
     Args:
-        split: which problems: train, validation, test or unseen.
-        size: how many.
-        start: number of the first one.
-        seed: another seed gives other problems, in the same situations.
-        solutions: whether to give the annotated solutions; false leaves questions and answers.
+        split: Split to generate: train, validation, test or unseen.
+        size: Number of problems.
+        start: Index of the first problem.
+        seed: Seed of the generator; another seed gives other problems in the same situations.
+        solutions: Include the annotated solutions; false gives only questions and answers.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class StorySource(ProblemSource):
 
     @property
     def name(self) -> str:
-        """The split and the window."""
+        """The split, window and seed."""
         return f"stories ({self.split} {self.start}-{self.start + self.size - 1}, seed {self.seed})"
 
     def load(self) -> list[Problem]:
-        """Make the problems."""
+        """Generate the problems."""
         numbers = range(self.start, self.start + self.size)
         return [make_problem(self.split, number, self.seed, solution=self.solutions) for number in numbers]

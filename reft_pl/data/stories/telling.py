@@ -1,4 +1,4 @@
-"""The wording of a story: sentences, names, pronouns."""
+"""Word a plot as text: sentences, names, pronouns."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reft_pl.data.stories.plot import Plot
 from reft_pl.data.stories.words import NUMBER_WORDS, PEOPLE
 
 PRONOUN_CHANCE = 0.5
-"""How often a person who is known already is called he or she."""
+"""Probability that a person who was already mentioned appears as a pronoun."""
 
 NUMBER_WORD_CHANCE = 0.15
-"""How often a number up to twelve is written as a word."""
+"""Probability that a number up to twelve is written as a word."""
 
 BEFORE_SUBJECT = ("does ", "can ", "must ", "has ", "and ", "that ", "if ")
-"""What a person's name follows where it is the subject of a clause; elsewhere a pronoun would need another form."""
+"""Words before a name that is the subject of a clause; in other positions, the pronoun would need another case."""
 
 SLOT = re.compile(r"\{([a-z_]+)(\+|'s)?\}")
 
@@ -50,7 +50,10 @@ def tell(situation: Situation, plot: Plot, dice: Dice) -> str:
 
 
 def _fill(sentence: str, first: str, second: str, values: Mapping[str, str], *, pronoun: bool, known: bool) -> str:
-    """Fill a sentence's slots. ``known``: the person stood in an earlier sentence; ``pronoun``: may be called he or she."""
+    """Fill a sentence's slots.
+
+    ``known`` is whether an earlier sentence mentions the person, ``pronoun`` whether a pronoun may replace the name.
+    """
     pronouns = PEOPLE[first]
 
     def person(slot: str, suffix: str, before: str) -> str:
@@ -58,7 +61,7 @@ def _fill(sentence: str, first: str, second: str, values: Mapping[str, str], *, 
             return pronouns.his
         if slot == "p" and pronoun and (not before or before.endswith(BEFORE_SUBJECT)):
             return pronouns.he
-        # the second case: a clause that changed places with the one that names the person
+        # Second case: the clause was swapped with the one that names the person.
         if slot == "p" or (slot == "he" and not known and "{p}" not in before and "{p's}" not in before):
             return first + suffix
         return second + suffix if slot == "q" else str(getattr(pronouns, slot))

@@ -1,4 +1,4 @@
-"""Words that every situation draws on: people, number words, and remarks that have no bearing on the answer."""
+"""Words shared by all situations: people, number words, and irrelevant remarks."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import yaml
 
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_results
-from reft_pl.evaluation.provenance import is_former, of_weights
 from reft_pl.evaluation.report.scalars import Curve, event_files, read_curves
+from reft_pl.evaluation.run_record import is_former, of_weights
 from reft_pl.models.export import read_description
 
 ANEW = {"test": "test", "samples": "predict", "rerank": "test"}

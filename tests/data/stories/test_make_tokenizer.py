@@ -42,6 +42,7 @@ def test_numbers_are_spelt_in_digits() -> None:
         assert [tokenizer.decode([i]).strip() for i in tokenizer(f" {number}").input_ids] == list(str(number))
 
 
+@pytest.mark.slow
 def test_the_folder_can_be_made_again(tmp_path: Path) -> None:
     main(tmp_path)
     for name in ("tokenizer.json", "config.json"):

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
-from reft_pl.evaluation.curves import PerQuestion, reranking_figures, sampling_figures
+from reft_pl.evaluation.at_k import PerQuestion, reranking_figures, sampling_figures
 from reft_pl.evaluation.files import update_results
 
 HOSTILE = (

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from reft_pl.models.policy import Policy
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm.digest import weights_digest
 from reft_pl.rollout.vllm.engine import EngineSettings
 from reft_pl.types import Completion, SampleRequest

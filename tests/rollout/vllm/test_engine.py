@@ -15,7 +15,7 @@ from reft_pl.errors import UserError
 from reft_pl.models.adapters import add_adapters
 from reft_pl.models.policy import Policy
 from reft_pl.models.settings import LoRASettings
-from reft_pl.rollout.inprocess import InProcessSampler
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler
 from reft_pl.rollout.vllm.engine import PREFILL_TOKENS
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason

@@ -1,4 +1,4 @@
-"""The kinds of story: those that training tells, and those kept back."""
+"""Situations of the stories: seen in training, and unseen."""
 
 from reft_pl.data.stories.grammar import Situation
 from reft_pl.data.stories.situations.kitchen import KITCHEN

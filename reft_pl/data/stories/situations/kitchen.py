@@ -1,4 +1,4 @@
-"""Situations of cooking, eating and drinking."""
+"""Situations about cooking, eating and drinking."""
 
 from __future__ import annotations
 

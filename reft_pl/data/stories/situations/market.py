@@ -1,4 +1,4 @@
-"""Situations of buying, selling, saving and earning."""
+"""Situations about buying, selling, saving and earning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Situations of gardens, animals, roads and the sea."""
+"""Situations about gardens, animals, roads and the sea."""
 
 from __future__ import annotations
 

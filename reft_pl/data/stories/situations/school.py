@@ -1,4 +1,4 @@
-"""Situations of school, play and things to collect."""
+"""Situations about school, play and collections."""
 
 from __future__ import annotations
 

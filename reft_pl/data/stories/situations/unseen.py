@@ -1,6 +1,6 @@
-"""Situations that only the ``unseen`` split has: known words and sentences in stories that training never tells.
+"""Situations of the ``unseen`` split only: familiar words and sentences in stories that never occur in training.
 
-Each piece has a single wording, so the split is less varied in language than the others.
+Each piece has a single wording, so the language of this split is less varied than that of the others.
 """
 
 from __future__ import annotations
