@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REFT := $(BIN)/reft-pl
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 SEEDS ?= 1 2 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format lock smollm2 clean
+.PHONY: help install demo table demo-seeds ablations svamp test test-slow test-vllm test-all vllm lint types layers format docs picture lock smollm2 clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +38,8 @@ lock: install  ## write the lock files again, after a change of constraints.txt 
 	echo networkx > $(VENV)/of-torch.txt
 	printf '%s\n' pip 'setuptools>=77' | $(COMPILE) -o requirements-build.lock -
 	$(COMPILE) --extra dev -c constraints.txt --override $(VENV)/without-torch.txt -o requirements.lock pyproject.toml $(VENV)/of-torch.txt
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	  | $(COMPILE) -c constraints.txt -o requirements-docs.lock -
 
 demo: install  ## warm a small model up, reinforce it on its own solutions, test both, let both vote (7 minutes on two cores)
 	$(REFT) fit --config configs/sft.yaml
@@ -51,7 +54,7 @@ demo: install  ## warm a small model up, reinforce it on its own solutions, test
 table: install  ## the paper's table on story problems: five trainings, votes, rerankers, a page to look at (goes on from the demo)
 	benchmarks/table.sh $(REFT)
 
-demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in RESULTS.md
+demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in docs/results.md
 	benchmarks/demo_seeds.sh $(REFT) $(SEEDS)
 
 ablations: install  ## the paper's ablations and other estimators on story problems, three seeds (hours)
@@ -85,6 +88,17 @@ layers: install  ## import-linter: who may import whom
 format: install  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DOCS)  ## build the documentation site, strictly, into docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+picture: install  ## draw the README's picture from runs/sft and runs/ppo, which the demo leaves
+	$(BIN)/python docs/render_demo.py runs/sft runs/ppo
+
+$(DOCS): requirements-docs.lock | install
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-docs.lock
+	@touch $@
 
 vllm: $(VENV)/.vllm  ## add vLLM for the CPU (on a GPU: pip install 'reft-pl[vllm]')
 

@@ -50,7 +50,7 @@ LABELS = {
 def main(argv: list[str]) -> int:
     """Print a table of all points, draw the curves, and JSON on the last line."""
     parser = parser_of("scaling", __doc__)
-    parser.add_argument("--plot", default="benchmarks/scaling.svg", metavar="FILE")
+    parser.add_argument("--plot", default="docs/images/scaling.svg", metavar="FILE")
     parser.set_defaults(rounds=2)
     args = parser.parse_args(argv)
     found: dict[Point, dict[str, float]] = {}

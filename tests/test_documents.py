@@ -1,4 +1,4 @@
-"""Every shell command of every document and config header is accepted; what seconds allow runs for real."""
+"""Documents are true: commands and options are accepted, links lead somewhere, private names are all listed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import pytest
 from reft_pl.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [
-    *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md",
-    ROOT / "configs" / "README.md", *(ROOT / "configs").rglob("*.yaml"),
-]  # fmt: skip
+PAGES = [
+    *ROOT.glob("*.md"),
+    ROOT / "configs" / "README.md",
+    *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
+]
+DOCUMENTS = [*PAGES, *(ROOT / "configs").rglob("*.yaml")]
 FOREIGN = ("tensorboard", "pre-commit", "apt")
 """Programs of others, whose arguments are not ours to check."""
 STAGES = {"ppo": "fit", "sft": "fit", "reranker": "fit", "sample": "predict"}
@@ -26,7 +28,9 @@ def commands_of(document: Path) -> Iterator[str]:
     text = document.read_text(encoding="utf-8")
     variables: dict[str, str] = {}
     if document.suffix == ".yaml":
-        list(_commands_of_blocks((ROOT / "LAUNCH.md").read_text(encoding="utf-8"), variables))  # headers use its variables
+        list(
+            _commands_of_blocks((ROOT / "docs" / "howto" / "launch.md").read_text(encoding="utf-8"), variables)
+        )  # headers use its variables
         for line in re.findall(r"^#\s+(reft-pl .*)", _joined(text, r"\n#"), re.MULTILINE):
             command = re.split(r" {2,}| \[", re.sub(r"^(reft-pl \w+) +", r"\1 ", line))[0]  # explanations follow two spaces
             yield _filled(command, variables)
@@ -80,15 +84,18 @@ def test_commands_are_found() -> None:
 
 @pytest.fixture
 def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the README's own classes and the overlay of ``configs/README.md``, and nothing else."""
-    blocks = re.findall(r"`(my_\w+)\.py`\).*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """A working folder with the documents' classes and nothing else."""
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"`(my_\w+)\.py`\):?\n\n```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
     assert {name for name, _ in blocks} == {"my_reward", "my_advantages", "my_callback"}
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
-    ((name, overlay),) = re.findall(
-        r"`(my_\w+\.yaml)`\).*?```yaml\n(.*?)```", (ROOT / "configs" / "README.md").read_text(), re.DOTALL
-    )
-    (tmp_path / name).write_text(overlay)
+    for page in PAGES:
+        for name, text in re.findall(r"`(\w+\.yaml)`\):\n\n```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -134,6 +141,8 @@ def test_another_program_of_a_document_exists(words: tuple[str, ...]) -> None:
     if program == "make":
         targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {argument for argument in arguments if "=" not in argument} <= set(targets)
+    elif program == "python" and arguments[0].endswith(".py"):
+        assert any(f"(`{arguments[0]}`):" in page.read_text(encoding="utf-8") for page in PAGES)
     elif program == "python":
         assert arguments[:2] == ["-m", "benchmarks"]
         modules = [path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
@@ -176,3 +185,36 @@ def test_the_readme_decides_what_a_truncated_completion_is_worth(
     config = overlay("ppo", init_from=micro_model, model={"init_args": {"policy": {"from_scratch": True}}}, trainer=one)
     assert main(["fit", "--config", "configs/ppo.yaml", "--config", config, "--model.reward.truncated", "zero"]) == 0
     assert "truncated: zero" in (tmp_path / "ppo" / "config.yaml").read_text()
+
+
+def test_the_readme_fits_its_limit() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 6000
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#\s]+)(?:#[^)\s]*)?\)")
+FENCE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    """The site's build checks its own pages; the README's and CONTRIBUTING's links are for a reader of the repository."""
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        assert (page.parent / target).exists(), target
+
+
+PRIVATE = re.compile(r"(?<!self)(?<!cls)(?<!super\(\))\._(?P<attribute>[a-z]\w+)|import .*?\b_(?P<imported>[A-Za-z]\w+)")
+OWN = re.compile(r"\b(?:self|cls|other)\._(\w+)|(?:def|class) _(\w+)|^\s*_(\w+)\s*[:=]", re.MULTILINE)
+STANDARD = {"exit", "fields", "getframe"}
+"""Of ``os``, ``ast`` and ``sys``, all documented."""
+
+
+def test_every_private_name_of_another_library_is_listed() -> None:
+    sources = [
+        path.read_text(encoding="utf-8") for folder in ("reft_pl", "callbacks") for path in (ROOT / folder).rglob("*.py")
+    ]
+    own = {name for source in sources for names in OWN.findall(source) for name in names if name}
+    reached = {match["attribute"] or match["imported"] for source in sources for match in PRIVATE.finditer(source)}
+    page = (ROOT / "docs" / "private_apis.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`_(\w+)`", page))
+    assert reached - own - STANDARD <= listed
+    assert listed <= {name for source in sources for name in re.findall(r"\b_(\w+)", source)}, "a name is no longer used"

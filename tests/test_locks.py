@@ -30,7 +30,7 @@ def versions(lines: list[str]) -> dict[str, str]:
     return {canonical(match["name"]): match["version"] for match in found}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-docs.lock", "requirements-build.lock"])
 def test_every_requirement_has_hashes_and_nothing_else(name):
     for requirement, *hashes in entries(name):
         assert REQUIREMENT.fullmatch(requirement)
@@ -41,10 +41,9 @@ def test_every_requirement_has_hashes_and_nothing_else(name):
 def test_the_locks_have_the_versions_of_the_constraints():
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = versions([line for line in constraints if not line.startswith("#")])
-    locked = versions([requirement for requirement, *_ in entries("requirements.lock")])
-    for_others = {
-        requirement for requirement, *_ in entries("requirements.lock") if re.search("win32|== 'emscripten'", requirement)
-    }
+    both = [requirement for name in ("requirements.lock", "requirements-docs.lock") for requirement, *_ in entries(name)]
+    locked = versions(both)
+    for_others = {requirement for requirement in both if re.search("win32|== 'emscripten'", requirement)}
     assert pinned.keys() - locked.keys() == BY_VERSION
     assert {name: version for name, version in locked.items() if name in pinned} == {
         name: version for name, version in pinned.items() if name in locked

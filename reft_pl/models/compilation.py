@@ -24,7 +24,7 @@ CASES = 64
 ACTIVATIONS = 0.4
 """Part of what layers would keep for the backward pass that compiled ones keep, at the sizes that are compiled first.
 
-Torch chooses what costs least to compute again. On two cores no time was measured to be lost by it (benchmarks/README.md); on a
+Torch chooses what costs least to compute again. On two cores no time was measured to be lost by it (docs/log.md); on a
 GPU nothing was measured.
 """
 

@@ -17,7 +17,7 @@ def fast_format() -> NumberFormat:
     """bfloat16 where this machine has instructions that multiply it, else float32.
 
     Without them bfloat16 is multiplied in software: on a processor with AVX2 alone square products took a hundred times as
-    long as in float32 (``benchmarks/README.md``).
+    long as in float32 (``docs/benchmarks.md``).
     """
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

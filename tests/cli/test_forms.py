@@ -1,6 +1,7 @@
 """The other ways to state problems, each trained and tested for a moment from the command line."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,13 @@ def write_questions(path: Path, numbers: range, *, solutions: bool) -> str:
 def source(path: str) -> dict[str, object]:
     fields = {"question": "problem", "answer": "target", "solution": "why"}
     return {"class_path": "HFDatasetSource", "init_args": {"path": path, **fields}}
+
+
+def block_of(document: str) -> str:
+    """The one Python block of a document."""
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return block
 
 
 @pytest.mark.slow
@@ -71,12 +79,9 @@ def test_sft_without_solutions_is_one_sentence(overlay: Overlay, tmp_path: Path,
 def test_a_users_own_callback_and_reward_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the README shows: files beside the run, nothing installed."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
-    reward, callback = (next(b for b in blocks if name in b) for name in ("class BriefAnswerReward", "class PrintBest"))
-    (tmp_path / "my_reward.py").write_text(reward)
-    (tmp_path / "my_callback.py").write_text(callback.replace("print(", "print('BEST', "))
+    """What the documents show: files beside the run, nothing installed."""
+    (tmp_path / "my_reward.py").write_text(block_of("README.md"))
+    (tmp_path / "my_callback.py").write_text(block_of("docs/howto/callback.md").replace("print(", "print('BEST', "))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]) == 0
@@ -91,9 +96,7 @@ def test_a_users_own_callback_and_reward_from_the_working_folder(
 def test_a_users_own_advantages_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_model: Path
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = next(b.split("```")[0] for b in readme.split("```python\n")[1:] if "class BestOfGroup" in b)
-    (tmp_path / "my_advantages.py").write_text(block)
+    (tmp_path / "my_advantages.py").write_text(block_of("docs/howto/algorithm.md"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     model = {"init_args": {"policy": {"from_scratch": True}}}

@@ -61,7 +61,7 @@ def test_auto_counts_as_bfloat16_whatever_the_machine_is_that_plans(
 
 
 def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
-    """The rows of the table in LAUNCH.md."""
+    """The rows of the table in docs/howto/launch.md."""
     sft = paper("sft", "sft_7b", GALACTICA)
     for gpus, share, micro in ((1, 48, 12), (2, 24, 6), (8, 6, 2), (16, 3, 1)):
         _, text = told(capsys, *sft, "--gpus", str(gpus))

@@ -1,4 +1,4 @@
-"""The paper's published models by the commands of the README, on tiny weights in the same form."""
+"""The paper's published models by the commands of docs/howto/paper.md, on tiny weights in the same form."""
 
 import json
 import logging

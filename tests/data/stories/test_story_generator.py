@@ -133,7 +133,7 @@ def test_a_known_problem_stays_what_it_is() -> None:
 
 
 def test_seen_situations_are_told_in_several_ways_and_unseen_ones_in_one() -> None:
-    """The variety that the README and StorySource state."""
+    """The variety that docs/results.md and StorySource state."""
 
     def wordings(situation: Situation) -> float:
         pieces = (*situation.openings, *situation.events, *situation.endings)
