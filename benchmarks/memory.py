@@ -25,7 +25,7 @@ from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.types import TokenBatch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's ``mallopt``."""
+"""Constants of glibc's ``mallopt``."""
 
 
 def main(argv: list[str]) -> int:

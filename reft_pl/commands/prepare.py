@@ -22,7 +22,7 @@ def main(args: list[str]) -> int:
     """Convert, execute, write correct problems, report the others by reason; return the exit code."""
     parser = ArgumentParser(
         "reft-pl prepare",
-        description="Convert an official release to annotated problems in the format of the paper's authors: programs, each run "
+        description="Convert an official release to annotated problems in the format of the authors: programs, each run "
         "in the sandbox and kept only if its answer is correct, or solutions in natural language.",
     )
     parser.add_argument("dataset", choices=("gsm8k", "svamp", "mathqa", "mathqa-numeric"), help="dataset of the release")
