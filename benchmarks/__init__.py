@@ -1,1 +1,1 @@
-"""What is measured, side by side with what a user would write instead: ``python -m benchmarks NAME``."""
+"""Benchmarks against what a user would write instead: ``python -m benchmarks NAME``."""

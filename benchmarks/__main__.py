@@ -1,4 +1,4 @@
-"""Runs one benchmark by the name of its module."""
+"""Run one benchmark by module name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import benchmarks
 
 
 def main(argv: list[str]) -> int:
-    """Run ``benchmarks.NAME.main`` with the remaining arguments; without a name, say which there are."""
+    """Run ``benchmarks.NAME.main`` with the remaining arguments; without a valid name, print the names."""
     names = sorted(found.name for found in pkgutil.iter_modules(benchmarks.__path__) if not found.name.startswith("_"))
     if not argv or argv[0] not in names:
         print(f"usage: python -m benchmarks {{{','.join(names)}}} [--help]", file=sys.stderr)

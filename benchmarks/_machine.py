@@ -1,4 +1,4 @@
-"""What the machine can do, and what a model needs of it."""
+"""Measure the machine's peak rates, and count the FLOPs of a model."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 
 
 def matmul_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
-    """FLOP/s of a square matrix product, the median of some rounds."""
+    """Return FLOP/s of a square matrix product, the median of several rounds."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     a @ b
     return 2 * size**3 / statistics.median(seconds(lambda: a @ b) for _ in range(rounds))
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def memory_rate(size: int = 2**29, rounds: int = 5) -> float:
-    """Bytes/s at which memory is read, the median of some rounds."""
+    """Return the memory read rate in bytes/s, the median of several rounds."""
     values = torch.ones(size // 8, dtype=torch.int64)
     values.sum()
     return size / statistics.median(seconds(values.sum) for _ in range(rounds))
@@ -34,7 +34,7 @@ def memory_rate(size: int = 2**29, rounds: int = 5) -> float:
 
 @dataclass(frozen=True)
 class Need:
-    """FLOPs of a decoder, counted from its config: 2 per weight and token forward, the head only where a token is chosen."""
+    """FLOPs of a decoder, from its config: 2 per weight and token forward; the head only where a token is chosen."""
 
     layer_weights: int
     head_weights: int
@@ -44,7 +44,7 @@ class Need:
 
     @classmethod
     def of(cls, config: Any) -> Need:
-        """Of a Llama-like config (gated MLP, grouped key heads)."""
+        """Build from a Llama-like config (gated MLP, grouped key heads)."""
         width, heads = config.hidden_size, config.num_attention_heads
         head_width = getattr(config, "head_dim", None) or width // heads
         attention = width * head_width * (2 * heads + 2 * config.num_key_value_heads)
@@ -53,7 +53,7 @@ class Need:
         return cls(layer * layers, config.vocab_size * width, layers, heads * head_width, kv_width)
 
     def forward(self, lengths: list[int], chosen: int) -> float:
-        """One pass over sequences of these lengths, of whose positions ``chosen`` go through the head; causal attention."""
+        """Return FLOPs of one causal pass over sequences of these lengths; ``chosen`` positions go through the head."""
         attention = sum(2 * n * n * self.width * self.layers for n in lengths)  # half of 2 products of 2 n^2 D
         return 2.0 * self.layer_weights * sum(lengths) + attention + 2.0 * self.head_weights * chosen
 
@@ -62,10 +62,10 @@ class Need:
         return 3 * self.forward(lengths, chosen)
 
     def rollout_seconds(self, prompts: list[int], responses: list[int], peak: float, rate: float, size: int) -> float:
-        """The least that a rollout can take whose rows are all written side by side, in numbers of ``size`` bytes.
+        """Return the minimum time of a rollout that decodes all rows in parallel, with ``size`` bytes per number.
 
-        A step of decoding needs its FLOPs at ``peak``, or the reading of all weights and of the rows' keys and values at
-        ``rate`` bytes/s, whichever takes longer.
+        Each decoding step takes its FLOPs at ``peak``, or reading all weights and the rows' keys and values at ``rate``
+        bytes/s, whichever is longer.
         """
         total = self.forward(prompts, len(prompts)) / peak
         for written in range(1, max(responses)):

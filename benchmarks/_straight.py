@@ -1,7 +1,7 @@
-"""The straight loop: what a user writes with transformers and torch, in the same precision, with the same attention.
+"""The baseline loop that a user writes with transformers and torch, with the same dtype and attention.
 
-Sequences are padded to the longest of the whole batch, logits are those of every position, ``generate`` decodes until the last
-row has ended, programs run in processes that are made for each batch. The algorithm is that of ReFT, as in ``PPOModule``.
+Sequences are padded to the longest of the batch, logits cover every position, ``generate`` decodes until the last row ends,
+and each batch starts new sandbox processes. The algorithm is ReFT, as in ``PPOModule``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StraightPolicy(torch.nn.Module):
         torch.nn.init.zeros_(self.value_head.bias)
 
     def forward(self, tokens: TokenBatch, *, values: bool = True) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and values at every position but the last, [B, T - 1]."""
+        """Return log-probabilities and values at every position except the last, [B, T - 1]."""
         output = self.lm(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask.long(),
@@ -44,7 +44,7 @@ class StraightPolicy(torch.nn.Module):
 
 
 def cross_entropy(policy: StraightPolicy, tokens: TokenBatch) -> Tensor:
-    """Mean over the action tokens."""
+    """Return the mean over action tokens."""
     logprobs, _ = policy(tokens, values=False)
     mask = tokens.action_mask[:, :-1]
     return -(logprobs * mask).sum() / mask.sum()
@@ -53,7 +53,7 @@ def cross_entropy(policy: StraightPolicy, tokens: TokenBatch) -> Tensor:
 def ppo_loss(
     policy: StraightPolicy, tokens: TokenBatch, old: Tensor, old_values: Tensor, advantages: Tensor, returns: Tensor
 ) -> Tensor:
-    """PPO-clip and clipped value loss, means over actions and then sequences."""
+    """Return PPO-clip plus clipped value loss, averaged over actions, then sequences."""
     logprobs, values = policy(tokens)
     mask = tokens.action_mask[:, :-1].float()
 
@@ -68,7 +68,7 @@ def ppo_loss(
 
 
 def advantages_of(outcome: Tensor, old: Tensor, ref: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """GAE (gamma 1, lambda 0.95) over KL-penalised rewards, whitened."""
+    """Return whitened GAE advantages (gamma 1, lambda 0.95) over KL-penalised rewards, and returns."""
     rewards = -0.01 * (old - ref) * mask
     last = mask.shape[1] - 1 - mask.flip(1).float().argmax(1)
     rewards[torch.arange(len(mask)), last] += outcome
@@ -86,9 +86,9 @@ def advantages_of(outcome: Tensor, old: Tensor, ref: Tensor, values: Tensor, mas
 def generate(
     lm: Any, prompts: list[tuple[int, ...]], eos_id: int | None, pad_id: int, max_tokens: int
 ) -> list[tuple[int, ...]]:
-    """Left-padded sampling at temperature 1 until every row has ended; each row's response with its EOS.
+    """Sample left-padded rows at temperature 1 until every row has ended; return each response with its EOS.
 
-    Without ``eos_id`` all rows go on to the limit.
+    Without ``eos_id``, all rows run to the limit.
     """
     width = max(map(len, prompts))
     ids = torch.tensor([(pad_id,) * (width - len(p)) + p for p in prompts])
@@ -107,7 +107,7 @@ def generate(
 
 
 def run_programs(problems: list[Problem], texts: list[str]) -> list[Answer | None]:
-    """A pool of processes for this batch alone. They are our confined ones: programs of a model never run elsewhere."""
+    """Run a batch in new sandbox processes. They are our confined ones: a model's programs never run elsewhere."""
     sandbox = CPythonSandbox()
     try:
         with sandbox.begin() as execution:
@@ -120,5 +120,5 @@ def run_programs(problems: list[Problem], texts: list[str]) -> list[Answer | Non
 
 
 def is_right(value: Answer | None, gold: Answer | None) -> float:
-    """1, 0.1 or 0."""
+    """Return the reward: 1, 0.1 or 0."""
     return 1.0 if answers_equal(value, gold) else 0.1 if is_answer_to(value, gold) else 0.0

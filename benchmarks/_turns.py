@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, which take turns: what one leaves in the allocator or the caches is not the other's."""
+"""Run contenders in separate processes that take turns, so that they do not share allocator or cache state."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ CONTENDERS = [
     Contender("straight", "straight, default allocator", False),
     Contender("straight", "straight, our allocator", True),
 ]
-"""Ours, and what a user writes: padded batches, full logits, ``generate`` to the last end (``_straight.py``)."""
+"""Ours, and the baseline: padded batches, full logits, ``generate`` until the last row ends (``_straight.py``)."""
 
 
 def race(argv: list[str], rounds: int, contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
-    """What each contender reports of each round, by label; the first round of each, which warms up, is dropped."""
+    """Return each contender's reports by label; the first round of each is a warm-up and is dropped."""
     processes = {
         c.label: subprocess.Popen(
             [sys.executable, "-m", "benchmarks", *argv, "--side", c.side],
@@ -71,7 +71,7 @@ def race(argv: list[str], rounds: int, contenders: Sequence[Contender]) -> dict[
 
 
 def chosen(contenders: Sequence[Contender], against: str) -> list[Contender]:
-    """Ours, and those of the others in whose label ``against`` stands."""
+    """Return ours and every other contender with ``against`` in its label."""
     others = [c for c in contenders if c != OURS and against in c.label]
     if not others:
         raise SystemExit(f"--against {against!r} is in no name of {[c.label for c in contenders if c != OURS]}")
@@ -79,7 +79,7 @@ def chosen(contenders: Sequence[Contender], against: str) -> list[Contender]:
 
 
 def race_each(argv: list[str], rounds: int, against: str) -> dict[str, list[dict[str, Any]]]:
-    """``race`` of ours against each of the others by itself: straight steps side by side need more memory than laptops have."""
+    """Race ours against each other contender separately: two baseline steps together need more memory than laptops have."""
     reports: dict[str, list[dict[str, Any]]] = {}
     for contender in chosen(CONTENDERS, against)[1:]:
         for label, found in race(argv, rounds, [OURS, contender]).items():
@@ -88,8 +88,8 @@ def race_each(argv: list[str], rounds: int, against: str) -> dict[str, list[dict
 
 
 def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
-    """A contender's side: one turn for each line on standard input, its report on standard output."""
-    out = os.fdopen(os.dup(1), "w")  # what libraries print must not stand between the reports
+    """Run a contender's side: one turn per line of standard input, one report per line of standard output."""
+    out = os.fdopen(os.dup(1), "w")  # library output must not mix with the reports
     os.dup2(2, 1)
     for _ in sys.stdin:
         report = turn()
@@ -100,14 +100,14 @@ def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
 
 
 def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, dtype: torch.dtype, agreed: str) -> None:
-    """Print times, and what part of the matrix-product peak they reach; JSON on the last line.
+    """Print times and the share of the matrix-product peak they reach, with JSON on the last line.
 
     Args:
-        what: Was done.
-        reports: Of ``race``.
-        flops: That it takes.
-        dtype: That they compute in.
-        agreed: The figure of a report in which all contenders must agree to 2%, which is what bfloat16 allows.
+        what: What was measured.
+        reports: From ``race``.
+        flops: FLOPs that the work needs.
+        dtype: Dtype of the computation.
+        agreed: A report key on which all contenders must agree to 2%, the tolerance of bfloat16.
     """
     peak, figures = matmul_peak(dtype), {label: r[0][agreed] for label, r in reports.items()}
     if max(figures.values()) - min(figures.values()) > 0.02 * max(map(abs, figures.values())):
@@ -126,17 +126,17 @@ def show(what: str, reports: dict[str, list[dict[str, Any]]], flops: float, dtyp
 
 
 def median(reports: list[dict[str, Any]], name: str = "seconds") -> float:
-    """Of one figure over the rounds."""
+    """Return the median of one figure over the rounds."""
     return statistics.median(float(report[name]) for report in reports)
 
 
 def set_allocator() -> None:
-    """Ours where the race says so; a side calls it before it makes its first tensor."""
+    """Apply our allocator settings if the race asks for them; call it before the first tensor is created."""
     if os.environ.get("REFT_BENCHMARK_ALLOCATOR") == "ours":
         keep_freed_memory()
 
 
 def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
-    """Markdown."""
+    """Format a Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, tuple("---" for _ in head), *rows)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The inputs of every benchmark: SVAMP questions, and what a warmed-up model answers to them."""
+"""Inputs of the model benchmarks: SVAMP questions and a warmed-up model's responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reft_pl.types import Problem, SampleRequest, SamplingParams, TokenBatch
 
 MAX_TOKENS = 700
 RESPONSES = "REFT_BENCHMARK_RESPONSES"
-"""In the environment of a race's sides: the file with the token ids of the responses that they work on."""
+"""Environment variable of a race's sides: the file with the token ids of the responses to work on."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Workload:
 
     @classmethod
     def of(cls, settings: PolicySettings, data: str, n: int) -> Workload:
-        """The first ``n`` questions of a file."""
+        """Load the first ``n`` questions of a file."""
         tokenizer = load_tokenizer(settings.init_from)
         codec = Codec(tokenizer, PythonProgram(), max_prompt_tokens=MAX_TOKENS - 1, max_tokens=MAX_TOKENS)
         return cls(settings, codec, list(AuthorsJson(data, limit=n).load()))
 
     def policy(self, value: ValueKind = "none") -> Policy:
-        """The model."""
+        """Load the model."""
         return load_policy(self.settings, value)
 
     def requests(self) -> list[SampleRequest]:
-        """A request a question, at temperature 1."""
+        """Return one request per question, at temperature 1."""
         prompts = [self.codec.prompt_ids(p) for p in self.problems]
         return [
             SampleRequest(str(i), prompt, SamplingParams(MAX_TOKENS - len(prompt)), (i,), eos_ids=(self.codec.eos_id,))
@@ -57,7 +57,7 @@ class Workload:
         ]
 
     def responses(self, policy: Policy) -> list[tuple[int, ...]]:
-        """What the model answers, in the order of the questions: sampled once, and read by the sides of a race after that."""
+        """Return the model's responses in question order: sampled once, then read from a file by all sides of a race."""
         if known := os.environ.get(RESPONSES):
             return [tuple(ids) for ids in json.loads(Path(known).read_text())]
         sampler = InProcessSampler(max_rows=64)
@@ -71,33 +71,33 @@ class Workload:
         return responses
 
     def tokens(self, policy: Policy) -> TokenBatch:
-        """Questions and answers as one padded batch."""
+        """Return questions and responses as one padded batch."""
         prompts = [self.codec.prompt_ids(p) for p in self.problems]
         sequences = [(*p, *r) for p, r in zip(prompts, self.responses(policy), strict=True)]
         return collate(sequences, [len(p) for p in prompts], self.codec.pad_id)
 
 
 def policy_settings(args: argparse.Namespace) -> PolicySettings:
-    """The same number format and attention on all sides; compiling is ours alone, since a straight loop does not."""
+    """Return settings with the same dtype and attention on all sides; only our side compiles, as a user's loop does not."""
     return PolicySettings(args.model, dtype=args.dtype, attention=args.attention, compile=args.compile and args.side == "ours")
 
 
 def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
-    """What every benchmark of a model asks for."""
+    """Return a parser with the options of every model benchmark."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=what)
     parser.add_argument("--model", default="runs/smollm2-sft/hf", help="a warmed-up model (make svamp leaves this one)")
     parser.add_argument("--data", default="data/svamp_python_sdp.json")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--against", default="", help="race those alone in whose name this stands: default allocator, vLLM")
+    parser.add_argument("--against", default="", help="race only contenders with this in their name: default allocator, vLLM")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format(), help="of all sides")
-    parser.add_argument("--attention", default="eager", help="of transformers, on all sides (eager is fastest on CPUs)")
-    parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="our side's layers")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format(), help="dtype of all sides")
+    parser.add_argument("--attention", default="eager", help="transformers attention on all sides (eager is fastest on CPUs)")
+    parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="compile our side's layers")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser
 
 
 def lengths(tokens: TokenBatch) -> list[int]:
-    """Real tokens of each row."""
+    """Return the number of real tokens of each row."""
     return [int(n) for n in tokens.attention_mask.sum(1)]

@@ -1,8 +1,8 @@
-"""What `reft-pl memory` computes for an update, beside what the process really takes, on the CPU.
+"""Compare the memory that `reft-pl memory` computes for an update with the process's real use, on the CPU.
 
-Two optimizer steps, each of two micro-batches of full length, with float32 master weights where weights are bfloat16: the
-second step holds everything. Peak resident memory counts from after the imports, and the allocator is told to give back at
-once what is freed: what it would keep is its own choice, not the run's need.
+Runs two optimizer steps of two full-length micro-batches each, with float32 master weights for bfloat16; memory peaks in the
+second step. Peak resident memory is counted from after the imports. The allocator returns freed memory immediately, because
+what it keeps is its choice, not a need of the run.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.types import TokenBatch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's ``mallopt``."""
+"""Constants of glibc's ``mallopt``."""
 
 
 def main(argv: list[str]) -> int:
-    """Measure once; prints both figures as JSON."""
+    """Measure once and print both figures as JSON."""
     parser = argparse.ArgumentParser("python -m benchmarks memory", description=__doc__)
     parser.add_argument("--model", default="models/smollm2-135m")
-    parser.add_argument("--rows", type=int, default=4, help="sequences of a micro-batch")
-    parser.add_argument("--length", type=int, default=256, help="tokens of each")
+    parser.add_argument("--rows", type=int, default=4, help="sequences per micro-batch")
+    parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format())
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--lora", type=int, metavar="R", help="rank of adapters (default: all weights)")
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     policy = PolicySettings(options.model, dtype=options.dtype, gradient_checkpointing=options.checkpointing, lora=lora)
     run = Run(policy, options.length, options.rows * options.length, 2 * options.rows, cache_rows=0, gpu=False)
     computed = estimate(load_config(options.model, {"local_files_only": True}), run)
-    torch.nn.Linear(8, 8)(torch.zeros(1, 8)).sum().backward()  # what is loaded at the first use is not the model's
+    torch.nn.Linear(8, 8)(torch.zeros(1, 8)).sum().backward()  # exclude what torch loads at first use
     before = _resident("VmRSS")
     train(run)
     measured = _resident("VmHWM") - before
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def as_figures(computed: Estimate, measured: int) -> dict[str, object]:
-    """Both in megabytes, the computed one by its parts."""
+    """Return both figures in megabytes, the computed one also by part."""
     phase = max(("update", "optimizer step"), key=computed.total)
     parts = {name: round(computed.parts.get(name, 0) / 1e6) for name in computed.phases[phase]}
     total = computed.total(phase)
@@ -67,7 +67,7 @@ def as_figures(computed: Estimate, measured: int) -> dict[str, object]:
 
 
 def train(run: Run) -> None:
-    """Two optimizer steps on random tokens, in micro-batches as the modules cut them."""
+    """Run two optimizer steps on random tokens, in micro-batches split as in the modules."""
     policy = load_policy(run.policy)
     optimizer = MasterAdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-6)
     ids = torch.randint(3, policy.vocab_size, (run.sequences, run.max_tokens))
@@ -83,8 +83,8 @@ def train(run: Run) -> None:
 
 
 def _resident(name: str) -> int:
-    """Resident memory of this process now (VmRSS) or at its highest (VmHWM), bytes."""
+    """Return this process's current (VmRSS) or peak (VmHWM) resident memory in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"the kernel does not say {name}")
+    raise RuntimeError(f"/proc/self/status has no {name}")

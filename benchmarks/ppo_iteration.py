@@ -1,7 +1,7 @@
-"""A whole PPO iteration on SVAMP: ours under the Trainer, and the straight loop that one writes by hand.
+"""Time a full PPO iteration on SVAMP: ours under the Trainer, and a hand-written loop.
 
-Both sample 32 questions, run the programs, score under policy and reference, and take two passes of updates over mini-batches
-of 8 with AdamW on float32 masters. Peak memory stands beside the time, without weights and optimizer, which both sides hold.
+Both sample 32 questions, run the programs, score under policy and reference, and make two passes of updates over mini-batches
+of 8 with AdamW on float32 masters. Peak memory is reported without weights and optimizer, which both sides hold.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
     parser = parser_of("ppo_iteration", __doc__)
     parser.add_argument("--questions", type=int, default=32)
-    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of a question and its response")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="tokens of a question and its response")
     parser.add_argument("--rescore", default=True, action=argparse.BooleanOptionalAction, help="our side's model.rescore")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -72,18 +72,18 @@ def main(argv: list[str]) -> int:
 
 
 def flops(config: Any, lengths: list[int], actions: int, *, rescore: bool = True) -> float:
-    """Of an iteration: sampling, scores under policy and reference, updates; without padding, the head at actions alone."""
+    """Return FLOPs of an iteration: sampling, scoring, updates; without padding, with the head only at actions."""
     need = Need.of(config)
     return (2 + rescore) * need.forward(lengths, actions) + EPOCHS * need.update(lengths, actions)
 
 
 def resident(policy: torch.nn.Module, size: int) -> int:
-    """Bytes of policy, reference and gradients, ``size`` a weight each, of two float32 moments, and of masters for bfloat16."""
+    """Return bytes of policy, reference and gradients (``size`` per weight), two float32 moments, and masters for bfloat16."""
     return sum(p.numel() for p in policy.parameters()) * (3 * size + (8 if size == 4 else 12))
 
 
 class Watch(RolloutCallback):
-    """Times the iteration as the Trainer runs it, and keeps what the module says of it."""
+    """Time the iteration under the Trainer and record the module's figures."""
 
     def __init__(self, rescore: bool) -> None:
         self.rescore = rescore
@@ -106,7 +106,7 @@ class Watch(RolloutCallback):
 
 
 def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """The Trainer runs in the turn: one epoch of one batch each."""
+    """Run the Trainer in each turn, for one epoch of one batch."""
     module = PPOModule(
         policy_settings(args),
         optimizer=lambda p: MasterAdamW(p, lr=LR),
@@ -142,7 +142,7 @@ def ours(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
 
 
 def straight(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """Everything by hand."""
+    """Run the hand-written iteration."""
     work = Workload.of(policy_settings(args), args.data, args.questions)
     policy = StraightPolicy(work.policy().lm)
     reference = StraightPolicy(work.policy().lm)

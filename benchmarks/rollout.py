@@ -1,7 +1,7 @@
-"""A rollout of SVAMP prompts: our sampler, transformers' ``generate``, and vLLM where it is installed, in turn.
+"""Time a rollout of SVAMP prompts: our sampler, transformers' ``generate``, and vLLM if installed, in turn.
 
-All write responses of the same lengths, which are those of a warmed-up model's own answers. ``generate`` decodes rows that have
-ended on until the last one ends, as it does for whoever calls it.
+All write responses of the same lengths, taken from a warmed-up model's responses. ``generate`` keeps decoding ended rows until
+the last one ends, as it does for any caller.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """Print a table, and JSON on the last line."""
     parser = parser_of("rollout", __doc__)
     parser.add_argument("--prompts", type=int, default=64)
-    parser.set_defaults(attention="sdpa")  # of generate; the sampler has its own
+    parser.set_defaults(attention="sdpa")  # for generate; our sampler uses its own
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.side:
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def same_lengths(work: Workload, policy: Policy) -> list[SampleRequest]:
-    """Requests that end where the model's own answers ended: at a length limit each, and at no EOS."""
+    """Return requests that end where the model's responses ended: at a length limit, never at EOS."""
     return [
         dataclasses.replace(request, params=SamplingParams(len(response)), eos_ids=())
         for request, response in zip(work.requests(), work.responses(policy), strict=True)
@@ -75,7 +75,7 @@ def same_lengths(work: Workload, policy: Policy) -> list[SampleRequest]:
 
 
 def side(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """A contender's turn."""
+    """Return a contender's turn."""
     work = Workload.of(policy_settings(args), args.data, args.prompts)
     policy = work.policy()
     requests = same_lengths(work, policy)

@@ -1,7 +1,7 @@
-"""Programs a minute: our sandboxes, and the process pool that one writes in ten lines, in turn on the same batches.
+"""Measure programs per minute of our sandboxes and of a ten-line process pool, in turn on the same batches.
 
-The pool is made anew for every batch, as it must be when programs may patch their worker; it confines nothing. It runs only the
-dataset's annotated programs here, never a model's.
+The pool is created for every batch, which is necessary if programs may patch their worker; it confines nothing. Here it runs
+only the dataset's annotated programs, never a model's.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Measurement:
 
 
 def run_plainly(program: str) -> Answer | None:
-    """What a user would write: no limits, no isolation."""
+    """Run a program as a user would: without limits or isolation."""
     namespace: dict[str, object] = {"math": math}
     try:
         exec(program, namespace)  # the dataset's own programs
@@ -49,21 +49,21 @@ def run_plainly(program: str) -> Answer | None:
 
 
 def not_plain(program: str) -> str:
-    """The same program, which our sandbox runs in its own process."""
+    """Return the same program in a form that our sandbox runs in a separate process."""
     return f"nothing = {{}}\n{program}"
 
 
 def pool_per_batch(programs: Sequence[str], workers: int) -> list[Answer | None]:
-    """A process pool for one batch."""
+    """Run one batch in a new process pool."""
     with ProcessPoolExecutor(workers) as pool:
         return list(pool.map(run_plainly, programs, timeout=60))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table, and JSON on the last line. The exit code is 1 when a target is missed."""
+    """Print a table, and JSON on the last line; exit with code 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sandbox", description=__doc__)
     parser.add_argument("--batch", type=int, default=256, help="programs in a batch (a PPO iteration's)")
-    parser.add_argument("--rounds", type=int, default=5, help="batches for each contender, in turn")
+    parser.add_argument("--rounds", type=int, default=5, help="batches per contender, in turn")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args(argv)
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(
     rows: Sequence[dict[str, str]], contenders: dict[str, tuple[Runner, int | None]], batch: int, rounds: int
 ) -> list[Measurement]:
-    """Time every contender on every batch, one after the other, after one small batch each to start processes."""
+    """Time every contender on every batch in turn, after a small warm-up batch that starts its processes."""
     batches = [[rows[(i * batch + j) % len(rows)] for j in range(batch)] for i in range(rounds)]
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     right = dict.fromkeys(contenders, 0)

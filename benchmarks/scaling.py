@@ -1,8 +1,8 @@
-"""How a PPO iteration's time and memory grow with the batch, the length of responses and the width of the model.
+"""Measure how a PPO iteration's time and memory grow with batch, response length and model width.
 
-Models have SmolLM2's depth and shapes, and random weights, so that no response ends before the limit. Each point is the median
-of some iterations in a process of its own. Beside each curve stands the slope that the arithmetic asks for: the FLOPs of
-sampling, of scoring under policy and reference and of two passes of updates, at the rate of the curve's last point.
+Models have SmolLM2's depth and shapes and random weights, so that no response ends before the limit. Each point is the median
+of several iterations in a separate process. Each curve has the slope that the arithmetic predicts: FLOPs of sampling, scoring
+and two passes of updates, at the rate of the curve's last point.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Tokenizer: Any = AutoTokenizer  # its class methods carry no types
 
 
 class Point(NamedTuple):
-    """An iteration's setting."""
+    """Settings of an iteration."""
 
     questions: int = 4
     max_tokens: int = 192
@@ -48,7 +48,7 @@ LABELS = {
 
 
 def main(argv: list[str]) -> int:
-    """Print a table of all points, draw the curves, and JSON on the last line."""
+    """Print a table of all points, draw the curves, and print JSON on the last line."""
     parser = parser_of("scaling", __doc__)
     parser.add_argument("--plot", default="docs/images/scaling.svg", metavar="FILE")
     parser.set_defaults(rounds=2)
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def random_model(like: str, width: int, folder: Path) -> str:
-    """A Llama of SmolLM2's depth, and ``like``'s tokenizer; heads of 64, three to a key head."""
+    """Save a random Llama of SmolLM2's depth with ``like``'s tokenizer; heads of 64, three per key head."""
     target = folder / str(width)
     if not target.exists():
         tokenizer = _Tokenizer.from_pretrained(like)
@@ -93,7 +93,7 @@ def random_model(like: str, width: int, folder: Path) -> str:
 
 
 def measured(point: Point, args: argparse.Namespace, model: str) -> dict[str, float]:
-    """Seconds, tokens, FLOPs needed and peak memory of an iteration."""
+    """Return seconds, tokens, needed FLOPs and peak memory of an iteration."""
     options = {
         "model": model, "data": args.data, "threads": args.threads, "micro-batch-tokens": args.micro_batch_tokens,
         "questions": point.questions, "max-tokens": point.max_tokens, "attention": args.attention, "dtype": args.dtype,
@@ -106,7 +106,7 @@ def measured(point: Point, args: argparse.Namespace, model: str) -> dict[str, fl
 
 
 def draw(found: dict[Point, dict[str, float]], file: str) -> None:
-    """Time over each setting with the expected slope, and memory over the batch."""
+    """Plot time over each setting with the expected slope, and memory over batch size."""
     figure, axes = plt.subplots(1, len(CURVES) + 1, figsize=(4 * (len(CURVES) + 1), 3.6), layout="constrained")
     for axis, (name, curve) in zip(axes, CURVES.items(), strict=False):
         last = found[curve[-1]]

@@ -1,4 +1,4 @@
-"""Log-probabilities of sampled responses without gradient: ours, and one padded batch with full logits."""
+"""Time log-probabilities of sampled responses without gradient: ours, and one padded batch with full logits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
 
 def side(args: argparse.Namespace) -> Any:
-    """A contender's turn."""
+    """Return a contender's turn."""
     work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy()
     tokens = work.tokens(policy)

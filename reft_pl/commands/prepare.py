@@ -1,4 +1,4 @@
-"""`reft-pl prepare`: an official release as training data in the paper's form, every program executed."""
+"""`reft-pl prepare`: convert an official release to training data in the paper's format, with every program executed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def main(args: list[str]) -> int:
-    """Convert, execute, write what is right, report the rest by reason; returns the exit code."""
+    """Convert, execute, write correct problems, report the others by reason; return the exit code."""
     parser = ArgumentParser(
         "reft-pl prepare",
-        description="Turn an official release into annotated problems in the form of the paper's authors: programs, each run "
-        "in the sandbox and kept only if its answer is right, or solutions in words.",
+        description="Convert an official release to annotated problems in the format of the authors: programs, each run "
+        "in the sandbox and kept only if its answer is correct, or solutions in natural language.",
     )
-    parser.add_argument("dataset", choices=("gsm8k", "svamp", "mathqa", "mathqa-numeric"), help="whose release it is")
+    parser.add_argument("dataset", choices=("gsm8k", "svamp", "mathqa", "mathqa-numeric"), help="dataset of the release")
     parser.add_argument("--source", type=Path, required=True, help="the release's file (JSON lines, or one JSON list)")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument(
-        "--cot", choices=("python", "nl"), default="python", help="form of the solutions (default: %(default)s)"
+        "--cot", choices=("python", "nl"), default="python", help="format of the solutions (default: %(default)s)"
     )
     options = parser.parse_args(args)
 
@@ -67,7 +67,7 @@ def main(args: list[str]) -> int:
 
 
 def _right(drafts: Sequence[Draft], left_out: Counter[str]) -> list[Draft]:
-    """The drafts whose checks all come out right; counts the others."""
+    """Return the drafts that pass all checks; count the others by reason."""
     from reft_pl.sandbox.cpython import CPythonSandbox  # noqa: PLC0415
 
     with closing(CPythonSandbox()) as sandbox:

@@ -1,4 +1,4 @@
-"""`reft-pl report`: the table of some runs in Markdown, and a page that shows their curves and what their models wrote."""
+"""`reft-pl report`: write the results table of several runs in Markdown, and a page with their curves and solutions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
-    """Write both files, print the table and the page's path; returns the exit code."""
+    """Write both files, print the table and the page's path, and return the exit code."""
     parser = ArgumentParser("reft-pl report", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, of policies and of rerankers")
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for report.md and report.html (report)")
-    parser.add_argument("--k", type=int, help="the tables are of a choice of so many samples a question (all that there are)")
+    parser.add_argument("--k", type=int, help="number of samples per question to choose from in the tables (default: all)")
     options = parser.parse_args(args)
 
     from reft_pl.evaluation.report.write import write_report  # noqa: PLC0415 (--help must not wait for TensorBoard)

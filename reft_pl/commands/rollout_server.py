@@ -1,4 +1,4 @@
-"""`reft-pl rollout-server`: a vLLM engine that a trainer on other devices or another machine samples with."""
+"""`reft-pl rollout-server`: serve a vLLM engine to a trainer on other devices or another machine."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
-    """Serve until interrupted; returns the exit code."""
+    """Serve until interrupted and return the exit code."""
     parser = ArgumentParser(
         "reft-pl rollout-server",
-        description="Run a vLLM engine for VLLMServerSampler. The trainer brings the model and its weights, and shows a "
-        "token: that of the environment variable REFT_PL_TOKEN, or else a random one that is printed once. Beyond loopback the "
+        description="Run a vLLM engine for VLLMServerSampler. The trainer sends the model and its weights, authenticated by a "
+        "token: the environment variable REFT_PL_TOKEN, or else a random one that is printed once. Beyond loopback the "
         "variable must be set; --certificate and --key encrypt the connection.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8642, help="port to listen at; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8642, help="port to listen at; 0 picks a free one (default: %(default)s)")
     parser.add_argument(
-        "--allowed_host", action="append", default=[], metavar="NAME", help="further name that the trainer's address may have"
+        "--allowed_host", action="append", default=[], metavar="NAME", help="additional host name that the trainer may use"
     )
     parser.add_argument("--certificate", metavar="FILE", help="serve HTTPS with this certificate (PEM)")
     parser.add_argument("--key", metavar="FILE", help="private key of the certificate (PEM, without a passphrase)")
-    parser.add_argument("--max_rows", type=int, default=256, help="sequences decoded side by side (default: %(default)s)")
+    parser.add_argument("--max_rows", type=int, default=256, help="sequences decoded in parallel (default: %(default)s)")
     parser.add_argument(
-        "--max_model_len", type=int, default=2048, help="tokens of a prompt and its completion (default: %(default)s)"
+        "--max_model_len", type=int, default=2048, help="tokens of prompt and completion together (default: %(default)s)"
     )
-    parser.add_argument("--cache_gib", type=float, default=2.0, help="GiB for keys and values (default: %(default)s)")
+    parser.add_argument("--cache_gib", type=float, default=2.0, help="GiB of KV cache (default: %(default)s)")
     parser.add_argument("--enforce_eager", action="store_true", help="do not compile: starts faster, samples slower")
     options = parser.parse_args(args)
 
@@ -59,10 +59,10 @@ def main(args: list[str]) -> int:
 
 
 def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Certificate and key for HTTPS; None if neither is given.
+    """Load certificate and key for HTTPS; None if neither is given.
 
     Raises:
-        UserError: one is missing, or they cannot be used.
+        UserError: One of them is missing, or they cannot be used.
     """
     if certificate is None and key is None:
         return None
@@ -70,7 +70,7 @@ def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
         raise UserError("HTTPS needs a certificate and its key: give both --certificate and --key, or neither")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key, password="")  # an empty one, so that OpenSSL does not ask for it
+        context.load_cert_chain(certificate, key, password="")  # empty, so that OpenSSL does not prompt
     except OSError as error:
         raise UserError(
             f"cannot serve HTTPS with {certificate} and {key} ({described(error)}): give a certificate and its key as PEM files"

@@ -1,4 +1,4 @@
-"""How a solution is shown: to a person, with the program highlighted on a terminal, or to a program, as JSON."""
+"""Show a solution: as highlighted text for people, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reft_pl.types import ExecutionResult
 
 
 def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
-    """Print a solution; colours and styles go to a terminal only."""
+    """Print a solution, with colours only in a terminal."""
     lines = Text()
     if with_question:
         lines.append("question: ", "bold").append(escape(solution.chosen.problem.question)).append("\n\n")
@@ -34,11 +34,11 @@ def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
 
 
 def as_json(solution: Solution, form: CoTFormat) -> str:
-    """A solution as one line of JSON, in ASCII.
+    """Format a solution as one line of ASCII JSON.
 
-    Keys: ``question``; ``answer`` (null where there is none), ``status``, ``detail``, ``program`` (null where none was run) and
-    ``response`` of the chosen sample; ``samples``, their number; ``votes``, a list of ``answer`` and ``count``; ``statuses``,
-    counts of all samples.
+    Keys: ``question``; ``answer`` (null if none), ``status``, ``detail``, ``program`` (null if none was run) and ``response``
+    of the chosen sample; ``samples``, the number of samples; ``votes``, a list of ``answer`` and ``count``; ``statuses``,
+    counts over all samples.
     """
     chosen, answers = solution.chosen, solution.answers
     record = {
@@ -79,7 +79,7 @@ def _status(result: ExecutionResult) -> str:
 
 
 def _votes(solution: Solution) -> list[tuple[int, str]]:
-    """Every answer with its count, then what became of the samples that have none."""
+    """Return every answer with its count, then the statuses of samples without an answer."""
     answers = solution.answers
     counted = [(len(group), _shown(answers[group[0]])) for group in solution.votes]
     failed = Counter(
@@ -89,7 +89,7 @@ def _votes(solution: Solution) -> list[tuple[int, str]]:
 
 
 def _highlighted(program: str) -> Text:
-    # Not the Syntax object itself: it fills every line with blanks up to the width of the terminal.
+    # Not the Syntax object itself: it pads every line to the terminal's width.
     text = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(program)
     text.rstrip()
     return text

@@ -1,4 +1,4 @@
-"""`reft-pl solve`: put questions to a model, see its programs run, and let samples vote."""
+"""`reft-pl solve`: ask a model questions, execute its programs, and let samples vote."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
-    """Answer the questions; returns the exit code."""
+    """Answer the questions and return the exit code."""
     options = _parser().parse_args(args)
     try:
         _check(options)
         _answer_questions(options)
     except KeyboardInterrupt:
-        echo(error=True)  # the shell's prompt begins on a new line
+        echo(error=True)  # so that the shell prompt starts on a new line
         return 130
-    except BrokenPipeError:  # whoever read the answers has left; what is still buffered must not complain at exit
+    except BrokenPipeError:  # the reader closed the pipe; discard the buffer so that exit is silent
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
@@ -34,34 +34,36 @@ def main(args: list[str]) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "reft-pl solve",
-        description="Put questions to a model: the one given, those of standard input (one a line), or those you type.",
+        description="Ask a model questions: the given one, one per line of standard input, or typed at a prompt.",
     )
     parser.add_argument("model", help="a run folder, its hf/ folder, any transformers folder, or a hub id")
-    parser.add_argument("question", nargs="?", help="left out: standard input, or a prompt if that is a terminal")
+    parser.add_argument("question", nargs="?", help="default: standard input, or a prompt if that is a terminal")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="sample K solutions and vote; 1 is greedy")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of sampling (default: 1, and greedy for one sample)")
     parser.add_argument(
-        "--top_k", type=int, default=50, metavar="K", help="tokens to draw from, 0 is all (default: %(default)s)"
+        "--temperature", type=float, metavar="T", help="sampling temperature (default: 1, greedy for one sample)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of all draws (default: %(default)s)")
+    parser.add_argument(
+        "--top_k", type=int, default=50, metavar="K", help="sample from the K likeliest tokens, 0 is all (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of all samples (default: %(default)s)")
     parser.add_argument("--max_tokens", type=int, metavar="N", help="prompt and solution together (default: the model's limit)")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="number format (default: that of the weights, as far as this machine is fast in it)",
+        help="dtype (default: float32 for float32 weights, else the fastest on this machine)",
     )
     parser.add_argument(
         "--format",
         metavar="FORM",
-        help="PythonProgram, NaturalLanguage, Chat, or your own my_file.MyForm (default: the model's own, else PythonProgram)",
+        help="PythonProgram, NaturalLanguage, Chat, or your my_file.MyForm (default: the model's format, else PythonProgram)",
     )
     parser.add_argument(
         "--trust_remote_code",
         action="store_true",
         help="run Python code that comes with the model, with your rights (default: refuse such a model)",
     )
-    parser.add_argument("--no_bos", action="store_true", help="begin without BOS, as the paper's released models were trained")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a question")
+    parser.add_argument("--no_bos", action="store_true", help="omit BOS, as in the training of the paper's released models")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per question")
     return parser
 
 
@@ -103,7 +105,7 @@ def _answer_questions(options: Namespace) -> None:
 
 
 def _questions(given: str | None) -> Iterator[str]:
-    """The question of the command line, else the lines of standard input; a person is prompted for each."""
+    """Yield the question of the command line, else the lines of standard input, prompting in a terminal."""
     if given is not None:
         lines: Iterator[str] = iter([given])
     elif sys.stdin.isatty():
@@ -112,17 +114,17 @@ def _questions(given: str | None) -> Iterator[str]:
         lines = (line for line in sys.stdin if line.strip())
     try:
         for line in lines:
-            line.encode()  # arguments and, in some locales, input hold what is no text as lone surrogates
+            line.encode()  # Python decodes invalid bytes of arguments as lone surrogates
             yield line.strip()
     except UnicodeError as error:
         raise UserError(f"a question is not UTF-8 ({error}): convert it first") from None
 
 
 def _typed() -> str:
-    """What a person answers to the prompt; nothing at the end of input."""
+    """Prompt for a question; return an empty string at the end of input."""
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 (gives input() its keys and history, where the platform has it)
-    # The prompt must not go where the answers go.
+    # The prompt must not mix with the answers.
     with nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr):
         try:
             return input("question> ").strip()

@@ -1,4 +1,4 @@
-"""From the options of `reft-pl solve` to a model that can be asked."""
+"""Load a model for `reft-pl solve` and let it answer questions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from reft_pl.types import Answer, Problem, Sample, SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What was written for one question: at least one sample, in sampling order."""
+    """The solution to one question: at least one sample, in sampling order."""
 
     samples: tuple[Sample, ...]
 
@@ -51,29 +51,29 @@ class Solution:
 
     @property
     def votes(self) -> list[list[int]]:
-        """The samples of each answer, the voted answer first; see ``formats.answers.votes``."""
+        """Indices of the samples of each answer, the voted answer first; see ``formats.answers.votes``."""
         return votes(self.answers)
 
     @property
     def chosen(self) -> Sample:
-        """The representative of the voted answer; the first sample if none has an answer."""
+        """The representative of the voted answer, or the first sample if none has an answer."""
         groups = self.votes
         return self.samples[groups[0][0] if groups else 0]
 
 
 class Solver:
-    """A policy that is asked one question after another, whose answers nobody knows.
+    """A policy that answers questions without known answers, one at a time.
 
-    What is sampled for a question depends on the seed, the question and the number of the sample, not on what was asked before.
+    Samples depend on the seed, the question and the sample index, not on earlier questions.
 
     Args:
-        policy: Where it shall run.
-        codec: The policy's prompt form and limits.
-        sampler: Writes completions.
-        sandbox: Runs the programs in them.
-        params: How they are drawn.
-        n: Samples a question.
-        seed: Of all draws.
+        policy: The policy, on its device.
+        codec: The policy's prompt format and limits.
+        sampler: Sampler of completions.
+        sandbox: Sandbox that runs their programs.
+        params: Sampling parameters.
+        n: Samples per question.
+        seed: Seed of all samples.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Solver:
         self._seed = seed
 
     def solve(self, question: str) -> Solution:
-        """Write ``n`` solutions and execute them.
+        """Sample ``n`` solutions and execute them.
 
         Raises:
-            UserError: the question is longer than the model's prompts may be.
+            UserError: The prompt exceeds the model's limit.
         """
         problem = Problem("question", question, None)
         length, limit = len(self.codec.prompts([problem])[0].ids), self.codec.max_prompt_tokens
@@ -108,14 +108,14 @@ class Solver:
 
 DEFAULT_FORMAT = "PythonProgram"
 DEFAULT_MAX_TOKENS = 700
-"""For models that say nothing themselves."""
+"""For models without a description."""
 
 
 def load_solver(options: Namespace) -> Solver:
-    """The model of the command line, on the GPU where there is one.
+    """Load the model of the command line, on the GPU if there is one.
 
     Raises:
-        UserError: there is no such model, or it cannot do what the options want.
+        UserError: The model does not exist, or does not support the options.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = _source(options.model)
@@ -142,7 +142,7 @@ def load_solver(options: Namespace) -> Solver:
 
 
 def _source(name: str) -> str:
-    """The model folder that ``name`` means, ``hf/`` of a run folder among them, or a hub id."""
+    """Return the model folder that ``name`` means, including ``hf/`` of a run folder, or a hub id."""
     folder = model_folder(name)
     if folder is None:
         return name
@@ -154,7 +154,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _description(source: str) -> dict[str, Any]:
-    """What the model says of itself, if it is one of ours."""
+    """Return the model's ``reft.json``; empty for other models."""
     location, options = locate(source)
     file = stored_file(location, DESCRIPTION_FILE, options)
     return read_description(file.parent) if file else {}
@@ -168,10 +168,10 @@ def _trained_form(description: Mapping[str, Any], source: str) -> Mapping[str, A
 
 
 def _form(wanted: str | None, trained: Mapping[str, Any] | None, source: str) -> CoTFormat:
-    """The form to ask in; says where that is another one than the model was trained with.
+    """Return the prompt format; print a note if the model was trained with another one.
 
-    The model's own file names one of our forms. A class of the user's is imported only where ``--format`` names it; it takes
-    the arguments that stand in the file if the file names that class too.
+    The model's file can name only our formats. A user's class is imported only if ``--format`` names it; it takes the file's
+    arguments if the file names the same class.
     """
     settings: Mapping[str, Any] = {"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT}
     if wanted and "." in wanted and not wanted.startswith("reft_pl."):
@@ -185,11 +185,11 @@ def _form(wanted: str | None, trained: Mapping[str, Any] | None, source: str) ->
 
 
 def _users_form(path: str) -> type[CoTFormat]:
-    """The class that ``--format`` names, from an installed package or a file of the working folder."""
+    """Import the class that ``--format`` names, from an installed package or a file in the working folder."""
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(import_module(module), name)
-    except Exception as error:  # whatever the user's file does when it is run
+    except Exception as error:  # running the user's file may raise anything
         raise UserError(
             f"--format {path} cannot be imported ({described(error)}): put its file into the working folder, or correct it"
         ) from error
@@ -206,6 +206,6 @@ def _max_tokens(wanted: int | None, positions: int | None, source: str) -> int:
 
 
 def _stored_dtype(source: str, trust_remote_code: bool) -> Literal["float32", "auto"]:
-    """Number format to load weights in: theirs where that is float32, else what is fast here."""
+    """Return the dtype to load: float32 if the weights are stored in it, else the fastest here."""
     base, options, _ = locate_weights(source, trust_remote_code)
     return "float32" if str(load_config(base, options).dtype).endswith("float32") else "auto"

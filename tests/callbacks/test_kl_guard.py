@@ -9,7 +9,7 @@ from reft_pl_callbacks import KLGuard
 def test_stops_after_patience_with_a_sentence(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     module = tiny_module(kl=lambda step: 60.0 if step >= 2 else 1.0)
     with pytest.warns(
-        UserWarning, match=r"above 50 nats a response for 3 iterations in a row \(now 60\).*best checkpoint stands"
+        UserWarning, match=r"above 50 nats a response for 3 iterations in a row \(now 60\).*best checkpoint is kept"
     ):
         make_trainer(KLGuard(limit=50, patience=3)).fit(module, loader)
     assert module.batches_trained == [0, 1, 2, 3, 4]

@@ -71,7 +71,7 @@ def test_a_new_run_puts_an_older_file_aside(make_trainer: Any, tiny_module: Any,
 def test_a_lost_file_is_said(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     table = SampleTable()
     table.load_state_dict({"length": 10_000})
-    with pytest.warns(UserWarning, match="does not hold the samples"):
+    with pytest.warns(UserWarning, match="lacks samples from before this resume"):
         make_trainer(table, max_epochs=1).fit(tiny_module(), loader)
     assert len((tmp_path / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()) == 16
 

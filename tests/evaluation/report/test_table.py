@@ -127,7 +127,7 @@ def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> Non
     runs = read_runs([reft.folder, reranker.folder])
     rankings, notes = find_rankings(runs)
     assert rankings == []
-    assert "reranker ranked other samples than those that" in notes[0]
+    assert "reranker ranked other samples than " in notes[0]
     assert "Rerank" not in tables(runs, rankings)[0].columns
 
 
