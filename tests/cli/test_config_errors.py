@@ -104,7 +104,9 @@ def test_null_means_the_class_that_the_command_line_names(module: Any) -> None:
         return
     made = module(**arguments)
     for name, cls in standing.items():
-        kept = next(getattr(made, attribute) for attribute in (name, f"{name}_function", "loss") if hasattr(made, attribute))
+        holders = (made, made.solver)
+        names = (name, f"{name}_function", "loss")
+        kept = next(getattr(holder, n) for holder in holders for n in names if hasattr(holder, n))
         assert type(kept) is cls
 
 
