@@ -83,7 +83,7 @@ def _run(command: str, args: list[str]) -> int:
     if command in VERBS:
         gc.disable()  # importing Lightning takes seconds, and all it allocates stays alive
         with interruption.put_off():
-            from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415
+            from reft_pl.cli.run_verb import run_verb  # noqa: PLC0415
 
         gc.enable()
         return run_verb(command, args)

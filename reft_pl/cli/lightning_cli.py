@@ -1,17 +1,13 @@
-"""The Lightning verbs: fit, validate, test, predict."""
+"""LightningCLI with run folders: fit, validate, test and predict."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import traceback
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -19,11 +15,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
-from torch._dynamo.exc import TorchDynamoException
 
-from reft_pl.cli.allocator import GivesFreedMemoryBack, keep_freed_memory
-from reft_pl.cli.parser import FriendlyParser, resolve_configs
-from reft_pl.cli.quiet import quieten
+from reft_pl.cli.allocator import GivesFreedMemoryBack
+from reft_pl.cli.figures import in_words, with_interval
+from reft_pl.cli.parser import FriendlyParser
+from reft_pl.cli.resolved_keys import evaluated_folder, resolved_keys
 from reft_pl.cli.run_folder import (
     checkpoint_to_resume,
     checkpoint_to_test,
@@ -31,15 +27,14 @@ from reft_pl.cli.run_folder import (
     export_to_sample_from,
     require_folder,
     require_paths,
-    results_folder,
 )
 from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
 from reft_pl.data.datamodule import ReasoningDataModule
-from reft_pl.errors import UserError, first_line
+from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_results, update_results, write_aside
 from reft_pl.evaluation.model_card import write_card
 from reft_pl.evaluation.reranked import tell_sampled_runs
-from reft_pl.interruption import Interrupted, interruption
+from reft_pl.interruption import interruption
 from reft_pl.models.dtype import fast_format
 from reft_pl.models.export import read_description
 from reft_pl.modules import RerankerModule, RunModule, SamplingModule, StageModule
@@ -110,7 +105,7 @@ class ReftCLI(LightningCLI):
         return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint to start from, before any work."""
+        """Find the checkpoint to start from, and resolve the keys that depend on it, before any work."""
         settings, run_dir = self.settings, Path(self.settings.run_dir)
         require_paths(settings.run_dir, settings.ckpt_path)
         require_folder(run_dir)
@@ -122,20 +117,11 @@ class ReftCLI(LightningCLI):
                 say(f"resuming from {checkpoint}")
         else:
             checkpoint = self._checkpoint_to_evaluate(run_dir)
-            settings.trainer.default_root_dir = str(results_folder(run_dir, settings.ckpt_path))
             if self.subcommand == "test" and not (settings.data.test or settings.data.samples):
                 raise UserError("there is nothing to test on: give data.test at least one source")
-            # The run's export matches its checkpoints even if init_from has changed since.
-            source = run_dir / "hf" if checkpoint or settings.ckpt_path is None else settings.ckpt_path
-            policy = settings.model.init_args.policy
-            if checkpoint is None:
-                policy.lora = None  # the folder already contains any adapters
-            # A checkpoint of adapters needs its original base; a merged export is not that base.
-            if checkpoint is None or (policy.lora is None and (run_dir / "hf").is_dir()):
-                policy.init_from = settings.data.tokenizer = str(source)
-                policy.from_scratch = False
-            say(f"{self.subcommand}: weights of {checkpoint or source}")
-        settings.ckpt_path = str(checkpoint) if checkpoint else None
+            say(f"{self.subcommand}: weights of {checkpoint or evaluated_folder(settings, checkpoint)}")
+        for key, value in resolved_keys(str(self.subcommand), settings, checkpoint, (run_dir / "hf").is_dir()).items():
+            settings[key] = value
 
     def _choose_dtype(self, run_dir: Path) -> None:
         """Replace ``auto`` by the run's own dtype, so that its weights keep it, else by the fastest dtype here."""
@@ -228,7 +214,7 @@ class ReftCLI(LightningCLI):
         section, kept = ("rerank", "scores") if isinstance(self.model, RerankerModule) else ("test", "predictions")
         tested = read_results(folder)[section]
         for name in self.datamodule.test_names:  # the file may hold figures of other sets, from other configs
-            echo(f"{name}: {_in_words(tested[name])}")
+            echo(f"{name}: {in_words(tested[name])}")
         echo(f"written to {folder / 'results.json'} and {folder / kept}")
 
     def after_predict(self) -> None:
@@ -245,7 +231,7 @@ class ReftCLI(LightningCLI):
                 echo(f"{name}: not all questions are sampled yet; wait for the other processes, or run this command again")
                 continue
             n = figures["n"]
-            voting, bound = (_with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
+            voting, bound = (with_interval(figures[f"{kind}@{n}"]) for kind in ("voting", "pass"))
             echo(f"{name}: {n} samples of {figures['questions']} questions, voting@{n} {voting}, upper bound {bound}")
             echo(f"written to {store.path}")
 
@@ -282,70 +268,3 @@ def refuse_strategy(trainer: Trainer) -> None:
             f"trainer.strategy is {type(trainer.strategy).__name__}, which the modules do not support: use one of "
             f"configs/strategy/ddp.yaml and zero.yaml"
         )
-
-
-def _in_words(figures: Mapping[str, Any]) -> str:
-    """Format the figures of a test set as one line."""
-    if "top1" in figures:
-        return f"Top-1 {_with_interval((figures['top1'], *figures['interval95']))} of {figures['n']} questions"
-    n = figures["n"]
-    kinds = {"rerank": "rerank", "weighted vote": "weighted", "vote": "voting", "upper bound": "pass"}
-    text = ", ".join(f"{label} {_with_interval(figures[f'{kind}@{n}'])}" for label, kind in kinds.items())
-    return f"{n} samples of {figures['questions']} questions, {text}"
-
-
-def _with_interval(figure: Sequence[float]) -> str:
-    """Format (share, low, high) as a percentage with its 95% interval."""
-    share, low, high = figure
-    return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
-
-
-def user_error_behind(error: BaseException) -> UserError | None:
-    """Return the ``UserError`` that a constructor raised and jsonargparse wrapped; None if there is none."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-def _refusal_of_lightning(error: BaseException) -> UserError | None:
-    """Return a Trainer error, such as an unavailable accelerator, as one sentence."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = str(frames[-1][0].f_globals.get("__name__", ""))
-    return UserError(" ".join(str(error).split())) if module.startswith("lightning.") else None
-
-
-def run_verb(verb: str, args: list[str]) -> int:
-    """Run a Lightning verb with a command line."""
-    quieten()
-    keep_freed_memory()
-    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # Lightning launches the other local ranks with these
-    try:
-        ReftCLI([verb, *resolve_configs(args)])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except Interrupted as stop:
-        stop.reported = getattr(rank_zero_only, "rank", 0) == 0
-        if interruption.at_once is not None:
-            interruption.at_once()
-        raise
-    except MisconfigurationException as error:
-        text = " ".join(str(error).split())
-        if "No supported gpu backend" in text:
-            text = (
-                "trainer.accelerator is gpu, but there is no GPU: set --trainer.accelerator cpu, or use the overlay for CPU "
-                "processes (configs/strategy/two_cpus.yaml)"
-            )
-        raise UserError(text) from error
-    except PermissionError as error:
-        raise UserError(
-            f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error}): change its permissions, or "
-            f"name another folder"
-        ) from error
-    except TorchDynamoException as error:
-        raise UserError(f"layers cannot be compiled here ({first_line(error)}): set model.policy.compile to false") from error
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise user_error_behind(error) or (_refusal_of_lightning(error) or error) from None
-    finally:
-        sys.argv = argv
-    return 0

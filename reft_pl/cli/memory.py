@@ -45,7 +45,7 @@ def main(args: list[str]) -> int:
 
 def _parsed(args: list[str]) -> dict[str, Any] | None:
     """Return the full config that `fit` would use; None if `fit` rejected it and reported why."""
-    from reft_pl.cli.lightning_cli import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
+    from reft_pl.cli.run_verb import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
 
     printed = io.StringIO()
     with redirect_stdout(printed):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import reft_pl.cli.lightning_cli  # noqa: F401 (registers the classes that configs name)
+import reft_pl.cli.run_verb  # noqa: F401 (registers the classes that configs name)
 from reft_pl.cli import main
 from reft_pl.cli.config_errors import nearest, no_class
 from reft_pl.cli.default_classes import DEFAULT_CLASSES

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from transformers import AutoTokenizer
 
 from reft_pl.cli import (
-    lightning_cli,  # noqa: F401 (likewise)
+    run_verb,  # noqa: F401 (likewise)
     main,
 )
 from reft_pl.data.datamodule import ReasoningDataModule
