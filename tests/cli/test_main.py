@@ -237,7 +237,7 @@ def test_a_misspelt_overlay_is_one_sentence(
 @pytest.mark.parametrize(
     ("text", "named", "sentence"),
     [
-        (None, "my_gone.A", "names my_gone.A, but there is no module 'my_gone': put my_gone.py into the folder"),
+        (None, "my_gone.A", "names my_gone.A, but there is no module 'my_gone': put my_gone.py into the working folder"),
         ("class A: pass", "my_fiel.A", "there is no module 'my_fiel': did you mean my_file.A?"),
         ("x = 1\ndef f(:", "my_file.A", "my_file.py (SyntaxError: invalid syntax)"),
         ("import not_there", "my_file.A", "my_file.py (ModuleNotFoundError: No module named 'not_there')"),

@@ -16,8 +16,8 @@ from lightning.pytorch import Trainer
 from transformers import AutoTokenizer
 
 from reft_pl.cli import (
-    run_verb,  # noqa: F401 (likewise)
     main,
+    run_verb,  # noqa: F401 (likewise)
 )
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
