@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path, mic
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path, micro_model: Path) -> None:
-    with pytest.raises(UserError, match=r"RewardFor gave nan for a solution of the problem 'story_train_0_\d+'"):
+    with pytest.raises(UserError, match=r"RewardFor returned nan for a sample of the problem 'story_train_0_\d+'"):
         iterate(tmp_path, micro_model, reward=RewardFor(float("nan")))
 
 

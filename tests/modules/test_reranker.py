@@ -126,7 +126,7 @@ def test_how_many_solutions_a_limit_leaves_is_said(
     limit: str, taken: int, arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", *arguments, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", limit]) == 0
-    assert f"an epoch takes {taken} of them" in caplog.text
+    assert f"an epoch uses {taken} of them" in caplog.text
     results = json.loads((tmp_path / "reranker" / "results.json").read_text())
     assert (results["data"]["solutions"], results["data"]["solutions_an_epoch"]) == (120, taken)
     assert f"An epoch took {taken} of them." in (tmp_path / "reranker" / "hf" / "README.md").read_text()
@@ -156,7 +156,7 @@ def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
 def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "www")))
     assert main(["fit", *arguments]) == 2
-    assert "of 3 training solutions 0 are right" in capsys.readouterr().err
+    assert "0 of 3 training solutions are correct" in capsys.readouterr().err
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "rwn")) + to_line(item(2, "rw")))
     assert main(["fit", *arguments]) == 2
     assert "between 2 and 3 samples per question" in capsys.readouterr().err
