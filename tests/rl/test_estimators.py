@@ -195,5 +195,5 @@ def test_a_rollout_of_which_nothing_is_left(estimator: AdvantageEstimator) -> No
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"gamma is 1 and lam 1\.5"):
+    with pytest.raises(UserError, match=r"gamma and lam must be between 0 and 1, got 1 and 1\.5"):
         GAE(gamma=1, lam=1.5)
