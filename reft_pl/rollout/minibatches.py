@@ -34,8 +34,8 @@ def places_over_ranks(mine: Sequence[int], everyones: Sequence[Sequence[int]], s
 def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch: int) -> tuple[Tensor, ...]:
     """Partition ``n`` rows at random into mini-batches of nearly equal size, and return this rank's rows of each.
 
-    Each step and PPO epoch has a different partition. It covers the rows of all ranks, so it is the same for any number of ranks.
-    Ranks may have different numbers of rows in a mini-batch, including none.
+    Each step and PPO epoch has a different partition. It covers the rows of all ranks, so it is the same for any number of
+    ranks. Ranks may have different numbers of rows in a mini-batch, including none.
 
     Args:
         places: Indices of this rank's rows among the ``n`` rows, [b] distinct int64.

@@ -114,7 +114,7 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     run = [*arguments("killed", "vllm_server"), "--model.reward", "deadly_reward.Deadly", "--trainer.num_sanity_val_steps", "0"]
     assert main(["fit", *run, "--model.reward.pid", str(server.pid), "--model.sampler.url", url]) == 2
     said = capfd.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"reft-pl fit: the rollout server at {url} is not there or went away (")
+    assert said.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
     assert "give the same command again" in said
     assert server.wait(timeout=60) == -signal.SIGKILL
     checkpoint = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)

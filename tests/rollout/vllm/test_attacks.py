@@ -180,7 +180,7 @@ def test_a_wrong_or_missing_token_is_one_sentence_without_it(
         sampler(rollouts).check(policy)
     assert "wrong-token" not in str(refused.value)
     monkeypatch.setenv(TOKEN_VARIABLE, "")
-    with pytest.raises(UserError, match="set REFT_PL_TOKEN to what it printed"):
+    with pytest.raises(UserError, match="set REFT_PL_TOKEN to the one that it printed"):
         sampler(rollouts).check(policy)
     monkeypatch.setenv(TOKEN_VARIABLE, "two words\n")
     with pytest.raises(UserError, match="printable ASCII") as unusable:
@@ -243,7 +243,7 @@ def test_tls_with_its_own_authority(policy: Policy, tmp_path: Path, monkeypatch:
         VLLMServerSampler(url, ca_file=str(certificate)).check(policy)
         with pytest.raises(UserError, match=r"is not trusted .* set model.sampler.ca_file"):
             VLLMServerSampler(url).check(policy)
-        with pytest.raises(UserError, match="holds no certificates"):
+        with pytest.raises(UserError, match="is not a file of PEM certificates"):
             VLLMServerSampler(url, ca_file=str(tmp_path / "none.pem")).check(policy)
         silent.close()
         with closing(HTTPConnection(*server.server_address[:2], timeout=10)) as plain:  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_weights_that_did_not_arrive_are_found_out(
 ) -> None:
     load = vllm_sampler._engine.load
     monkeypatch.setattr(vllm_sampler._engine, "load", lambda weights: load(corrupt(weights)))
-    with pytest.raises(UserError, match=r"other weights than the policy|did not take the policy's weights"):
+    with pytest.raises(UserError, match=r"other weights than the policy|failed to load the policy's weights"):
         vllm_sampler.sync(Policy(build(seed=1)))
     with pytest.raises(RuntimeError, match="call sync"):
         list(vllm_sampler.stream(requests(1, SamplingParams(2))))
@@ -215,12 +215,12 @@ def test_an_engine_that_dies_is_one_sentence(vllm_sampler: VLLMSampler, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(vllm_sampler._engine._engine, "step", broken)
-        with pytest.raises(UserError, match=r"the vLLM engine died while it sampled \(RuntimeError: out of memory\)"):
+        with pytest.raises(UserError, match=r"the vLLM engine failed while sampling \(RuntimeError: out of memory\)"):
             list(stream)
 
 
 def test_what_is_too_long_is_one_sentence(vllm_sampler: VLLMSampler) -> None:
-    with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine 128"):
+    with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine allows 128"):
         list(vllm_sampler.stream([SampleRequest("x", (5,) * 100, SamplingParams(100), eos_ids=())]))
 
 
