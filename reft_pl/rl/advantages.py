@@ -13,8 +13,11 @@ def generalized_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Compute the advantage and the return of every action.
 
-    delta_t = r_t + gamma * v_{t+1} - v_t,  A_t = delta_t + gamma * lam * A_{t+1},  R_t = A_t + v_t
-    for t from a row's last action down to its first, with v_{t+1} = A_{t+1} = 0 after the last. The actions of a row are
+    - delta_t = r_t + gamma * v_{t+1} - v_t
+    - A_t = delta_t + gamma * lam * A_{t+1}
+    - R_t = A_t + v_t
+
+    t runs from a row's last action down to its first, with v_{t+1} = A_{t+1} = 0 after the last. The actions of a row are
     contiguous and may start anywhere, so left and right padding both work.
 
     Source: arXiv 1506.02438, eq. 16.

@@ -8,7 +8,11 @@ from torch import Tensor
 def soft_overlong_punishment(lengths: Tensor, limits: Tensor, buffer: float) -> Tensor:
     """Compute the length reward of DAPO, [B], between -1 and 0.
 
-    With limit L and C = buffer * L, it is 0 for |y| <= L - C, ((L - C) - |y|) / C for L - C < |y| <= L, and -1 beyond L.
+    With limit L and C = buffer * L:
+
+    - 0 for |y| <= L - C
+    - ((L - C) - |y|) / C for L - C < |y| <= L
+    - -1 for |y| > L
 
     Source: arXiv 2503.14476, eq. 13, where C is 4,096 of 20,480 tokens: a buffer of 0.2.
 

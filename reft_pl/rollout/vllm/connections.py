@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_STRANGERS = 64
+MAX_UNAUTHENTICATED = 64
 """Maximum number of open connections without a valid token; one more closes the oldest."""
 
 MAX_CONNECTIONS = 128
@@ -93,7 +93,7 @@ class BoundedServer(ThreadingHTTPServer):
         self._tls = tls
         self._lock = Lock()
         self._open: set[socket.socket] = set()
-        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        self._unauthenticated: dict[socket.socket, None] = {}  # oldest first
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, handler, bind_and_activate=False)
@@ -111,10 +111,10 @@ class BoundedServer(ThreadingHTTPServer):
             full = len(self._open) >= MAX_CONNECTIONS
             if not full:
                 self._open.add(request)
-                self._strangers[request] = None
-            if len(self._strangers) > MAX_STRANGERS:
-                oldest = next(iter(self._strangers))
-                del self._strangers[oldest]
+                self._unauthenticated[request] = None
+            if len(self._unauthenticated) > MAX_UNAUTHENTICATED:
+                oldest = next(iter(self._unauthenticated))
+                del self._unauthenticated[oldest]
                 _cut(oldest)
         if full:
             request.close()
@@ -124,7 +124,7 @@ class BoundedServer(ThreadingHTTPServer):
     def trust(self, connection: socket.socket) -> None:
         """Exempt a connection from eviction, because its caller has sent the token."""
         with self._lock:
-            self._strangers.pop(connection, None)
+            self._unauthenticated.pop(connection, None)
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection so that the caller can read the response even if the server has not read the whole request."""
@@ -137,7 +137,7 @@ class BoundedServer(ThreadingHTTPServer):
                     break
         with self._lock:
             self._open.discard(request)
-            self._strangers.pop(request, None)
+            self._unauthenticated.pop(request, None)
         request.close()
 
     def server_close(self) -> None:

@@ -104,7 +104,7 @@ def test_silent_slow_and_deaf_callers_are_cut_off(rollouts: RolloutServer, monke
 
 
 def test_no_number_of_silent_connections_keeps_the_trainer_out(rollouts: RolloutServer, policy: Policy) -> None:
-    silent = [socket.create_connection(rollouts.server_address[:2]) for _ in range(3 * connections.MAX_STRANGERS)]  # type: ignore[arg-type]
+    silent = [socket.create_connection(rollouts.server_address[:2]) for _ in range(3 * connections.MAX_UNAUTHENTICATED)]  # type: ignore[arg-type]
     before = time.monotonic()
     sampler(rollouts).check(policy)
     assert time.monotonic() - before < 5
