@@ -1,4 +1,4 @@
-"""Policy losses by name: which formula each one is, and which figures it shows."""
+"""Policy losses: the formula of each, and its clip fraction."""
 
 import pytest
 import torch

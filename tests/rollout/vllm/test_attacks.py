@@ -1,4 +1,4 @@
-"""A rollout server beside callers that send garbage, stall, guess tokens, or come from a web page."""
+"""A rollout server under attack: garbage, stalled callers, guessed tokens and requests from web pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .malformed import generated, head, malformed
 
 @pytest.fixture
 def rollouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutServer]:
-    """A server that listens, whose engine needs no vLLM."""
+    """A listening server with an engine that does not need vLLM."""
     monkeypatch.setattr(server_module, "Engine", InProcessEngine)
     monkeypatch.setattr(InProcessEngine, "calls", [])
     server = RolloutServer(("127.0.0.1", 0), EngineSettings())
@@ -54,7 +54,7 @@ def sampler(server: RolloutServer) -> VLLMServerSampler:
 
 
 def send(server: RolloutServer, data: bytes, *, end: bool = True) -> tuple[int, str]:
-    """Status and rest of the answer; status 0 is none."""
+    """Return the status and the rest of the response; status 0 means no response."""
     with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=30) as connection:
         answer = b""
         try:

@@ -1,4 +1,4 @@
-"""The server and its client: with a real engine behind real HTTP, and without either."""
+"""Server and client: with a real engine over HTTP, and with either missing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_address_that_cannot_be_read_is_one_sentence(url: str, what: str) -> 
 
 
 def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
-    pages = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # it answers PUT with a page of HTML
+    pages = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # answers PUT with an HTML page
     with listening(pages) as url, pytest.raises(UserError, match="is not a `reft-pl rollout-server`"):
         VLLMServerSampler(url).check(policy)
 
