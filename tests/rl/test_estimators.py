@@ -122,14 +122,14 @@ ESTIMATORS: list[AdvantageEstimator] = [
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("said", [0.0, 0.1, 50.0, -3.0, NAN])
-def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, said: float) -> None:
+@pytest.mark.parametrize("unjudged_outcome", [0.0, 0.1, 50.0, -3.0, NAN])
+def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, unjudged_outcome: float) -> None:
     """A third, unjudged sample per question: the others get the same advantages as in a group of two."""
     whole = experience(kl=-0.2)
     expected, _ = estimator.estimate(whole)
     rows_of = torch.tensor([0, 1, 0, 2, 3, 2])
     judged = torch.tensor([True, True, False, True, True, False])
-    outcome = torch.where(judged, whole.outcome[rows_of], said)
+    outcome = torch.where(judged, whole.outcome[rows_of], unjudged_outcome)
     mask = MASK[rows_of] & judged.unsqueeze(-1)
     larger = Experience(outcome, whole.kl_rewards[rows_of], whole.values[rows_of], mask, 3, judged=judged)
     advantages, _ = estimator.estimate(larger)

@@ -205,7 +205,7 @@ class BoundedHandler(BaseHTTPRequestHandler):
         """Read the next ``size`` bytes of the body.
 
         Raises:
-            RefusedError: The body ends before.
+            RefusedError: The body is shorter.
         """
         data = self.rfile.read(size)
         if len(data) != size:

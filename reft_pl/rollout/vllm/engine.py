@@ -20,7 +20,7 @@ from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # pass weights by reference, and get failures as exceptions
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # WorkerExtension patches the sampler of V1
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # WorkerExtension patches the sampler of the V1 model runner
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer shares these threads
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -30,7 +30,7 @@ ENVIRONMENT = {
 
 
 PREFILL_TOKENS = 2048
-"""Prompt tokens per forward pass; a longer prompt has a separate pass."""
+"""Prompt tokens per forward pass; a longer prompt is prefilled in a separate pass."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Engine:
         if not self.closed:
             self.closed = True
             Engine._latest = None
-            self._engine.engine_core.shutdown()  # the garbage collector would run it later and stop the next engine too
+            self._engine.engine_core.shutdown()  # garbage collection would do it later, and stop the next engine too
             del self._engine
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -118,7 +118,7 @@ class Engine:
         Returns:
             The digest of the engine's new weights, computed by the engine.
         """
-        self._forget()
+        self._clear_cache()
         self._engine.collective_rpc("reft_load_weights", args=(iter(weights),))
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)
@@ -128,7 +128,7 @@ class Engine:
 
         vLLM samples each completion with a separate generator, seeded with the seed of the completion.
         """
-        self._forget()  # so that earlier requests do not affect this one, not even by rounding
+        self._clear_cache()  # so that earlier requests do not affect this one, not even by rounding
         # The worker has one temperature and one set of suppressed ids, so requests that share both are sampled together.
         groups: dict[tuple[float, tuple[tuple[int, int], ...]], list[SampleRequest]] = {}
         for request in requests:
@@ -138,7 +138,7 @@ class Engine:
             self._engine.collective_rpc("reft_suppress", args=(suppressed,))
             yield from self._stream(group)
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         """Clear the KV cache of earlier prompts.
 
         Raises:
@@ -150,20 +150,20 @@ class Engine:
             raise RuntimeError("vLLM did not reset its prefix cache, because a part of it is still in use")
 
     def _stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
-        asked: dict[str, tuple[SampleRequest, int]] = {}
+        pending: dict[str, tuple[SampleRequest, int]] = {}
         for request in requests:
             for index, seed in enumerate(request.seeds):
-                name = str(len(asked))
+                name = str(len(pending))
                 self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, _params(request, seed))
-                asked[name] = request, index
+                pending[name] = request, index
         try:
             while self._engine.has_unfinished_requests():
                 for output in self._engine.step():
-                    request, index = asked.pop(output.request_id)
+                    request, index = pending.pop(output.request_id)
                     yield _completion(request, index, output.outputs[0])
         finally:
-            if asked:  # the consumer closed this generator, or a step failed
-                self._engine.abort_request(list(asked))
+            if pending:  # the consumer closed this generator, or a step failed
+                self._engine.abort_request(list(pending))
 
 
 def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings) -> Any:

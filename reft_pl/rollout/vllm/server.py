@@ -1,8 +1,8 @@
 """The rollout server: a vLLM engine over HTTP, on other devices or another machine than the trainer.
 
-``PUT /model`` starts an engine for an architecture. ``PUT /weights`` loads weights and returns their digest. ``POST
-/completions`` samples with the weights of a given digest and streams one line of JSON per completion. Callers send a token. The
-engine receives only complete, valid requests, one at a time.
+``PUT /model`` starts an engine for an architecture. ``PUT /weights`` loads weights and returns their digest.
+``POST /completions`` samples with the weights of a given digest and streams one line of JSON per completion. Callers send a
+token. The engine receives only complete, valid requests, one at a time.
 """
 
 from __future__ import annotations
