@@ -26,7 +26,7 @@ class Sampler(ABC):
     """
 
     max_mismatch: float | None = None
-    """Bound on the mean |log p of the sampler - log p of the scorer| of a rollout (nats per token); None: no bound."""
+    """Bound on the mean |log p of the sampler - log p of the scorer| of a rollout (nats per token); None disables the check."""
 
     records_values: bool = False
     """Whether completions can include values of a head on the policy's trunk (``SamplingParams.record_values``)."""
