@@ -1,7 +1,7 @@
-"""The records that pass between layers: frozen, with a shape for every field.
+"""Frozen records that pass between layers, with a documented shape for every tensor.
 
-Axes: B sequences, T tokens of the padded batch. Position ``t`` holds the state before token ``t + 1``, so whatever is said
-*about* the choice of token ``t + 1`` (its log-probability, its mask, its reward) stands at ``t``.
+Axes: B sequences, T tokens of the padded batch. Position ``t`` is the state before token ``t + 1``. Everything about the choice
+of token ``t + 1`` (its log-probability, mask and reward) is therefore stored at ``t``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Answer: TypeAlias = float | str
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its gold answer and, where the dataset has one, its annotated solution.
+    """A question with its reference answer and, if the dataset has one, its annotated solution.
 
-    ``answer`` is None where nobody knows it: such a problem can be solved, and no solution of it counts as right.
+    ``answer`` is None if it is unknown; such a problem can be sampled, but none of its samples counts as correct.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Problem:
 
 
 class Status(str, Enum):
-    """How the attempt to get an answer out of a completion ended. Only ``OK`` comes with a value."""
+    """Outcome of extracting an answer from a completion; only ``OK`` has a value."""
 
     OK = "ok"
     WRONG_TYPE = "wrong_type"
@@ -54,10 +54,14 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """What running a program, or reading a text, gave.
+    """The result of running a program, or of parsing the answer from a text.
 
-    ``value`` is set exactly when ``status`` is ``OK``; ``backend`` names what decided (``cpython``, ``text``);
-    ``detail`` is one line for people (an exception's class, say) and never decides anything.
+    Attributes:
+        status: How it ended.
+        value: The answer; set if and only if ``status`` is ``OK``.
+        seconds: Run time of the program.
+        backend: What produced the result, such as ``cpython`` or ``text``.
+        detail: One line for humans, such as the class of an exception; no code depends on it.
     """
 
     status: Status
@@ -68,7 +72,7 @@ class ExecutionResult:
 
 
 class StopReason(str, Enum):
-    """Why a completion ended: it chose a stop id, or the length limit cut it off."""
+    """Why a completion ended: the policy sampled a stop id, or the length limit truncated it."""
 
     EOS = "eos"
     LENGTH = "length"
@@ -76,11 +80,16 @@ class StopReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch truncation off.
+    """How to sample tokens.
 
-    ``record_values`` asks a sampler that can (``Sampler.records_values``) for the values of the states they are drawn in.
-    ``suppressed`` holds half-open ranges of token ids that are never chosen, such as padding of the vocabulary. They truncate
-    the distribution as top-k does, so log-probabilities do not depend on them.
+    Attributes:
+        max_new_tokens: Maximum length of a completion.
+        temperature: Sampling temperature; 0 is greedy.
+        top_k: Sample from the k most likely tokens; 0 disables it.
+        top_p: Nucleus sampling threshold; 1 disables it.
+        record_values: Also return the value of the state before each token, if the sampler can (``Sampler.records_values``).
+        suppressed: Half-open ranges of token ids that are never sampled, such as the padding of the vocabulary. They truncate
+            the distribution as top-k does, so log-probabilities do not depend on them.
     """
 
     max_new_tokens: int
@@ -93,12 +102,12 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One prompt and the seeds of the completions wanted for it, one completion a seed.
+    """A prompt and the seeds of its completions, one completion per seed.
 
-    A completion ends at the first of ``eos_ids`` that it chooses (empty: at the length limit alone).
+    A completion ends with the first sampled token that is in ``eos_ids``, or at the length limit.
 
     Raises:
-        ValueError: the prompt is empty, or there is no room for a token.
+        ValueError: The prompt is empty, or ``max_new_tokens`` is below 1.
     """
 
     id: str
@@ -114,12 +123,16 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the policy wrote for one seed of a request.
+    """The sampled tokens for one seed of a request.
 
-    ``token_ids`` ends with a stop id exactly when ``stop`` is ``EOS``. ``logprobs[i]`` (nats) belongs to ``token_ids[i]`` under
-    the policy's distribution at the sampling temperature before top-k and top-p (temperature 1 for greedy decoding).
-    ``values[i]`` is that of the state in which ``token_ids[i]`` was chosen, where it was asked for and the policy has a head
-    that knows it.
+    Attributes:
+        request_id: Id of the request.
+        index: Index of the seed in the request.
+        token_ids: Sampled tokens, ending with a stop id if and only if ``stop`` is ``EOS``.
+        logprobs: Log-probability (nats) of each token at the sampling temperature, before top-k and top-p (temperature 1 for
+            greedy decoding).
+        stop: Why the completion ended.
+        values: Value of the state before each token, if requested and the policy has a suitable value head.
     """
 
     request_id: str
@@ -132,7 +145,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A problem, what was written for it, and what came of it. ``text`` is the whole response, given lines included."""
+    """A sampled solution of a problem, with its result; ``text`` is the whole response, including lines given in the prompt."""
 
     problem: Problem
     completion: Completion
@@ -142,10 +155,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Padded sequences, all tensors [B, T]; padding may stand on either side.
+    """Sequences padded on the left or the right.
 
-    ``input_ids`` int64; ``attention_mask`` bool, true on real tokens; ``action_mask`` bool, true at ``t`` where the choice of
-    token ``t + 1`` counts (a target token in SFT, an action in PPO; EOS is one, padding never).
+    Attributes:
+        input_ids: [B, T] int64.
+        attention_mask: [B, T] bool, true on real tokens.
+        action_mask: [B, T] bool, true at ``t`` if token ``t + 1`` is a target token (SFT) or an action (PPO). EOS can be
+            one, padding never is.
     """
 
     input_ids: Tensor
@@ -153,7 +169,7 @@ class TokenBatch:
     action_mask: Tensor
 
     def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return TokenBatch(self.input_ids.to(device), self.attention_mask.to(device), self.action_mask.to(device))
 
     def __post_init__(self) -> None:
@@ -167,10 +183,12 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a policy says of a TokenBatch, all [B, T] fp32 and 0 outside the action mask.
+    """A policy's evaluation of a TokenBatch, all [B, T] fp32 and 0 outside the action mask.
 
-    ``logprobs[b, t]`` of token ``t + 1``; ``entropy[b, t]`` of the distribution it was chosen from (nats); ``values[b, t]``
-    of the state at ``t`` (None for a policy without a value head).
+    Attributes:
+        logprobs: At ``t``, log-probability of token ``t + 1`` (nats).
+        entropy: At ``t``, entropy of the distribution of token ``t + 1`` (nats).
+        values: At ``t``, value of the state; None for a policy without a value head.
     """
 
     logprobs: Tensor
@@ -180,9 +198,13 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One iteration's experience: B samples as tokens, on the policy's device, and what the reward function gave, [B].
+    """The samples of one iteration, as tokens on the policy's device, with their rewards.
 
-    ``left_out`` is what was sampled as well and is not learned from (None: nothing).
+    Attributes:
+        samples: B samples.
+        tokens: Prompts and completions, [B, T].
+        outcome: Reward of each sample, [B].
+        left_out: Samples of this iteration that the update does not use. None: there are none.
     """
 
     samples: tuple[Sample, ...]
@@ -192,17 +214,21 @@ class Rollout:
 
     @property
     def sampled(self) -> tuple[tuple[Sample, float], ...]:
-        """Everything that was sampled, left out or not, with what the reward function gave it."""
+        """Return all samples with their rewards, including those left out."""
         mine = tuple(zip(self.samples, self.outcome.tolist(), strict=True))
         return mine if self.left_out is None else mine + self.left_out.sampled
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRollout(Rollout):
-    """A rollout with what policies say of it, all [B, T] as in ``Scores``.
+    """A rollout with log-probabilities and values, all [B, T] as in ``Scores``.
 
-    ``logprobs``, ``values`` and ``entropy`` are of the policy before the update, ``ref_logprobs`` of the frozen reference,
-    ``sampler_logprobs`` what the sampler said when it drew the tokens.
+    Attributes:
+        logprobs: From the policy before the update.
+        ref_logprobs: From the frozen reference.
+        values: From the policy before the update.
+        entropy: From the policy before the update.
+        sampler_logprobs: Reported by the sampler with the tokens.
     """
 
     logprobs: Tensor

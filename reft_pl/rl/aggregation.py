@@ -1,4 +1,4 @@
-"""How the losses of actions become the loss of a mini-batch."""
+"""Reduce per-action losses to the loss of a mini-batch."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 from reft_pl.rl.masks import sequence_mean, token_mean
 
 AggregationKind: TypeAlias = Literal["sequence", "token", "sequence_sum", "constant"]
-"""What the sum of all actions' losses is divided by; see ``Aggregation``."""
+"""How per-action losses are averaged; see ``Aggregation``."""
 
 
 class Aggregation:
-    """Mean over the mini-batch. The shares of its micro-batches sum to it, however it is split.
+    """Average losses over a mini-batch; the results of its micro-batches sum to that average, however it is split.
 
-    With losses l_{b,t} of B sequences of T_b actions each:
+    For losses l_{b,t} of B sequences with T_b actions each:
 
-    - ``sequence``: 1/B sum_b 1/T_b sum_t l_{b,t}. Every sequence weighs the same (ReFT; GRPO, arXiv 2402.03300, eq. 3).
-    - ``token``: sum_{b,t} l_{b,t} / sum_b T_b. Every action weighs the same (DAPO, arXiv 2503.14476, eq. 8).
-    - ``sequence_sum``: 1/B sum_{b,t} l_{b,t}. The gradient of a response's log-probability is a sum over its tokens, so
-      this is the policy gradient of whole responses (RLOO, arXiv 2402.14740, eq. 8).
-    - ``constant``: 1/(B L) sum_{b,t} l_{b,t} with L the most tokens that a response may have. Neither the lengths nor what
-      is masked out changes an action's weight (Dr. GRPO, arXiv 2503.20783, section 3.2).
+    - ``sequence``: 1/B sum_b 1/T_b sum_t l_{b,t}. All sequences have equal weight (ReFT; GRPO, arXiv 2402.03300, eq. 3).
+    - ``token``: sum_{b,t} l_{b,t} / sum_b T_b. All actions have equal weight (DAPO, arXiv 2503.14476, eq. 8).
+    - ``sequence_sum``: 1/B sum_{b,t} l_{b,t}. The log-probability of a response is the sum over its tokens, so this is the
+      policy gradient of whole responses (RLOO, arXiv 2402.14740, eq. 8).
+    - ``constant``: 1/(B L) sum_{b,t} l_{b,t}, where L is the maximum response length. The weight of an action depends
+      neither on lengths nor on masked positions (Dr. GRPO, arXiv 2503.20783, section 3.2).
 
-    ``sequence`` and ``sequence_sum`` count the rows that have an action, ``constant`` all rows.
+    ``sequence`` and ``sequence_sum`` count the rows that have an action; ``constant`` counts all rows.
 
     Args:
-        kind: One of the four.
-        mask: This rank's actions of the whole mini-batch, [B, T] bool.
-        share: Turns this rank's count into the divisor of its losses, where ranks average their gradients: the count of all
-            ranks / number of ranks. None: one rank.
-        max_tokens: L, tokens.
+        kind: Name of the average.
+        mask: Actions of this rank in the whole mini-batch, [B, T] bool.
+        share: Maps the count of this rank to its divisor when ranks average their gradients: count over all ranks / number
+            of ranks. None: one rank.
+        max_tokens: L, in tokens.
     """
 
     def __init__(
@@ -51,5 +51,5 @@ class Aggregation:
             self.count *= max_tokens
 
     def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The share of a micro-batch, a scalar; ``x`` and ``mask`` [b, t]."""
+        """Return the contribution of a micro-batch, a scalar; ``x`` and ``mask`` are [b, t]."""
         return (sequence_mean if self.kind == "sequence" else token_mean)(x, mask, self.count)

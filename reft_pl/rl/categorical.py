@@ -1,4 +1,4 @@
-"""Log-probability and entropy of categorical distributions that are given by logits, with an exact and lean gradient."""
+"""Log-probability and entropy from logits, with an exact gradient that needs little memory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK_LOGITS_CPU = 2**20
-"""Logits that are reduced at once in float32 on the CPU: 4 MB, so that the passes over them stay in the cache."""
+"""Logits per block on the CPU: 4 MB in float32, so that repeated passes over a block hit the cache."""
 
 
 class LogprobAndEntropy(torch.autograd.Function):
-    """log softmax(z / temperature)[target] and the entropy of that softmax, in float32, a block of rows at a time.
+    """Compute log softmax(z / temperature)[target] and the entropy of that softmax in float32, one block of rows at a time.
 
-    Keeps the logits as they came and two numbers a row; plain autograd would keep several float32 copies of the logits.
+    Saves the logits in their own dtype and two numbers per row for the backward pass. Plain autograd would save several float32
+    copies of the logits.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """[N, V] logits and [N] targets to [N] log-probabilities and [N] entropies."""
+        """Map [N, V] logits and [N] targets to [N] log-probabilities and [N] entropies (nats)."""
         wide = torch.promote_types(logits.dtype, torch.float32)
         logprobs, entropy, lse = (torch.empty(len(logits), dtype=wide, device=logits.device) for _ in range(3))
         for rows in _blocks(logits):
@@ -43,7 +44,7 @@ class LogprobAndEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, None, None]:
-        """Gradients d logp_y / dz_i = 1[i = y] - p_i and dH / dz_i = -p_i (log p_i + H), each over the temperature."""
+        """Apply d logp_y / dz_i = 1[i = y] - p_i and dH / dz_i = -p_i (log p_i + H), each divided by the temperature."""
         if grad_logprobs is None and grad_entropy is None:
             return None, None, None
         logits, targets, lse, entropy = ctx.saved_tensors
@@ -62,13 +63,13 @@ class LogprobAndEntropy(torch.autograd.Function):
 
 
 def _scaled(logits: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
-    """A copy to work on in place."""
+    """Return a copy of the logits, divided by the temperature, that the caller may change in place."""
     scaled = logits.to(dtype, copy=True)
     return scaled if temperature == 1 else scaled.div_(temperature)
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
-    """Slices of rows: small ones on the CPU, where passes over the block shall find it in the cache; elsewhere one."""
+    """Yield slices of rows: cache-sized blocks on the CPU, one block for all rows elsewhere."""
     rows = max(1, BLOCK_LOGITS_CPU // logits.shape[-1]) if logits.device.type == "cpu" else max(1, len(logits))
     for start in range(0, len(logits), rows):
         yield slice(start, start + rows)

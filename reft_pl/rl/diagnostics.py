@@ -1,4 +1,4 @@
-"""Figures that tell whether an update is healthy. None of them enters the loss."""
+"""Metrics that show whether an update is healthy; none enters the loss."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from reft_pl.rl.whitening import variance_over_ranks
 def explained_variance(
     values: Tensor, returns: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """1 - Var(R - v) / Var(R) over all actions of all ranks: 1 is perfect, 0 no better than a constant; never above 1.
+    """Compute 1 - Var(R - v) / Var(R) over all actions of all ranks: 1 is perfect, 0 is no better than a constant.
 
-    The result is floored at -1, so that one bad rollout does not flatten the plot. Where the returns do not vary it is 0.
+    The result is floored at -1, so that one bad rollout does not flatten the plot. It is 0 if the returns do not vary.
 
     Args:
         values: v_t at the time of sampling, [B, T].
         returns: R_t, [B, T].
         mask: [B, T] bool.
-        all_reduce: Returns the sum of a tensor over ranks. None means one rank.
+        all_reduce: Returns the sum of a tensor over ranks. None: one rank.
     """
     total = variance_over_ranks(returns, mask, all_reduce)
     unexplained = variance_over_ranks(returns - values, mask, all_reduce)

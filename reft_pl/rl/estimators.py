@@ -1,4 +1,4 @@
-"""From what samples earned to the advantage of every action: the estimators that PPO can be given by name."""
+"""Advantage estimators for PPO: GAE, GRPO, MaxRL, RLOO and REINFORCE."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from reft_pl.rl.whitening import mean_over_ranks, whiten
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What an estimator sees of a rollout.
+    """The inputs of an estimator.
 
-    ``outcome`` [B] is what the reward function returned; ``kl_rewards`` [B, T] the KL penalty as rewards, 0 if it is in the
-    loss; ``values`` [B, T] of the value head, 0 without one; ``mask`` [B, T] bool selects the actions. The rows of a question's
-    ``group_size`` samples are adjacent. ``all_reduce`` sums a tensor over ranks (None: one rank); the groups of a question
-    are never divided among them. ``judged`` [B] bool is false for samples whose program nothing could judge: their outcome
-    enters no baseline (None: all were judged).
+    Attributes:
+        outcome: Reward of each sample, [B].
+        kl_rewards: KL penalty as a reward for every action, [B, T]; 0 if the penalty is in the loss.
+        values: Output of the value head, [B, T]; 0 without one.
+        mask: Actions, [B, T] bool.
+        group_size: Samples per question. Their rows are adjacent and on the same rank.
+        all_reduce: Returns the sum of a tensor over ranks. None: one rank.
+        judged: [B] bool, false if no interpreter could judge the sample's program; its outcome then enters no baseline.
+            None: all samples were judged.
     """
 
     outcome: Tensor
@@ -39,20 +43,22 @@ class Experience:
 
     @property
     def rewards(self) -> Tensor:
-        """r_t = outcome * [t = last action] + kl_rewards_t, [B, T], 0 outside the mask, without gradient."""
+        """Return r_t = outcome * [t = last action] + kl_rewards_t, [B, T], 0 outside the mask, without gradient."""
         return (at_last_action(self.outcome, self.mask) + zero_outside(self.kl_rewards, self.mask)).detach()
 
     @property
     def total_kl_rewards(self) -> Tensor:
-        """sum_t kl_rewards_t, [B]."""
+        """Return sum_t kl_rewards_t, [B], without gradient."""
         return masked_sum(self.kl_rewards, self.mask, dim=-1).detach()
 
 
 class AdvantageEstimator(ABC):
-    """Gives every action its advantage; named in a config by class path (``--model.advantages my_file.MyEstimator``).
+    """Base class of estimators; a config selects one by class path (``--model.advantages my_file.MyEstimator``).
 
-    ``uses_values`` says whether a value head is learned beside the policy, ``min_group`` how many samples a question it takes,
-    and ``aggregation`` how the source of the estimator averages the losses of actions (``model.aggregation`` overrides it).
+    Attributes:
+        uses_values: Whether the estimator needs a value head, which is then trained with the policy.
+        min_group: Minimum number of samples per question.
+        aggregation: How the estimator's paper averages per-action losses; ``model.aggregation`` overrides it.
     """
 
     uses_values: ClassVar[bool] = False
@@ -61,19 +67,19 @@ class AdvantageEstimator(ABC):
 
     @abstractmethod
     def estimate(self, experience: Experience) -> tuple[Tensor, Tensor | None]:
-        """Advantages [B, T], 0 outside the mask, and the value head's targets, [B, T] (None without one)."""
+        """Return the advantages, [B, T], 0 outside the mask, and the targets of the value head, [B, T] (None without one)."""
 
     def warmup_targets(self, experience: Experience) -> Tensor | None:
-        """Targets of a value head that is trained while the policy is fixed, [B, T]."""
+        """Return targets for training the value head while the policy is frozen, [B, T] (None without a value head)."""
         return self.estimate(experience)[1]
 
 
 class GAE(AdvantageEstimator):
-    """Generalised advantage estimation with a learned value (arXiv 1506.02438): the paper's estimator.
+    """Generalised advantage estimation with a learned value function (arXiv 1506.02438), as in the ReFT paper.
 
     Args:
-        gamma: Discount a token.
-        lam: Mixing of n-step estimates; 1 is the whole return less the value.
+        gamma: Discount per token.
+        lam: Weight of longer n-step estimates; 1 gives the full return minus the value.
         whiten: Whiten the advantages over all actions of all ranks.
     """
 
@@ -81,19 +87,19 @@ class GAE(AdvantageEstimator):
 
     def __init__(self, gamma: float = 1.0, lam: float = 0.95, whiten: bool = True) -> None:
         if not (0 <= gamma <= 1 and 0 <= lam <= 1):
-            raise UserError(f"GAE: gamma is {gamma} and lam {lam}, but both lie between 0 and 1")
+            raise UserError(f"gamma and lam must be between 0 and 1, got {gamma} and {lam}: check model.advantages (GAE)")
         self.gamma = gamma
         self.lam = lam
         self.whiten = whiten
 
     def estimate(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """Advantages, and returns for the value head."""
+        """Return the advantages, and the returns as targets of the value head."""
         mask = experience.mask
         advantages, returns = generalized_advantages(experience.rewards, experience.values, mask, self.gamma, self.lam)
         return whiten(advantages, mask, experience.all_reduce) if self.whiten else advantages, returns
 
     def warmup_targets(self, experience: Experience) -> Tensor:
-        """Monte Carlo returns, lambda = 1: they do not depend on values that nobody has trained yet.
+        """Return Monte Carlo returns (lambda = 1), which do not depend on the untrained values.
 
         Source: value pretraining of VC-PPO, arXiv 2503.01491, section 4.1.
         """
@@ -101,14 +107,14 @@ class GAE(AdvantageEstimator):
 
 
 class GRPO(AdvantageEstimator):
-    """Outcome less the mean of its question's samples, by their standard deviation (arXiv 2402.03300, section 4.1.2).
+    """Outcome minus the group mean, divided by the group's standard deviation (arXiv 2402.03300, section 4.1.2).
 
-    Without the division it is that of "Dr. GRPO" (arXiv 2503.20783), which also divides losses by a constant. Give wrong
-    answers no partial reward with it: a group of nothing but wrong answers, some of them valid, would be worth as much as one
-    that has a right answer.
+    A group is the samples of one question. Without the division this is Dr. GRPO (arXiv 2503.20783), which also divides losses
+    by a constant. Set the partial reward to 0: otherwise a group of wrong answers, of which some are valid, gets advantages
+    as large as a group with a correct answer.
 
-    A KL penalty in the reward is centred within the group and never divided: a group whose outcomes are all equal would
-    else learn from the penalty alone, blown up by a standard deviation near 0.
+    A KL penalty in the reward is centred within the group but not divided. In a group with equal outcomes, the standard
+    deviation is near 0, and dividing by it would amplify the penalty.
 
     Args:
         normalise: Divide by the standard deviation of the group's outcomes (+ 1e-4).
@@ -121,7 +127,7 @@ class GRPO(AdvantageEstimator):
         self.aggregation = "sequence" if normalise else "constant"
 
     def estimate(self, experience: Experience) -> tuple[Tensor, None]:
-        """One advantage a sample, the same at all of its actions."""
+        """Return one advantage per sample, repeated at each of its actions, [B, T]."""
         size, judged = experience.group_size, experience.judged
         centred = normalised_in_group if self.normalise else centred_in_group
         outcome = centred(experience.outcome, size, counted=judged)
@@ -129,52 +135,52 @@ class GRPO(AdvantageEstimator):
 
 
 class MaxRL(AdvantageEstimator):
-    """Outcome less the mean of its question's samples, divided by that mean (maximum likelihood RL).
+    """Outcome minus the group mean, divided by that mean (maximum likelihood RL).
 
-    For outcomes of 0 and 1 the expected gradient is that of a truncated series of log p, p the probability of a right answer,
-    while RLOO's is that of p: questions that the policy rarely solves weigh more. A group without any right answer gets 0.
-    Give wrong answers no partial reward with it.
+    Let p be the probability of a correct answer. For outcomes of 0 and 1 the expected gradient is that of a truncated series of
+    log p, whereas RLOO's is that of p. Questions that the policy rarely solves therefore have more weight. A group without a
+    correct answer gets 0. Set the partial reward to 0 with this estimator.
 
-    A KL penalty in the reward is centred within the group and never divided.
+    A KL penalty in the reward is centred within the group but not divided.
 
-    Source: arXiv 2602.02710, algorithm 1. Its gradient is of whole responses, so losses are summed over a response.
+    Source: arXiv 2602.02710, algorithm 1. The gradient is of whole responses, so losses are summed over a response.
     """
 
     min_group = 2
     aggregation = "sequence_sum"
 
     def estimate(self, experience: Experience) -> tuple[Tensor, None]:
-        """One advantage a sample, the same at all of its actions."""
+        """Return one advantage per sample, repeated at each of its actions, [B, T]."""
         size, judged = experience.group_size, experience.judged
         outcome = relative_to_mean(experience.outcome, size, judged)
         return per_action(outcome + centred_in_group(experience.total_kl_rewards, size, judged), experience.mask), None
 
 
 class RLOO(AdvantageEstimator):
-    """Total reward less the mean of the question's *other* samples (REINFORCE leave-one-out).
+    """Total reward minus the mean of the question's *other* samples (REINFORCE leave-one-out).
 
-    Source: arXiv 2402.14740, eq. 8. A response is one action, whose log-probability is the sum over its tokens.
+    Source: arXiv 2402.14740, eq. 8. A response is one action; its log-probability is the sum over its tokens.
     """
 
     min_group = 2
     aggregation = "sequence_sum"
 
     def estimate(self, experience: Experience) -> tuple[Tensor, None]:
-        """One advantage a sample, the same at all of its actions."""
+        """Return one advantage per sample, repeated at each of its actions, [B, T]."""
         total = experience.outcome + experience.total_kl_rewards
         return per_action(leave_one_out(total, experience.group_size, experience.judged), experience.mask), None
 
 
 class Reinforce(AdvantageEstimator):
-    """Reward-to-go less a baseline: A_t = outcome + sum_{k >= t} kl_rewards_k - b.
+    """Reward-to-go minus a baseline: A_t = outcome + sum_{k >= t} kl_rewards_k - b.
 
-    An action pays for its own KL and for that of the actions after it, not for the actions before it.
+    An action is charged for its own KL and the KL of later actions, but not of earlier ones.
 
-    Source: Williams 1992, section 5; with ``whiten`` REINFORCE++ (arXiv 2501.03262, section 3.1), with both settings
-    REINFORCE++ with baseline (section 3.2).
+    Source: Williams 1992, section 5. With ``whiten`` this is REINFORCE++ (arXiv 2501.03262, section 3.1); with ``whiten`` and
+    the ``group`` baseline it is REINFORCE++ with baseline (section 3.2).
 
     Args:
-        whiten: Whiten over all actions of all ranks, as REINFORCE++ does. Losses are then averaged over actions; without, they
+        whiten: Whiten over all actions of all ranks, as REINFORCE++ does. Losses are then averaged over actions; otherwise they
             are summed over a response.
         baseline: ``rollout`` is the mean total reward of all samples of all ranks. ``group`` is the mean outcome of the
             question's samples.
@@ -187,9 +193,9 @@ class Reinforce(AdvantageEstimator):
         self.aggregation = "token" if whiten else "sequence_sum"
 
     def estimate(self, experience: Experience) -> tuple[Tensor, None]:
-        """Advantages of a sample, which differ between its actions by their KL."""
+        """Return advantages that differ between the actions of a sample by their KL, [B, T]."""
         outcome, mask, judged, all_reduce = experience.outcome, experience.mask, experience.judged, experience.all_reduce
-        # Samples that are masked out count too, unless nothing could judge them.
+        # Samples without actions still count in the baseline, unless no interpreter could judge them.
         counted = torch.ones_like(outcome, dtype=torch.bool) if judged is None else judged
         if self.baseline == "group":
             outcome = centred_in_group(outcome, experience.group_size, judged)
@@ -200,5 +206,5 @@ class Reinforce(AdvantageEstimator):
 
 
 def per_action(advantages: Tensor, mask: Tensor) -> Tensor:
-    """[B] to [B, T]: every action of a row gets the row's, without gradient."""
+    """Give every action the advantage of its row: [B] to [B, T], 0 outside the mask, without gradient."""
     return zero_outside(advantages.detach().unsqueeze(-1).expand(mask.shape), mask)

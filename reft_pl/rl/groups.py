@@ -1,7 +1,8 @@
-"""Statistics within the samples of one question. Rows of a group are adjacent: x[g * n : (g + 1) * n].
+"""Group statistics: baselines and scales from the samples of one question.
 
-``counted`` [B] bool selects the samples that enter a group's statistics; None selects all. A sample that is not counted has
-no reward that means anything: it gets 0, and the others get what a group without it would give them.
+The rows of a group are adjacent: x[g * n : (g + 1) * n]. ``counted`` [B] bool selects the samples that enter the statistics of
+their group; None selects all. A sample that is not counted has no meaningful reward: it gets 0, and the others get the same
+result as in a group without it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from torch import Tensor
 
 
 def centred_in_group(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
-    """x_i - mean_j x_j over its group, [B].
+    """Compute x_i - mean_j x_j over the group of row i, [B].
 
     Args:
         x: [B].
-        size: n, the rows of a group.
-        counted: [B] bool, or None.
+        size: n, rows per group.
+        counted: [B] bool. None: all rows count.
 
     Raises:
-        ValueError: B is no multiple of n.
+        ValueError: B is not a multiple of n.
     """
     groups, selected = _groups(x, size, counted)
     return torch.where(selected, groups - _means(groups, selected), 0).flatten()
 
 
 def normalised_in_group(x: Tensor, size: int, epsilon: float = 1e-4, counted: Tensor | None = None) -> Tensor:
-    """(x_i - mean) / (std + epsilon) within the group, std unbiased, [B]; 0 if all are equal.
+    """Compute (x_i - mean) / (std + epsilon) within the group, with unbiased std, [B]; 0 if all are equal.
 
     Source: GRPO, arXiv 2402.03300, section 4.1.2. Arguments as for ``centred_in_group``.
     """
@@ -36,9 +37,9 @@ def normalised_in_group(x: Tensor, size: int, epsilon: float = 1e-4, counted: Te
 
 
 def relative_to_mean(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
-    """(x_i - mean) / mean within the group, [B]; 0 where the mean is not positive.
+    """Compute (x_i - mean) / mean within the group, [B]; 0 if the mean is not positive.
 
-    For rewards of 0 and 1 this weighs a question by the inverse of its success rate.
+    For rewards of 0 and 1 this weights a question by the inverse of its success rate.
 
     Source: MaxRL, arXiv 2602.02710, algorithm 1. Arguments as for ``centred_in_group``.
     """
@@ -48,17 +49,17 @@ def relative_to_mean(x: Tensor, size: int, counted: Tensor | None = None) -> Ten
 
 
 def leave_one_out(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
-    """x_i - sum_{j != i} x_j / (n - 1), [B]; it equals n / (n - 1) * (x_i - mean). 0 for a sample without others.
+    """Compute x_i - sum_{j != i} x_j / (n - 1) = n / (n - 1) * (x_i - mean), [B]; 0 for the only counted sample of a group.
 
     Source: RLOO, arXiv 2402.14740, eq. 8. Arguments as for ``centred_in_group``.
     """
     centred, selected = _groups(centred_in_group(x, size, counted), size, counted)
-    n = selected.sum(1, keepdim=True).to(x.dtype)  # the quotient of integers would be float32
+    n = selected.sum(1, keepdim=True).to(x.dtype)  # dividing integers would give float32
     return (centred * (n / (n - 1).clamp(min=1))).flatten()
 
 
 def varied_groups(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
-    """Which groups have counted elements that differ, [B / n] bool: a group's baseline can teach these only."""
+    """Return which groups have counted elements that differ, [B / n] bool: only these have non-zero advantages."""
     groups, selected = _groups(x, size, counted)
     infinity = torch.full_like(groups, torch.inf)
     lowest, highest = torch.where(selected, groups, infinity).amin(1), torch.where(selected, groups, -infinity).amax(1)
@@ -66,12 +67,12 @@ def varied_groups(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor
 
 
 def _means(groups: Tensor, selected: Tensor) -> Tensor:
-    """Mean of each group's selected elements, [B / n, 1]; 0 where nothing is selected."""
+    """Return the mean of each group's selected elements, [B / n, 1]; 0 if nothing is selected."""
     return torch.where(selected, groups, 0).sum(1, keepdim=True) / selected.sum(1, keepdim=True).clamp(min=1)
 
 
 def _groups(x: Tensor, size: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Elements and which of them count, both [B / n, n]."""
+    """Return the elements by group, and which of them count, both [B / n, n]."""
     if x.dim() != 1 or len(x) % size:
         raise ValueError(f"expected [B] with B a multiple of the group's {size} rows, got {tuple(x.shape)}")
     selected = torch.ones_like(x, dtype=torch.bool) if counted is None else counted

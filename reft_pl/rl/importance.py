@@ -1,7 +1,7 @@
-"""A rollout that another engine wrote than the one that scores it: how far the two are apart, and what corrects for it.
+"""Mismatch between sampler and scorer, and truncated importance sampling to correct it.
 
-The same weights give slightly other log-probabilities where another program, number format or batch shape computes them.
-Samples are drawn from mu, the sampler's distribution, while the loss takes them for draws from pi_old, the scorer's.
+With the same weights, another engine, dtype or batch shape gives slightly different log-probabilities. Samples come from mu,
+the sampler's distribution, whereas the loss treats them as samples from pi_old, the scorer's.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from reft_pl.rl.masks import zero_outside
 
 
 def sampler_mismatch(old_logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """|log pi_old(a_t | s_t) - log mu(a_t | s_t)|, [B, T] (nats), 0 outside the mask.
+    """Compute |log pi_old(a_t | s_t) - log mu(a_t | s_t)|, [B, T] (nats), 0 outside the mask.
 
     Args:
-        old_logprobs: log pi_old of the sampled tokens, as the scorer computes it before any update, [B, T].
-        sampler_logprobs: log mu of the same tokens, as the sampler reported it, [B, T].
+        old_logprobs: log pi_old of the sampled tokens, computed by the scorer before any update, [B, T].
+        sampler_logprobs: log mu of the same tokens, reported by the sampler, [B, T].
         mask: [B, T] bool.
     """
     return zero_outside(old_logprobs - sampler_logprobs, mask).abs()
 
 
 def truncated_importance(old_logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
-    """w_t = min(pi_old(a_t | s_t) / mu(a_t | s_t), C): the weight of an action's policy loss, 1 outside the mask.
+    """Compute w_t = min(pi_old(a_t | s_t) / mu(a_t | s_t), C), the weight of an action's policy loss; 1 outside the mask.
 
-    Truncated importance sampling (Ionides 2008) between sampler and learner, as in "Your Efficient RL Framework Secretly Brings
-    You Off-Policy RL Training" (Yao et al. 2025): the expectation under mu of w_t times a term is that under pi_old, but for
-    the few actions whose weight is cut at C, without which one improbable token could outweigh a batch.
+    Except for the few weights capped at C, the expectation of w_t times a term under mu equals that of the term under pi_old.
+    Without the cap, one improbable token could dominate a batch.
+
+    Source: truncated importance sampling (Ionides 2008), applied to sampler and learner as in "Your Efficient RL Framework
+    Secretly Brings You Off-Policy RL Training" (Yao et al. 2025).
 
     Args:
         old_logprobs: log pi_old, [B, T], constant.

@@ -1,4 +1,4 @@
-"""Estimates of KL(policy || other) from the tokens that the policy chose (Schulman 2020, "Approximating KL divergence")."""
+"""Estimators of KL(policy || other) from sampled tokens (Schulman 2020, "Approximating KL divergence")."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from reft_pl.rl.masks import masked_sum, zero_outside
 
 
 def k1_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """k1_t = log pi(a_t | s_t) - log other(a_t | s_t): unbiased, of either sign.
+    """Compute k1_t = log pi(a_t | s_t) - log other(a_t | s_t): unbiased, positive or negative.
 
     Args:
-        logprobs: log pi of the chosen tokens, [B, T], nats.
-        other_logprobs: log other of the same tokens, [B, T].
+        logprobs: log pi of the sampled tokens, [B, T] (nats).
+        other_logprobs: log other of the same tokens, [B, T] (nats).
         mask: [B, T] bool.
 
     Returns:
@@ -23,7 +23,7 @@ def k1_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def k2_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """k2_t = (log pi(a_t | s_t) - log other(a_t | s_t))^2 / 2: biased, low variance, never negative.
+    """Compute k2_t = (log pi(a_t | s_t) - log other(a_t | s_t))^2 / 2: biased, low variance, never negative.
 
     Arguments and result as for ``k1_kl``.
     """
@@ -31,7 +31,7 @@ def k2_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def k3_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """k3_t = rho_t - 1 - log rho_t with rho_t = other(a_t | s_t) / pi(a_t | s_t): unbiased, never negative.
+    """Compute k3_t = rho_t - 1 - log rho_t with rho_t = other(a_t | s_t) / pi(a_t | s_t): unbiased, never negative.
 
     Arguments and result as for ``k1_kl``.
     """
@@ -40,5 +40,5 @@ def k3_kl(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, action_mask: Tensor) -> Tensor:
-    """sum_t k1_t of every sequence, [B] (nats a sequence). Its mean over sequences estimates the KL of whole responses."""
+    """Compute sum_t k1_t of every sequence, [B] (nats per sequence); its mean estimates the KL of whole responses."""
     return masked_sum(logprobs - ref_logprobs, action_mask, dim=-1)

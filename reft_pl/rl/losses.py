@@ -1,8 +1,8 @@
-"""Losses per token, [B, T] and 0 outside the mask.
+"""Per-token losses, [B, T] and 0 outside the mask.
 
-Reduction is apart (``masks.sequence_mean`` for PPO, ``masks.token_mean`` for cross-entropy), because only the caller knows how
-many sequences or tokens the mini-batch has of which this is a part. Inputs are selected before any arithmetic, so that a NaN
-in padding reaches neither the loss nor a gradient.
+Reduction is separate (``masks.sequence_mean`` for PPO, ``masks.token_mean`` for cross-entropy): only the caller knows how many
+sequences or tokens the whole mini-batch has. Inputs are masked before any arithmetic, so that a NaN in padding reaches neither
+the loss nor a gradient.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from reft_pl.rl.masks import masked_mean, zero_outside
 
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """rho_t = pi(a_t | s_t) / pi_old(a_t | s_t), [B, T]; 1 outside the mask (its logarithm is 0 there)."""
+    """Compute rho_t = pi(a_t | s_t) / pi_old(a_t | s_t), [B, T]; 1 outside the mask."""
     return zero_outside(logprobs - old_logprobs, mask).exp()
 
 
 def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """s_b = exp(mean_t log rho_t), the geometric mean of a row's ratios (arXiv 2507.18071, eq. 7), at each of its actions.
+    """Compute s_b = exp(mean_t log rho_t), the geometric mean of a row's ratios, at each of its actions.
 
-    [B, T], 1 outside the mask.
+    Returns:
+        [B, T], 1 outside the mask.
+
+    Source: arXiv 2507.18071, eq. 7.
     """
     mean = masked_mean(logprobs - old_logprobs, mask, dim=-1)
     return zero_outside(mean.unsqueeze(-1).expand(mask.shape), mask).exp()
@@ -30,17 +33,19 @@ def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tens
 def clipped_ratio_loss(
     ratio: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float, dual_clip: float | None = None
 ) -> Tensor:
-    """-min(rho_t A_t, clip(rho_t, low, high) A_t) (PPO, arXiv 1707.06347, eq. 7, with 1 - eps and 1 + eps).
+    """Compute -min(rho_t A_t, clip(rho_t, low, high) A_t).
 
-    With ``dual_clip`` c, a negative advantage costs at most -c A_t, however likely the action became (arXiv 1912.09729, eq. 5).
+    With ``dual_clip`` c, the loss of an action with negative advantage is at most -c A_t, however large its ratio.
+
+    Source: PPO, arXiv 1707.06347, eq. 7, where the bounds are 1 - eps and 1 + eps; dual clip, arXiv 1912.09729, eq. 5.
 
     Args:
         ratio: rho_t of ``policy_ratio``, [B, T], with gradient.
         advantages: A_t, [B, T], constant.
         mask: [B, T] bool.
-        low: Least ratio that counts where the advantage is negative.
-        high: Greatest ratio that counts where it is positive.
-        dual_clip: c > 1, or None.
+        low: Lower bound of the ratio; binds if the advantage is negative.
+        high: Upper bound of the ratio; binds if the advantage is positive.
+        dual_clip: c > 1. None: no dual clip.
 
     Returns:
         [B, T], 0 outside the mask.
@@ -53,7 +58,7 @@ def clipped_ratio_loss(
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float) -> Tensor:
-    """0.5 * max((v_t - R_t)^2, (v_old_t + clip(v_t - v_old_t, -eps, eps) - R_t)^2).
+    """Compute 0.5 * max((v_t - R_t)^2, (v_old_t + clip(v_t - v_old_t, -eps, eps) - R_t)^2).
 
     Args:
         values: v_t, [B, T], with gradient.
@@ -71,5 +76,5 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask
 
 
 def token_cross_entropy(logprobs: Tensor, mask: Tensor) -> Tensor:
-    """-log pi(a_t | s_t) of the target tokens, [B, T] (nats), 0 outside the mask."""
+    """Compute -log pi(a_t | s_t) of the target tokens, [B, T] (nats), 0 outside the mask."""
     return zero_outside(-logprobs, mask)

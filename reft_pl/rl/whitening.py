@@ -1,4 +1,4 @@
-"""Means and variances over all ranks, and the whitening of advantages over all of their actions."""
+"""Mean, variance and whitening over the actions of all ranks."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from reft_pl.rl.masks import masked_sum, zero_outside
 
 
 def whiten(advantages: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """(A - mean) / sqrt(var + 1e-8), both over the selected elements of all ranks; var is unbiased.
+    """Compute (A - mean) / sqrt(var + 1e-8), with mean and unbiased variance over the selected elements of all ranks.
 
-    Two passes (mean first, then squared deviations from it), because E[A^2] - E[A]^2 cancels when the mean is large. Each pass
-    is one reduction of one or two numbers, in which a rank without any action must take part as well.
+    There are two passes (the mean, then squared deviations from it), because E[A^2] - E[A]^2 loses precision if the mean is
+    large. Each pass reduces one or two numbers over ranks; a rank without actions must take part too.
 
     Args:
         advantages: A, [B, T]; B and T may differ between ranks.
         mask: [B, T] bool.
-        all_reduce: returns the sum of a tensor over ranks, and may work in place. None means one rank.
+        all_reduce: Returns the sum of a tensor over ranks, and may work in place. None: one rank.
 
     Returns:
-        [B, T], 0 outside the mask. A single action in all is whitened to 0.
+        [B, T], 0 outside the mask. If there is only one action in total, it becomes 0.
     """
     deviation, variance = _deviation_and_variance(advantages, mask, all_reduce)
     return deviation / (variance + 1e-8).sqrt()
 
 
 def mean_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Mean of the selected elements of all ranks, a scalar; 0 where nothing is selected. Arguments as for ``whiten``."""
+    """Average the selected elements of all ranks, a scalar; 0 if nothing is selected. Arguments as for ``whiten``."""
     return _count_and_mean(x, mask, all_reduce)[1]
 
 
 def variance_over_ranks(x: Tensor, mask: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Unbiased variance of the selected elements of all ranks, a scalar; 0 where n < 2. Arguments as for ``whiten``."""
+    """Compute the unbiased variance of the selected elements of all ranks; 0 if n < 2. Arguments as for ``whiten``."""
     return _deviation_and_variance(x, mask, all_reduce)[1]
 
 

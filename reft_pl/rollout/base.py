@@ -1,4 +1,4 @@
-"""The interface of everything that can write completions."""
+"""The interface of samplers."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
     from reft_pl.models.policy import Policy
 
 TWO_TOKENS = SampleRequest("check", (0, 0), SamplingParams(2, temperature=0.0), eos_ids=())
-"""The least that can be sampled to find out whether anything can: one token after the prompt, and one after that."""
+"""The smallest request that smoke-tests a sampler: one token from the prompt, and one from the KV cache."""
 
 
 class Sampler(ABC):
-    """Writes completions with a policy's current weights.
+    """Base class of samplers, which generate completions with the policy's current weights.
 
-    What a request samples is a function of the weights, the prompt, the parameters and the seed alone: not of the batch it
-    travels in, its rank, or a restart. (An engine of its own may round otherwise in another batch: it says so.)
+    A completion depends only on the weights, the prompt, the sampling parameters and the seed. The batch, the rank and restarts
+    do not change it. Samplers with a separate engine may round differently in another batch, and document it.
     """
 
     max_mismatch: float | None = None
-    """Mean |log p of the sampler - log p of the scorer| (nats a token) above which a rollout is refused; None is no bound."""
+    """Bound on the mean |log p of the sampler - log p of the scorer| of a rollout (nats per token); None disables the check."""
 
     records_values: bool = False
-    """Whether completions can hold the values of a head on the policy's own trunk (``SamplingParams.record_values``)."""
+    """Whether completions can include values of a head on the policy's trunk (``SamplingParams.record_values``)."""
 
     @abstractmethod
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
-        """Yield every completion of every request as soon as it has ended, in no fixed order."""
+        """Yield every completion of every request as soon as it ends, in any order."""
 
     def check(self, policy: Policy) -> None:  # noqa: B027 (a sampler that runs any model has nothing to check)
-        """Find out, before anything is trained, whether this policy can be sampled.
+        """Check before training that this sampler supports the policy.
 
         Raises:
-            UserError: it cannot.
+            UserError: The sampler cannot run it.
         """
 
     @abstractmethod
     def sync(self, policy: Policy) -> None:
-        """Take over the policy's weights as they are now; to be called after every update and before ``stream``."""
+        """Load the policy's current weights; call it before the first ``stream`` and after every update."""
 
-    def close(self) -> None:  # noqa: B027 (most hold nothing)
-        """Give back what the sampler holds; after another ``sync`` it can be used again."""
+    def close(self) -> None:  # noqa: B027 (most samplers hold no resources)
+        """Release resources; ``sync`` makes the sampler usable again."""
 
     def check_rollout(self, rollout: ScoredRollout) -> None:
-        """Find out whether the weights that wrote a rollout can be the policy's.
+        """Check that a rollout was sampled with the policy's weights.
 
         Raises:
-            UserError: what the sampler said of its tokens is too far from what the policy says of them.
+            UserError: The log-probabilities of sampler and policy differ by more than ``max_mismatch``.
         """
         mask = rollout.tokens.action_mask
         mismatch = float(masked_mean(sampler_mismatch(rollout.logprobs, rollout.sampler_logprobs, mask), mask))
         if self.max_mismatch is not None and not mismatch <= self.max_mismatch:
             raise UserError(
-                f"{type(self).__name__} and the policy differ by {mismatch:.3f} nats a token on the sampler's own samples, and "
-                f"model.sampler.max_mismatch is {self.max_mismatch}: the engine has other weights than the policy, or computes "
-                f"otherwise; nothing was learned from this rollout, and the run's last checkpoint is whole"
+                f"the log-probabilities of {type(self).__name__} and the policy differ by {mismatch:.3f} nats per token, and "
+                f"model.sampler.max_mismatch allows {self.max_mismatch}: the engine has other weights or computes differently; "
+                f"this rollout was not used for training, and the last checkpoint is intact"
             )

@@ -1,4 +1,4 @@
-"""Sample, execute, reward, score: from problems to the experience that an update learns from."""
+"""Collect a rollout: sample solutions, execute them, compute rewards, and score log-probabilities."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _NO_PROGRAM = ExecutionResult(Status.NO_SOLUTION, backend="text", detail="no pro
 
 
 class ResponseExecution:
-    """Responses that are executed as they arrive, in any order.
+    """Executes responses as they arrive, in any order.
 
     Args:
-        cot_format: Says whether responses are programs, and finds the program or the answer in them.
-        execution: Runs the programs. It sees the program alone, never the problem.
+        cot_format: Extracts the program or the answer from a response.
+        execution: Runs the programs. It receives only the program, never the problem.
     """
 
     def __init__(self, cot_format: CoTFormat, execution: Execution) -> None:
         self._format = cot_format
         self._execution = execution
-        self._read: list[ExecutionResult | None] = []  # None: a program, whose result the execution has
+        self._read: list[ExecutionResult | None] = []  # None: a program; the execution has its result
 
     def submit(self, problem: Problem, response: str) -> None:
-        """Read a text at once; begin to run a program. ``response`` is whole, given lines included."""
+        """Start the program of a response, or parse its text at once; ``response`` includes lines given in the prompt."""
         if not self._format.runs_programs:
             self._read.append(self._format.answer(problem, response))
             return
@@ -59,23 +59,23 @@ class ResponseExecution:
             self._execution.submit(program)
 
     def results(self) -> list[ExecutionResult]:
-        """Wait for all programs and return one result per response, in the order of ``submit``."""
+        """Wait for all programs, and return one result per response in the order of ``submit``."""
         ran = iter(self._execution.results())
         return [next(ran) if result is None else result for result in self._read]
 
 
 SeedOf = Callable[[Problem, int], int]
-"""The seed of a problem's i-th sample."""
+"""Maps a problem and a sample index to a seed."""
 
 
 class Collector:
-    """Samples solutions from a policy, executes them while others are still decoded, and scores them.
+    """Samples solutions from a policy, executes each while others are being decoded, and scores them.
 
     Args:
-        codec: Turns problems into prompts and token ids into responses.
-        sampler: Writes completions.
+        codec: Converts problems to prompts, and token ids to responses.
+        sampler: Generates completions.
         sandbox: Runs programs.
-        phases: Told of the phases as they pass.
+        phases: Times the phases.
     """
 
     def __init__(self, codec: Codec, sampler: Sampler, sandbox: Sandbox, phases: PhaseTimer) -> None:
@@ -87,10 +87,13 @@ class Collector:
     def sample(
         self, policy: Policy, problems: Sequence[Problem], params: SamplingParams, seed_of: SeedOf, n: int = 1
     ) -> list[Sample]:
-        """Write ``n`` completions for each problem with the policy's weights as they are, and execute them.
+        """Sample ``n`` completions per problem with the policy's current weights, and execute them.
 
-        A completion may fill what the prompt leaves of the codec's ``max_tokens``; ``params.max_new_tokens`` bounds it
-        further. Returns ``n`` samples a problem, next to each other and in the order of the problems.
+        Prompt and completion together have at most ``codec.max_tokens`` tokens, and the completion at most
+        ``params.max_new_tokens``.
+
+        Returns:
+            ``n`` adjacent samples per problem, in the order of the problems.
         """
         params = replace(params, suppressed=self.codec.vocabulary.unused(policy.vocab_size))
         requests = [self._request(i, problem, params, seed_of, n) for i, problem in enumerate(problems)]
@@ -103,7 +106,7 @@ class Collector:
                 for completion in self.sampler.stream(requests):
                     problem = problem_of[completion.request_id]
                     text = self.codec.response_text(problem, completion.token_ids)
-                    running.submit(problem, text)  # its program runs while others are still decoded
+                    running.submit(problem, text)  # its program runs while others are being decoded
                     written.append((problem, completion, text))
                     progress.advance(1, len(completion.token_ids))
             with self.phases.phase("execute", len(written)) as progress:
@@ -116,10 +119,10 @@ class Collector:
         return [samples[request.id, index] for request in requests for index in range(n)]
 
     def reward(self, policy: Policy, reward: RewardFunction, samples: Sequence[Sample]) -> Rollout:
-        """The samples as tokens on the policy's device, with the outcome that the reward function gives each.
+        """Return the samples as tokens on the policy's device, with the reward of each.
 
         Raises:
-            UserError: it does not give every sample a finite number.
+            UserError: The reward function does not return a finite number for every sample.
         """
         outcome = torch.tensor(outcomes(reward, samples), dtype=torch.float32, device=policy.device)
         return Rollout(tuple(samples), self.tokens(samples).to(policy.device), outcome)
@@ -130,18 +133,18 @@ class Collector:
         """Score a rollout under the policy and the frozen reference, without gradient.
 
         Args:
-            policy: The policy that wrote the samples, with its weights unchanged since; None takes what the sampler said, of
-                which the negative log-probabilities estimate the entropy, and the values that it recorded.
-            reference: The policy that the KL penalty refers to.
-            rollout: What was written.
-            temperature: At which it was written; log-probabilities are those of that distribution.
-            micro_batch_tokens: Bound on rows times longest row of a scoring micro-batch.
+            policy: The policy that generated the samples, with unchanged weights. None uses the sampler's log-probabilities
+                and recorded values instead; the negative log-probabilities then estimate the entropy.
+            reference: The reference policy of the KL penalty.
+            rollout: The samples.
+            temperature: Sampling temperature; log-probabilities are those of the distribution at this temperature.
+            micro_batch_tokens: Maximum size of a scoring micro-batch: rows times the longest row, in tokens.
 
         Raises:
-            UserError: sampler and policy are further apart than the sampler allows.
+            UserError: Sampler and policy differ by more than the sampler allows.
         """
         samples, tokens = rollout.samples, rollout.tokens
-        said = self._placed(rollout, [sample.completion.logprobs for sample in samples])
+        reported = self._at_actions(rollout, [sample.completion.logprobs for sample in samples])
         scorers = [reference] if policy is None else [policy, reference]
         with self.phases.phase("score", len(scorers) * len(samples)) as progress:
             scores = []
@@ -150,26 +153,26 @@ class Collector:
                 progress.advance(len(samples), int(tokens.attention_mask.sum()))
         if policy is None:
             recorded = [s.completion.values for s in samples if s.completion.values is not None]
-            scores.insert(0, Scores(said, -said, self._placed(rollout, recorded) if recorded else None))
+            scores.insert(0, Scores(reported, -reported, self._at_actions(rollout, recorded) if recorded else None))
         current, ref = scores
         values = torch.zeros_like(current.logprobs) if current.values is None else current.values
         scored = ScoredRollout(
             samples, tokens, rollout.outcome, current.logprobs, ref.logprobs, values, current.entropy,
-            said, left_out=rollout.left_out,
+            reported, left_out=rollout.left_out,
         )  # fmt: skip
         self.sampler.check_rollout(scored)
         return scored
 
     def tokens(self, samples: Sequence[Sample]) -> TokenBatch:
-        """Prompts and completions as one padded batch whose actions are the sampled tokens, [B, T]."""
+        """Return prompts and completions as one padded batch, [B, T]; the sampled tokens are its actions."""
         prompts = [self.codec.prompt_ids(sample.problem) for sample in samples]
         sequences = [(*prompt, *s.completion.token_ids) for prompt, s in zip(prompts, samples, strict=True)]
         return collate(sequences, [len(prompt) for prompt in prompts], self.codec.pad_id)
 
-    def _placed(self, rollout: Rollout, said: Sequence[Sequence[float]]) -> Tensor:
-        """What the sampler said of each sample's tokens, each at its action, [B, T]; 0 elsewhere."""
+    def _at_actions(self, rollout: Rollout, reported: Sequence[Sequence[float]]) -> Tensor:
+        """Place the sampler's number for each sampled token at its action, [B, T]; 0 elsewhere."""
         placed = torch.zeros(rollout.tokens.input_ids.shape, dtype=torch.float32)
-        for row, (sample, numbers) in enumerate(zip(rollout.samples, said, strict=True)):
+        for row, (sample, numbers) in enumerate(zip(rollout.samples, reported, strict=True)):
             first = len(self.codec.prompt_ids(sample.problem)) - 1
             placed[row, first : first + len(numbers)] = torch.tensor(numbers)
         return placed.to(rollout.tokens.input_ids.device)

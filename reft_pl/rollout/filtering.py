@@ -1,4 +1,4 @@
-"""Leave out of the update what says nothing, or nothing true."""
+"""Filter a rollout: drop groups with equal outcomes, and mask truncated or unjudged samples."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ def with_varied_groups(
     refill: Callable[[Sequence[Problem], int], Sequence[Problem] | None],
     sample: Callable[[Sequence[Problem], int], Rollout],
 ) -> Rollout:
-    """The groups whose judged outcomes differ; other questions take the places of the rest (DAPO, arXiv 2503.14476, 3.2).
+    """Keep the groups with varied outcomes, and replace the others by groups of new questions.
+
+    Only outcomes of judged samples count.
 
     Args:
-        rollout: Groups of ``size`` samples, next to each other.
-        size: Samples of a question.
-        refill: Other questions in the places of those that are left out, of which there may be none on this rank; gets the
-            number of the attempt, from 1. None ends it. Called equally often on every rank.
-        sample: Samples and rewards groups for questions; gets the number of the attempt.
+        rollout: Groups of ``size`` adjacent samples.
+        size: Samples per question.
+        refill: Returns new questions for those left out (possibly none on this rank), or None to stop. Its second argument
+            is the number of the attempt, from 1. It is called equally often on every rank.
+        sample: Samples groups for questions and computes their rewards; its second argument is the number of the attempt.
 
     Returns:
-        A rollout of whole groups, which may be empty; ``left_out`` holds everything else that was sampled.
+        A rollout of whole groups, possibly empty; ``left_out`` has all other samples.
+
+    Source: dynamic sampling of DAPO, arXiv 2503.14476, section 3.2.
     """
     kept, left_out = [], []
     for attempt in count(1):
@@ -52,12 +56,12 @@ def with_varied_groups(
 
 
 def with_overlong_punishment(rollout: Rollout, buffer: float, max_tokens: int) -> Rollout:
-    """The rollout whose outcomes hold the soft overlong punishment too (DAPO, arXiv 2503.14476, eq. 13).
+    """Add the soft overlong punishment to the outcomes (DAPO, arXiv 2503.14476, eq. 13).
 
     Args:
-        rollout: Groups that were filtered already: what filters them is the accuracy, not the length.
-        buffer: Share of a response's limit over which the punishment grows; 0 is none.
-        max_tokens: Limit of prompt and response together, tokens: a response may have what its prompt leaves of it.
+        rollout: Filtered groups; filter before the punishment, so that outcomes vary by accuracy and not by length.
+        buffer: Share of a response's limit over which the punishment grows; 0 disables it.
+        max_tokens: Limit for prompt and response together, in tokens; the response limit is this minus the prompt.
     """
     if not buffer or not rollout.samples:
         return rollout
@@ -67,23 +71,23 @@ def with_overlong_punishment(rollout: Rollout, buffer: float, max_tokens: int) -
 
 
 def without_truncated(rollout: Rollout) -> Rollout:
-    """The rollout with no action in completions that the length limit cut off (DAPO, arXiv 2503.14476, section 3.4).
+    """Mask all actions of completions truncated at the length limit (DAPO, arXiv 2503.14476, section 3.4).
 
-    Their outcomes still count in the baselines of others.
+    Their outcomes still count in the baselines of other samples.
     """
     return _without_actions(rollout, lambda sample: sample.completion.stop is StopReason.LENGTH)
 
 
 def without_unjudged(rollout: Rollout) -> Rollout:
-    """The rollout with no action in completions whose program no interpreter could judge: their reward says nothing about them.
+    """Mask all actions of completions with a program that no interpreter could judge; their reward is meaningless.
 
-    Estimators leave their outcomes out of baselines (``judged``).
+    Estimators exclude their outcomes from baselines (``judged``).
     """
     return _without_actions(rollout, _is_unjudged)
 
 
 def judged(rollout: Rollout) -> Tensor:
-    """Which samples an interpreter or a reader of text judged, [B] bool, on the outcomes' device."""
+    """Return which samples were judged by an interpreter or an answer parser, [B] bool, on the device of the outcomes."""
     return torch.tensor([not _is_unjudged(s) for s in rollout.samples], dtype=torch.bool, device=rollout.outcome.device)
 
 
@@ -107,7 +111,7 @@ def _rows(rollout: Rollout, which: torch.Tensor) -> Rollout:
 
 
 def _joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rollouts below each other, their tokens padded on the right to the longest."""
+    """Concatenate rollouts; tokens are padded on the right to the longest."""
     length = max(rollout.tokens.input_ids.shape[1] for rollout in rollouts)
 
     def padded(tokens: torch.Tensor) -> torch.Tensor:
@@ -120,18 +124,18 @@ def _joined(rollouts: Sequence[Rollout]) -> Rollout:
 
 
 class GlobalBatch:
-    """The questions of one rollout over all ranks.
+    """The questions of one rollout over all ranks, with new questions for those left out.
 
-    A question that refills a place is another one of the training set that is not in the batch. The order of those depends
-    on the run's seed and on the step alone, so a rollout has the same questions on any number of ranks.
+    New questions come from the training set and are not in the batch. Their order depends only on the run seed and the step,
+    so a rollout has the same questions on any number of ranks.
 
     Args:
-        problems: This rank's questions.
-        places: Their places in the global batch.
-        gather: Returns what each rank passes to it, in the order of ranks.
+        problems: Questions of this rank.
+        places: Their positions in the global batch.
+        gather: Returns the arguments of all ranks, in rank order.
         pool: All training questions, the same on every rank.
         seed: Run seed.
-        step: Training batches before this one.
+        step: Number of training batches before this one.
     """
 
     def __init__(
@@ -150,13 +154,14 @@ class GlobalBatch:
         self._others: list[Problem] | None = None
 
     def refill(self, problems: Sequence[Problem]) -> list[Problem] | None:
-        """Questions in the places of these, as long as the training set has others; a rank may get none.
+        """Return new questions in place of these, as long as the training set has unused ones.
 
-        Every rank calls this together. None on every rank: no place is free, or no question is left.
+        All ranks must call it together. A rank may get an empty list; all get None if there is nothing to replace or no
+        unused question.
         """
         mine = [self.place_of[problem.id] for problem in problems]
         free = sorted(place for places in self._gather(mine) for place in places)
-        if self._others is None:  # not before one is needed: it takes a look at all training questions
+        if self._others is None:  # on first use, because it iterates over all training questions
             batch = {name for names in self._gather(list(self.place_of)) for name in names}
             self._others = [problem for problem in self._pool if problem.id not in batch]
             random.Random(self._seed).shuffle(self._others)

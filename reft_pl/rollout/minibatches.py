@@ -1,4 +1,4 @@
-"""Cutting a rollout into the parts that each take one optimizer step."""
+"""Partition a rollout into mini-batches, one optimizer step each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from reft_pl.rollout.seeds import counter_seed
 
 
 def n_minibatches(n: int, size: int | None) -> int:
-    """Parts of at most ``size`` rows that ``n`` rows make; None is all in one."""
+    """Return the number of mini-batches of at most ``size`` rows that ``n`` rows need; with None, one."""
     return -(-n // (size or n))
 
 
 def places_over_ranks(mine: Sequence[int], everyones: Sequence[Sequence[int]], size: int) -> Tensor:
-    """Where this rank's rows stand among the rows of all ranks, when those are in the order of the global batch.
+    """Return the indices of this rank's rows among the rows of all ranks, which are in the order of the global batch.
 
     Args:
-        mine: Of each of this rank's groups of rows, the place of its question in the global batch.
-        everyones: The same of every rank, this one included.
-        size: Rows of a group.
+        mine: Position of each of this rank's questions in the global batch.
+        everyones: The same for every rank, including this one.
+        size: Rows per question.
 
     Returns:
         [len(mine) * size] int64.
@@ -32,21 +32,21 @@ def places_over_ranks(mine: Sequence[int], everyones: Sequence[Sequence[int]], s
 
 
 def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch: int) -> tuple[Tensor, ...]:
-    """This rank's rows of a random partition of ``n`` rows into parts of nearly one size, another one in every step and pass.
+    """Partition ``n`` rows at random into mini-batches of nearly equal size, and return this rank's rows of each.
 
-    The partition is drawn over the rows of all ranks, so that it is the same whatever their number. A rank's rows of a part may
-    be more or fewer than another's, or none.
+    Each step and PPO epoch has a different partition. It covers the rows of all ranks, so it is the same for any number of
+    ranks. Ranks may have different numbers of rows in a mini-batch, including none.
 
     Args:
-        places: Which of the ``n`` rows this rank has: [b] distinct int64.
-        n: Rows of the rollout, over all ranks.
-        parts: How many parts; where there are fewer rows, the last ones are empty.
+        places: Indices of this rank's rows among the ``n`` rows, [b] distinct int64.
+        n: Rows of the rollout over all ranks.
+        parts: Number of mini-batches; if there are fewer rows, the last ones are empty.
         seed: Run seed.
-        step: Training batches before this one.
-        epoch: Passes over this rollout before this one.
+        step: Number of training batches before this one.
+        epoch: Number of passes over this rollout before this one.
 
     Returns:
-        int64 indices of this rank's rows, a tensor a part.
+        int64 indices into this rank's rows, one tensor per mini-batch.
     """
     generator = torch.Generator().manual_seed(counter_seed(seed, "minibatches", step, str(epoch), 0) % 2**63)
     row_at = torch.full((n,), -1)

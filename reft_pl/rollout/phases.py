@@ -1,4 +1,4 @@
-"""Timing of what happens inside one iteration: rollout, execute, score, update."""
+"""Time the phases of an iteration: rollout, execute, score, update."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Phase: TypeAlias = Literal["rollout", "execute", "score", "update"]
 
 
 class PhaseTimer:
-    """Adds up the wall time and the tokens of each phase; a subclass may pass the news on to callbacks."""
+    """Accumulates wall time and tokens per phase; subclasses can notify callbacks."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -19,7 +19,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, phase: Phase, total: int) -> Iterator[PhaseProgress]:
-        """Run the body as a phase over ``total`` sequences; the body reports to the object that it is given."""
+        """Time the body as a phase of ``total`` sequences; the body reports progress to the yielded object."""
         self.on_start(phase, total)
         start = perf_counter()
         try:
@@ -30,7 +30,7 @@ class PhaseTimer:
             self.on_end(phase, seconds)
 
     def take(self) -> dict[str, float]:
-        """Statistics since the last call, by their TensorBoard names: ``seconds/*`` and ``tokens_per_second/*``."""
+        """Return the statistics since the last call by TensorBoard name: ``seconds/*`` and ``tokens_per_second/*``."""
         statistics = {f"seconds/{phase}": seconds for phase, seconds in self.seconds.items()}
         for phase, tokens in self.tokens.items():
             statistics[f"tokens_per_second/{phase}"] = tokens / max(self.seconds[phase], 1e-9)
@@ -38,17 +38,17 @@ class PhaseTimer:
         return statistics
 
     def on_start(self, phase: Phase, total: int) -> None:
-        """A phase of ``total`` sequences begins."""
+        """Handle the start of a phase of ``total`` sequences."""
 
     def on_progress(self, phase: Phase, done: int) -> None:
-        """``done`` sequences of the phase are finished."""
+        """Handle progress: ``done`` sequences of the phase are finished."""
 
     def on_end(self, phase: Phase, seconds: float) -> None:
-        """The phase is over."""
+        """Handle the end of a phase after ``seconds`` of wall time."""
 
 
 class PhaseProgress:
-    """What a phase's body reports to."""
+    """Receives the progress of a phase from its body."""
 
     def __init__(self, timer: PhaseTimer, phase: Phase) -> None:
         self._timer = timer
@@ -56,7 +56,7 @@ class PhaseProgress:
         self._done = 0
 
     def advance(self, sequences: int, tokens: int = 0) -> None:
-        """``sequences`` more are finished, with ``tokens`` real tokens between them."""
+        """Report ``sequences`` more finished sequences with ``tokens`` non-padding tokens in total."""
         self._done += sequences
         if tokens:
             self._timer.tokens[self._phase] = self._timer.tokens.get(self._phase, 0) + tokens

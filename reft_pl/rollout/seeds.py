@@ -1,4 +1,4 @@
-"""Counter-based randomness: what a sample draws depends on who it is, not on when or where it is drawn."""
+"""Counter-based random numbers: a sample depends on its identity, not on its batch, rank or time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def counter_seed(run_seed: int, stage: str, epoch: int, item_id: str, sample_index: int) -> int:
-    """The 64-bit seed of one sample: a hash of all that names it, equal in every process and on every machine."""
+    """Hash the identity of a sample to a 64-bit seed, the same in every process and on every machine."""
     name = json.dumps([run_seed, stage, epoch, item_id, sample_index])
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def uniforms_at(seeds: Sequence[int], token_indices: Sequence[int]) -> NDArray[np.float64]:
-    """The number of one token of each of B samples, [B] float64 in [0, 1): a pure function of (seed, token index).
+    """Return the uniform number for one token of each of B samples, [B] float64 in [0, 1).
 
-    It is output ``token_index`` of SplitMix64 started at ``seed``, of which the upper 53 bits are kept.
+    It is a pure function of (seed, token index): the upper 53 bits of output ``token_index`` of SplitMix64 with seed ``seed``.
     """
     state: _UInts = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64)
     counter: _UInts = np.array(token_indices, dtype=np.uint64) + np.uint64(1)

@@ -114,8 +114,8 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     run = [*arguments("killed", "vllm_server"), "--model.reward", "deadly_reward.Deadly", "--trainer.num_sanity_val_steps", "0"]
     assert main(["fit", *run, "--model.reward.pid", str(server.pid), "--model.sampler.url", url]) == 2
     said = capfd.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"reft-pl fit: the rollout server at {url} is not there or went away (")
-    assert "give the same command again" in said
+    assert said.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
+    assert "repeat the command to resume from the last checkpoint" in said
     assert server.wait(timeout=60) == -signal.SIGKILL
     checkpoint = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
@@ -139,7 +139,7 @@ def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
     command = [str(Path(sys.executable).parent / "reft-pl"), "fit", *run, "--model.sampler.url"]
     few = subprocess.run([*command, urls[0]], capture_output=True, text=True, check=False, timeout=300)
     assert few.returncode == 2
-    assert "2 training processes need an engine each, and VLLMServerSampler has 1" in few.stderr
+    assert "each of the 2 training processes needs an engine, and VLLMServerSampler has 1" in few.stderr
     assert subprocess.run([*command, json.dumps(urls)], check=False, timeout=300).returncode == 0
     mismatch = read_curves(tmp_path / "ranks")["rollout/sampler_mismatch"].values
     assert len(mismatch) == 6

@@ -1,6 +1,6 @@
-"""The published formulas in plain Python: loops over floats, nothing of the package.
+"""The published formulas as plain Python loops over floats, independent of the package.
 
-A batch is a list of rows, a row a list of its actions from the first to the last. ``judged`` and ``groups`` are per row.
+A batch is a list of rows; a row is the list of its actions, first to last. ``judged`` and ``groups`` have one entry per row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gae(rewards: Rows, values: Rows, gamma: float, lam: float) -> Rows:
 
 
 def peers(i: int, size: int, judged: Sequence[bool]) -> list[int]:
-    """Rows of i's question that were judged, i among them."""
+    """Judged rows of the question of row i, including i."""
     return [j for j in range(i - i % size, i - i % size + size) if judged[j]]
 
 
@@ -43,12 +43,12 @@ def grpo(outcome: Sequence[float], size: int, judged: Sequence[bool]) -> list[fl
 
 
 def dr_grpo(outcome: Sequence[float], size: int, judged: Sequence[bool]) -> list[float]:
-    """arXiv 2503.20783, section 3.2: the mean alone."""
+    """arXiv 2503.20783, section 3.2: only the mean is subtracted."""
     return [r - mean([outcome[j] for j in peers(i, size, judged)]) if judged[i] else 0.0 for i, r in enumerate(outcome)]
 
 
 def rloo(reward: Sequence[float], size: int, judged: Sequence[bool]) -> list[float]:
-    """arXiv 2402.14740, eq. 8: the mean of the others."""
+    """arXiv 2402.14740, eq. 8: the baseline is the mean of the other samples."""
     advantages = []
     for i, r in enumerate(reward):
         others = [reward[j] for j in peers(i, size, judged) if j != i]
@@ -68,7 +68,7 @@ def maxrl(outcome: Sequence[float], size: int, judged: Sequence[bool]) -> list[f
 def reinforce_plus_plus(outcome: Sequence[float], kl_penalty: Rows) -> Rows:
     """arXiv 2501.03262, eq. 8: A_t = r - sum_{k >= t} beta KL_k, then over the batch (A - mean) / std.
 
-    ``kl_penalty`` is beta KL_k. Pass outcomes less their group's mean for the variant with baseline.
+    ``kl_penalty`` is beta KL_k. For the variant with baseline, pass outcomes minus their group mean.
     """
     raw = [[r - sum(kl[t:]) for t in range(len(kl))] for r, kl in zip(outcome, kl_penalty, strict=True)]
     every = [a for row in raw for a in row]
@@ -92,7 +92,7 @@ def token_losses(new: Rows, old: Rows, advantages: Rows, low: float, high: float
 
 
 def gspo_losses(new: Rows, old: Rows, advantages: Rows, low: float, high: float) -> Rows:
-    """arXiv 2507.18071, eq. 5 to 7: one ratio a response, the length-normalised likelihood ratio."""
+    """arXiv 2507.18071, eq. 5 to 7: one ratio per response, the length-normalised likelihood ratio."""
     losses: Rows = []
     for n, o, a in zip(new, old, advantages, strict=True):
         ratio = math.exp(sum(x - y for x, y in zip(n, o, strict=True)) / len(n)) if n else 1.0
@@ -116,7 +116,7 @@ def sequence_sum(losses: Rows) -> float:
 
 
 def constant(max_tokens: int) -> Callable[[Rows], float]:
-    """1 / (G L) sum_{i,t} (arXiv 2503.20783, section 3.2 and listing 1), masked-out responses counted in G."""
+    """1 / (G L) sum_{i,t} (arXiv 2503.20783, section 3.2 and listing 1), where G includes masked responses."""
     return lambda losses: sum(map(sum, losses)) / (len(losses) * max_tokens)
 
 
@@ -128,7 +128,7 @@ def value_losses(new: Rows, old: Rows, returns: Rows, clip: float) -> Rows:
 
 
 def kl(kind: str, new: Rows, ref: Rows) -> Rows:
-    """Schulman 2020, "Approximating KL divergence", of samples of ``new``."""
+    """Schulman 2020, "Approximating KL divergence", for samples from ``new``."""
     estimate: dict[str, Callable[[float], float]] = {
         "k1": lambda log_r: -log_r,
         "k2": lambda log_r: log_r**2 / 2,

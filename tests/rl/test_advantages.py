@@ -1,4 +1,4 @@
-"""GAE: a case worked by hand, its two limits, an independent reference, and indifference to padding."""
+"""GAE: a hand-computed case, both limits, an independent reference, and invariance to padding."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_hand_computed() -> None:
 
 @st.composite
 def rollouts(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards, values and a mask whose rows are contiguous runs, some of them empty."""
+    """Rewards, values and a mask with contiguous rows, some of them empty."""
     b, t = draw(st.integers(1, 5)), draw(st.integers(1, 9))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     rewards, values = torch.randn(2, b, t, generator=generator, dtype=F64)

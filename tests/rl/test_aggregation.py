@@ -1,4 +1,4 @@
-"""Means over a mini-batch: which one, and that the shares of micro-batches add up to it."""
+"""Averages over a mini-batch: their values, and that the results of micro-batches sum to them."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ MASK = torch.tensor([[True, False, False], [True, True, True], [False, False, Fa
     [("sequence", (1 + 5) / 2), ("token", 16 / 4), ("sequence_sum", 16 / 2), ("constant", 16 / (3 * 10))],
 )
 def test_by_hand_and_in_parts(kind: str, expected: float) -> None:
-    """The row without an action, a completion left out, counts in the constant alone."""
+    """Only ``constant`` counts the row without an action (a masked completion)."""
     mean = Aggregation(kind, MASK, max_tokens=10)  # type: ignore[arg-type]
     assert mean(X, MASK).item() == pytest.approx(expected)
     assert sum(mean(X[i : i + 1], MASK[i : i + 1]).item() for i in range(3)) == pytest.approx(expected)
@@ -22,7 +22,7 @@ def test_by_hand_and_in_parts(kind: str, expected: float) -> None:
 
 @pytest.mark.parametrize("kind", ["sequence", "token", "sequence_sum", "constant"])
 def test_ranks_that_average_their_gradients_find_the_mean_of_all(kind: str) -> None:
-    """Two ranks with other numbers of rows: the mean of their shares is the mean over the mini-batch."""
+    """Two ranks with different numbers of rows: the mean of their results is the mean over the mini-batch."""
     parts = [(X[:1], MASK[:1]), (X[1:], MASK[1:])]
     counts: list[int] = []
     for _, mask in parts:

@@ -1,4 +1,4 @@
-"""Advantage estimators: by hand, what they have in common, and what a rank or a group must not change."""
+"""Advantage estimators: hand-computed cases, shared properties, and invariance to ranks and groups."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ NAN = float("nan")
 F64 = torch.float64
 MASK = torch.tensor([[False, True, True], [False, True, False], [True, True, False], [True, True, True]])
 OUTCOME = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=F64)
-"""Two questions with two samples each; only the first is ever solved."""
+"""Two questions with two samples each; only the first has a correct sample."""
 
 
 def experience(outcome: Tensor = OUTCOME, kl: float = 0.0, group_size: int = 2) -> Experience:
-    """No penalty but at the first action of the last row; nothing but NaN outside the mask."""
+    """A penalty only at the first action of the last row; NaN everywhere outside the mask."""
     kl_rewards = torch.where(MASK, 0.0, NAN).to(F64)
     kl_rewards[3, 0] = kl
     values = torch.where(MASK, 0.25, NAN).to(F64)
@@ -27,7 +27,7 @@ def experience(outcome: Tensor = OUTCOME, kl: float = 0.0, group_size: int = 2) 
 
 
 def rows(advantages: Tensor) -> list[float]:
-    """The advantage of each row, which all of its actions share."""
+    """Return the advantage of each row, which all of its actions share."""
     assert (advantages[~MASK] == 0).all()
     per_row = [row[mask] for row, mask in zip(advantages, MASK, strict=True)]
     assert all((row == row[0]).all() for row in per_row)
@@ -74,13 +74,13 @@ def test_by_hand(estimator: AdvantageEstimator, expected: list[float]) -> None:
 def test_where_all_outcomes_are_equal_a_penalty_keeps_its_own_size(
     estimator: AdvantageEstimator, expected: list[float]
 ) -> None:
-    """Divided by the spread of equal outcomes it would be a thousand times as large."""
+    """Divided by the standard deviation of equal outcomes, it would be a thousand times larger."""
     advantages, _ = estimator.estimate(experience(kl=-0.2))
     assert rows(advantages)[2:] == pytest.approx(expected)
 
 
 def test_reinforce_counts_samples_that_are_masked_out_in_its_baseline() -> None:
-    """The last two rows have no action that is learned from: the mean of outcomes is 1/4 all the same."""
+    """The last two rows have no actions, but their outcomes still count: the mean is 1/4."""
     whole = experience()
     masked = MASK & torch.tensor([[True], [True], [False], [False]])
     advantages, _ = Reinforce().estimate(Experience(whole.outcome, whole.kl_rewards, whole.values, masked, 2))
@@ -97,7 +97,7 @@ def test_reinforce_whitens_over_actions_by_setting() -> None:
 
 @pytest.mark.parametrize("whitened", [False, True])
 def test_an_action_pays_for_its_own_kl_and_for_what_comes_after_it(whitened: bool) -> None:
-    """Of three actions with a penalty at the second, the first two pay for it and the third does not."""
+    """With a penalty at the second of three actions, the first two are charged and the third is not."""
     whole = experience()
     kl_rewards = whole.kl_rewards.clone()
     kl_rewards[3, 1] = -0.5
@@ -122,14 +122,14 @@ ESTIMATORS: list[AdvantageEstimator] = [
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("said", [0.0, 0.1, 50.0, -3.0, NAN])
-def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, said: float) -> None:
-    """A third sample of each question that nothing could judge: the others get what a group of two gives them."""
+@pytest.mark.parametrize("unjudged_outcome", [0.0, 0.1, 50.0, -3.0, NAN])
+def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, unjudged_outcome: float) -> None:
+    """A third, unjudged sample per question: the others get the same advantages as in a group of two."""
     whole = experience(kl=-0.2)
     expected, _ = estimator.estimate(whole)
     rows_of = torch.tensor([0, 1, 0, 2, 3, 2])
     judged = torch.tensor([True, True, False, True, True, False])
-    outcome = torch.where(judged, whole.outcome[rows_of], said)
+    outcome = torch.where(judged, whole.outcome[rows_of], unjudged_outcome)
     mask = MASK[rows_of] & judged.unsqueeze(-1)
     larger = Experience(outcome, whole.kl_rewards[rows_of], whole.values[rows_of], mask, 3, judged=judged)
     advantages, _ = estimator.estimate(larger)
@@ -152,7 +152,7 @@ def test_maxrl_leaves_groups_without_a_positive_mean_alone(outcome: list[float])
 
 
 def test_the_targets_of_a_value_warm_up_are_monte_carlo_returns() -> None:
-    """lambda 1 (arXiv 2503.01491, section 4.1), whatever the values say."""
+    """lambda 1 (arXiv 2503.01491, section 4.1), independent of the values."""
     whole = experience(kl=-0.5)
     targets = GAE(gamma=0.9, lam=0.5).warmup_targets(whole)
     no_values = torch.zeros_like(whole.values)
@@ -162,7 +162,7 @@ def test_the_targets_of_a_value_warm_up_are_monte_carlo_returns() -> None:
 
 @pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), MaxRL(), Reinforce(), Reinforce(True), Reinforce(True, "group")])
 def test_ranks_with_a_share_each_find_what_one_finds(estimator: AdvantageEstimator) -> None:
-    """Two ranks played in turn: each reduction adds what the other rank puts in at the same point of its own pass."""
+    """Two simulated ranks: each reduction adds the contribution that the other rank made to the same reduction."""
     whole = experience(kl=-0.2)
     expected, _ = estimator.estimate(whole)
     halves = [Experience(whole.outcome[r], whole.kl_rewards[r], whole.values[r], MASK[r], 2) for r in (slice(2), slice(2, 4))]
@@ -195,5 +195,5 @@ def test_a_rollout_of_which_nothing_is_left(estimator: AdvantageEstimator) -> No
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"gamma is 1 and lam 1\.5"):
+    with pytest.raises(UserError, match=r"gamma and lam must be between 0 and 1, got 1 and 1\.5"):
         GAE(gamma=1, lam=1.5)

@@ -1,4 +1,4 @@
-"""One PPO iteration from log-probabilities to loss, against figures that the method's authors' code computed."""
+"""One PPO iteration, from log-probabilities to loss, against golden values from the reference implementation."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ from reft_pl.rl.policy_losses import PPOClip
 
 
 def action_mask(input_ids: Tensor, prompt_length: int, eos_id: int) -> Tensor:
-    """From the last prompt token to the token before EOS; a cut-off row's last action chooses its last token."""
+    """From the last prompt token to the token before EOS; the last action of a truncated row is its last token."""
     mask = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in zip(mask, input_ids.tolist(), strict=True):
         response = ids[prompt_length:]
@@ -29,7 +29,7 @@ def action_mask(input_ids: Tensor, prompt_length: int, eos_id: int) -> Tensor:
 
 
 def padded(logprobs: list[list[float]]) -> Tensor:
-    """[B, T-1] to [B, T]: no token comes after the last, so whatever stands there must not matter."""
+    """[B, T-1] to [B, T]: no token comes after the last, so the value there must not matter."""
     return torch.nn.functional.pad(torch.tensor(logprobs, dtype=torch.float64), (0, 1), value=float("nan"))
 
 
@@ -42,7 +42,7 @@ def test_golden_ppo(shared: Path, case: int) -> None:
     def check(actual: Tensor, name: str) -> None:
         expected = torch.tensor(golden[name], dtype=torch.float64)
         if expected.dim():
-            expected = zero_outside(expected, mask)  # what stands outside the mask is not compared
+            expected = zero_outside(expected, mask)  # compare only inside the mask
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6, msg=lambda text: f"{name}: {text}")
 
     mask = action_mask(torch.tensor(inputs["input_ids"]), settings["prompt_length"], settings["eos_token_id"])
@@ -56,7 +56,7 @@ def test_golden_ppo(shared: Path, case: int) -> None:
     experience = Experience(outcome, kl_rewards, old_values, mask)
     check(experience.rewards, "rewards")
     check(at_last_action(outcome, mask), "score_rewards")
-    check(-k1_kl(old, ref, mask), "kl_rewards")  # theirs before the coefficient
+    check(-k1_kl(old, ref, mask), "kl_rewards")  # the reference stores it without the coefficient
     check(sequence_kl(old, ref, mask).mean(), "mean_sequence_kl")
 
     estimator = GAE(settings["gamma"], settings["lam"], whiten=False)
@@ -83,7 +83,7 @@ def test_golden_ppo(shared: Path, case: int) -> None:
 @pytest.mark.parametrize("case", range(5))
 @pytest.mark.parametrize("share", [0.25, 0.6, 0.9, 1.3])
 def test_explained_variance_of_golden_returns_above_its_floor(shared: Path, case: int, share: float) -> None:
-    """The golden values are so far off that the floor of -1 hides the formula in all cases; these follow the returns."""
+    """The golden values are so poor that the floor of -1 hides the formula; these values track the returns."""
     golden = json.loads((shared / "golden" / "ppo.json").read_text())["cases"][case]["expected"]
     mask = torch.tensor(golden["action_mask"]).bool()
     returns = torch.tensor(golden["returns"], dtype=torch.float64)

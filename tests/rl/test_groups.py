@@ -1,4 +1,4 @@
-"""Statistics within groups: by hand, and against their definitions."""
+"""Group statistics: hand-computed cases, and their definitions."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_hand_computed() -> None:
     ],
 )
 def test_a_group_varies_by_what_counts(counted: list[bool], expected: bool) -> None:
-    """Outcomes 1, 0, 0: without the first they are all equal, and one alone is compared with nothing."""
+    """Outcomes 1, 0, 0: without the first all are equal, and a single counted row has nothing to compare with."""
     assert varied_groups(X[:3], 3, torch.tensor(counted)).tolist() == [expected]
 
 

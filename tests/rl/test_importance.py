@@ -1,4 +1,4 @@
-"""The weights that correct for a sampler that computes otherwise than the scorer."""
+"""Importance weights that correct the mismatch between sampler and scorer."""
 
 import math
 

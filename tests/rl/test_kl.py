@@ -1,4 +1,4 @@
-"""KL estimates of chosen tokens."""
+"""KL estimators on sampled tokens."""
 
 import torch
 
@@ -17,7 +17,7 @@ def test_hand_computed() -> None:
 
 
 def test_both_estimators_have_the_divergence_as_expectation() -> None:
-    """Exactly: every token of a vocabulary of 6 once, weighted with its probability."""
+    """Exact: every token of a vocabulary of 6 once, weighted by its probability."""
     p, q = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
     exact = (p.exp() * (p - q)).sum()
     mask = torch.ones(1, 6, dtype=torch.bool)

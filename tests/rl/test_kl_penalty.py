@@ -1,4 +1,4 @@
-"""The KL penalty: what it is where, and how its weight is steered."""
+"""The KL penalty in the reward and the loss, and its adaptive coefficient."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ MASK = torch.tensor([[True, True, False]])
 
 
 def test_in_the_reward_it_is_paid_at_every_action() -> None:
-    """The rewards k1 = 0.5, -1 and k2 = 0.125, 0.5 cost, at a coefficient of 0.25."""
+    """Penalties for k1 = 0.5, -1 and k2 = 0.125, 0.5 with coefficient 0.25."""
     assert KLPenalty().rewards(NEW, REF, MASK, 0.25).tolist() == [[-0.125, 0.25, 0]]
     assert KLPenalty(estimator="k2").rewards(NEW, REF, MASK, 0.25).tolist() == [[-0.03125, -0.125, 0]]
 
@@ -25,7 +25,7 @@ def test_in_the_loss_no_reward_is_paid_and_a_gradient_flows() -> None:
 
 
 def test_gradients_in_expectation() -> None:
-    """On the policy's own samples: that of k2 is the KL's, that of k1 is none. Exactly, over a vocabulary of six."""
+    """On the policy's own samples, the gradient of k2 is that of the KL and the gradient of k1 is 0. Exact, with six tokens."""
     logits, q = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     q = q.log_softmax(-1)
     mask = torch.ones(1, 6, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""PPO's losses: hand-computed cases, what holds at ratio 1, and where the gradient stops."""
+"""PPO losses: hand-computed cases, properties at ratio 1, and where the gradient vanishes."""
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ NAN = float("nan")
     ("ratio", "advantage", "loss", "gradient"),
     [
         (1.1, 2.0, -2.2, -2.0),  # inside the range: -rho A
-        (1.5, 2.0, -2.4, 0.0),  # better than the clip allows: held at 1.2, nothing to gain
-        (0.5, 2.0, -1.0, -2.0),  # a good action made rarer: the unclipped term pulls it back
-        (1.5, -2.0, 3.0, 2.0),  # a bad action made likelier: the same
-        (0.5, -2.0, 1.6, 0.0),  # a bad action already rare: held at 0.8
+        (1.5, 2.0, -2.4, 0.0),  # above the range: clipped at 1.2, no gradient
+        (0.5, 2.0, -1.0, -2.0),  # a good action became less likely: the unclipped term pulls it back
+        (1.5, -2.0, 3.0, 2.0),  # a bad action became more likely: the same
+        (0.5, -2.0, 1.6, 0.0),  # a bad action already unlikely: clipped at 0.8
     ],
 )
 def test_ppo_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float) -> None:
@@ -31,9 +31,9 @@ def test_ppo_clip_by_hand(ratio: float, advantage: float, loss: float, gradient:
 @pytest.mark.parametrize(
     ("ratio", "advantage", "loss", "gradient"),
     [
-        (4.0, -2.0, 6.0, 0.0),  # a bad action made four times as likely costs no more than at three times
-        (2.5, -2.0, 5.0, 2.0),  # below the bound it costs what it costs
-        (4.0, 2.0, -2.4, 0.0),  # a good action is not touched by it
+        (4.0, -2.0, 6.0, 0.0),  # a bad action at ratio 4 costs no more than at ratio 3
+        (2.5, -2.0, 5.0, 2.0),  # below the bound: unchanged
+        (4.0, 2.0, -2.4, 0.0),  # a good action is unaffected
     ],
 )
 def test_dual_clip_by_hand(ratio: float, advantage: float, loss: float, gradient: float) -> None:
@@ -59,8 +59,8 @@ def test_the_sequence_ratio_is_the_geometric_mean_of_the_actions() -> None:
     ("value", "loss", "gradient"),
     [
         (0.6, 0.08, -0.4),  # old 0.5, return 1: inside the range, 0.5 * 0.4^2
-        (0.9, 0.045, 0.0),  # moved more than 0.2 towards the return: judged at 0.7
-        (0.1, 0.405, -0.9),  # moved away: judged where it is
+        (0.9, 0.045, 0.0),  # moved more than 0.2 towards the return: clipped to 0.7
+        (0.1, 0.405, -0.9),  # moved away from the return: not clipped
     ],
 )
 def test_value_loss_by_hand(value: float, loss: float, gradient: float) -> None:
@@ -106,7 +106,7 @@ def test_nan_outside_the_mask_reaches_neither_loss_nor_gradient() -> None:
 
 
 def test_nan_inside_the_mask_reaches_the_loss() -> None:
-    """It must, or the guard against non-finite updates would never see it."""
+    """Otherwise the guard against non-finite updates would not detect it."""
     mask, x, nan = torch.tensor([[True]]), torch.tensor([[0.5]]), torch.tensor([[NAN]])
     assert clipped_ratio_loss(policy_ratio(nan, x, mask), x, mask, 0.8, 1.2).isnan().all()
     assert clipped_value_loss(nan, x, x, mask, 0.2).isnan().all()

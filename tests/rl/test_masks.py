@@ -78,7 +78,7 @@ def test_a_mask_of_another_kind_is_refused(mask: Tensor) -> None:
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**16), b=st.integers(1, 9), t=st.integers(1, 7), pieces=st.integers(1, 9))
 def test_micro_batches_sum_to_the_mini_batch(seed: int, b: int, t: int, pieces: int) -> None:
-    """Values and gradients, for any split, with any padding added to the pieces."""
+    """Values and gradients, for any split and any extra padding of the parts."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(b, t, generator=generator, dtype=torch.float64)
     mask = torch.rand(b, t, generator=generator) < 0.6

@@ -1,4 +1,4 @@
-"""Policy losses by name: which formula each one is, and which figures it shows."""
+"""Policy losses: the formula of each, and its clip fraction."""
 
 import pytest
 import torch
@@ -59,5 +59,5 @@ def test_one_of_a_users_own_is_one_method() -> None:
 
 @pytest.mark.parametrize("settings", [{"clip_range": 0.0}, {"clip_higher": -1.0}, {"dual_clip": 1.0}])
 def test_settings_out_of_range(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="clip ranges must be positive, and dual_clip above 1"):
+    with pytest.raises(UserError, match="clip ranges must be positive and dual_clip above 1"):
         PPOClip(**settings)

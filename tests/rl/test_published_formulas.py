@@ -1,4 +1,4 @@
-"""Every estimator, loss and average against its published formula in plain Python, with gradients, on ragged masks."""
+"""Every estimator, loss and average against its published formula in plain Python, including gradients, on ragged masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.rl.published import Rows
 F64 = torch.float64
 SIZE, MAX_TOKENS, BETA = 4, 11, 0.3
 LENGTHS = (3, 5, 1, 4, 2, 6, 0, 5)
-"""Actions of the rows of two questions; the row without any was masked out."""
+"""Number of actions of the rows of two questions; the row without actions was masked out."""
 JUDGED = (True, True, True, True, True, True, True, False)
 
 
@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """Each row's actions begin at another place, as after prompts of several lengths."""
+        """The actions of each row start at another position, as after prompts of different lengths."""
         mask = torch.zeros(len(LENGTHS), 10, dtype=torch.bool)
         for row, (first, n) in enumerate(zip(self.firsts, self.lengths, strict=True)):
             mask[row, first : first + n] = True
@@ -59,7 +59,7 @@ class Batch:
         return tensor
 
     def rows(self, tensor: Tensor) -> Rows:
-        """Back to lists; what stands outside the mask must be 0."""
+        """Convert back to lists; everything outside the mask must be 0."""
         assert (tensor[~self.mask] == 0).all()
         return [row[actions].tolist() for row, actions in zip(tensor, self.mask, strict=True)]
 
@@ -75,7 +75,7 @@ class Batch:
 
 @pytest.fixture(params=range(3))
 def batch(request: pytest.FixtureRequest) -> Batch:
-    """Random numbers; the row that was not judged has no action and an outcome that would show in any baseline."""
+    """Random numbers; the unjudged row has no action, and its outcome would be visible in any baseline."""
     generator = torch.Generator().manual_seed(request.param)
     lengths = [n if judged else 0 for n, judged in zip(LENGTHS, JUDGED, strict=True)]
 
@@ -122,7 +122,7 @@ def reward_to_go(batch: Batch) -> Rows:
 
 
 def of_outcomes(formula: Callable[[Sequence[float], int, Sequence[bool]], list[float]]) -> Advantages:
-    """Of estimators whose sources have the KL in the loss or not at all."""
+    """For estimators with the KL in the loss, or without KL, in their papers."""
     return lambda batch: per_action(formula(batch.outcome, SIZE, batch.judged), batch.lengths)
 
 
@@ -214,11 +214,11 @@ def test_rloos_gradient_of_a_response_does_not_depend_on_its_length(batch: Batch
 
 
 def test_maxrl_is_unbiased_for_the_truncated_maximum_likelihood() -> None:
-    """With N samples E[sum_i A_i dlog p(y_i)] / N = sum_{k=1}^{N} 1/k d pass@k, up to the baseline's own share (theorem 1).
+    """With N samples, E[sum_i A_i dlog p(y_i)] / N = sum_{k=1}^{N} 1/k d pass@k plus a baseline term (theorem 1).
 
-    One parameter, p = sigmoid(z): the score is 1 - p of a right sample and -p of a wrong one. Every outcome of N samples is
-    enumerated. The gradient without a baseline is (1 - (1 - p)^N) dlog p; the baseline subtracts the mean score of groups
-    that have a right answer, which is that of all groups less (1 - p)^N times -p.
+    One parameter, p = sigmoid(z): dlog p(y) / dz is 1 - p for a correct sample and -p for a wrong one. All outcomes of N
+    samples are enumerated. The gradient without a baseline is (1 - (1 - p)^N) dlog p; the baseline subtracts the mean gradient
+    of groups that have a correct answer, which is that of all groups minus (1 - p)^N times -p.
     """
     n, p = 4, 0.3
     total = 0.0

@@ -34,7 +34,7 @@ def test_mean_zero_and_variance_one() -> None:
 
 
 def test_a_large_common_offset_does_not_cancel_the_variance() -> None:
-    """In fp32, E[A^2] - E[A]^2 of values around 4096 with deviation 0.01 is noise; two passes are not."""
+    """In fp32, E[A^2] - E[A]^2 of values around 4096 with deviation 0.01 is noise; two passes are accurate."""
     mask = torch.ones(4, 64, dtype=torch.bool)
     x = 4096 + 0.01 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(whiten(x, mask).var(), torch.tensor(1.0), rtol=1e-3, atol=0)
@@ -48,7 +48,7 @@ def test_equal_advantages_and_single_actions_become_zero() -> None:
 
 
 def rank_main(rank: int, folder: Path, splits: list[int]) -> None:
-    """Whiten this rank's share of the batch and leave the result in the folder."""
+    """Whiten this rank's part of the batch, and save the result in the folder."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 
@@ -64,7 +64,7 @@ def rank_main(rank: int, folder: Path, splits: list[int]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("splits", [[2, 3], [5, 0]])
 def test_two_ranks_equal_one(tmp_path: Path, splits: list[int]) -> None:
-    """Real gloo processes with unequal shares; one of them may have no action at all."""
+    """Real gloo processes with parts of different sizes; one may have no actions."""
     ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), *map(str, splits)]) for rank in range(2)]
     try:
         assert [process.wait(timeout=300) for process in ranks] == [0, 0]

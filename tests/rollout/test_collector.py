@@ -1,4 +1,4 @@
-"""Programs run while others are decoded, and samples come in the order of the problems."""
+"""Programs run while others are being decoded, and samples keep the order of the problems."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ PROBLEMS = [Problem(f"q{i}", f"What is {i} plus 1?", i + 1.0) for i in range(3)]
 
 
 class ScriptedSampler(Sampler):
-    """Yields programs that return 10 * problem + sample, in reverse order, and notes what happens in between."""
+    """Yields programs that return 10 * problem + sample, in reverse order, and records what happens in between."""
 
     def __init__(self, codec: Codec, events: list[str]) -> None:
         self.codec, self.events = codec, events
@@ -42,7 +42,7 @@ class ScriptedSampler(Sampler):
 
 
 class Noting(Sandbox):
-    """A sandbox that notes when programs arrive."""
+    """A sandbox that records when programs arrive."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events

@@ -1,4 +1,4 @@
-"""What of a rollout is learned from."""
+"""Filters that decide which samples an update uses."""
 
 from collections.abc import Callable, Sequence
 from threading import Barrier, Thread
@@ -22,7 +22,7 @@ STATUSES = tuple(Status)
 
 @pytest.fixture
 def rollout() -> Rollout:
-    """One sample per status, the first of them cut off by the length limit; three actions each."""
+    """One sample per status, the first truncated at the length limit; three actions each."""
     samples = tuple(
         Sample(
             Problem("q", "?", 1.0),
@@ -56,7 +56,7 @@ def test_what_was_judged_is_known_by_status(rollout: Rollout) -> None:
 
 
 def groups(outcomes: list[list[float]], statuses: list[list[Status]] | None = None, length: int = 3) -> Rollout:
-    """A question a list, a sample a number; prompts of two tokens."""
+    """One list per question, one number per sample; prompts of two tokens."""
     samples = tuple(
         Sample(
             Problem(f"q{i}", "?", 1.0),
@@ -78,7 +78,7 @@ def kept(rollout: Rollout) -> list[str]:
 
 
 def test_an_outcome_that_nothing_judged_does_not_make_a_group_varied() -> None:
-    """Right, right, and a 0 of a worker that died: all that was judged is equal."""
+    """Correct, correct, and a 0 because a worker died: the judged outcomes are equal."""
     ok, died = Status.OK, Status.WORKER_DIED
     rollout = groups([[1, 1, 0], [1, 0, 0], [0, 1, 0]], [[ok, ok, died], [ok, ok, died], [ok, died, died]])
     filtered = with_varied_groups(rollout, 3, lambda problems, attempt: None, lambda problems, attempt: rollout)
@@ -96,7 +96,7 @@ def test_groups_are_refilled_until_there_is_nothing_more_to_draw() -> None:
         return drawn[attempt - 1]
 
     def sample(problems: Sequence[Problem], attempt: int) -> Rollout:
-        assert problems == drawn[0], "nothing is sampled where this rank has no free place"
+        assert problems == drawn[0], "a rank with nothing to replace samples nothing"
         return groups([[0, 0]], length=7)
 
     filtered = with_varied_groups(groups([[1, 0], [0, 0]]), 2, refill, sample)
@@ -107,7 +107,7 @@ def test_groups_are_refilled_until_there_is_nothing_more_to_draw() -> None:
 
 @pytest.mark.parametrize(("length", "punishment"), [(4, 0.0), (8, 0.0), (9, -0.5), (10, -1.0)])
 def test_the_punishment_grows_towards_what_the_prompt_leaves_of_the_limit(length: int, punishment: float) -> None:
-    """Twelve tokens in all less two of the prompt are ten; the last two of them are the buffer."""
+    """Twelve tokens minus two of the prompt leave ten; the last two are the buffer."""
     rollout = groups([[1, 0]], length=length)
     punished = with_overlong_punishment(rollout, 0.2, max_tokens=12)
     assert punished.outcome.tolist() == pytest.approx([1 + punishment, punishment])
@@ -147,7 +147,7 @@ def test_no_question_comes_twice_and_then_there_are_none() -> None:
         met += ids(others)
         sizes.append(len(others))
         free = others
-    assert sizes == [8, 4], "of twelve others"
+    assert sizes == [8, 4], "out of twelve unused questions"
     assert sorted(met) == sorted(problem.id for problem in POOL)
 
 
@@ -158,13 +158,13 @@ def test_where_no_place_is_free_nothing_is_drawn() -> None:
 
 def test_each_step_and_seed_has_an_order_of_its_own() -> None:
     first = ids(one_rank().refill(BATCH))
-    assert first == ids(one_rank().refill(BATCH)), "a resumed run draws the same"
+    assert first == ids(one_rank().refill(BATCH)), "a resumed run selects the same questions"
     assert first != ids(one_rank(step=4).refill(BATCH))
     assert first != ids(one_rank(seed=2).refill(BATCH))
 
 
 def test_ranks_find_what_one_finds() -> None:
-    """Three ranks: the second has no free place in the second attempt, the third none at all."""
+    """Three ranks: the second has nothing to replace in the second attempt, the third never has."""
     free = [[BATCH[0], BATCH[4], BATCH[7]], [BATCH[4]]]
     alone = one_rank()
     expected = {}
@@ -191,7 +191,7 @@ def test_ranks_find_what_one_finds() -> None:
         batch = GlobalBatch(BATCH[rank::3], range(rank, 8, 3), gather_of(rank), POOL, 1, 3)
         for problems in free:
             others = batch.refill([problem for problem in problems if problem in BATCH[rank::3]])
-            assert others is not None, "no rank leaves while another goes on"
+            assert others is not None, "no rank stops while another continues"
             found.update({other.id: batch.place_of[other.id] for other in others})
 
     threads = [Thread(target=run, args=(rank,)) for rank in range(3)]

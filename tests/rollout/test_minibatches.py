@@ -20,7 +20,7 @@ def test_parts_hold_at_most_their_size() -> None:
 def test_the_partition_is_the_same_on_any_number_of_ranks(
     kept: set[int], ranks: int, size: int, parts: int, epoch: int
 ) -> None:
-    """Questions of a batch of 16, some left out, of which every rank has every n-th: together they take the parts of one."""
+    """16 questions, some left out, distributed over ranks: together the ranks form the mini-batches of a single rank."""
     n = len(kept) * size
     everyones = [[place for place in kept if place % ranks == rank] for rank in range(ranks)]
     together: list[set[int]] = [set() for _ in range(parts)]

@@ -1,4 +1,4 @@
-"""Seeds and uniform numbers: stable for ever, and uniform."""
+"""Seeds and uniform numbers never change between versions, and are uniform."""
 
 from __future__ import annotations
 

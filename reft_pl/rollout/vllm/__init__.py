@@ -1,4 +1,4 @@
-"""Rollouts written by vLLM: an engine in the trainer's process, or one behind HTTP. vLLM is imported when it is used."""
+"""Rollouts with vLLM, in the trainer's process or on a server over HTTP; vLLM is imported on first use."""
 
 from reft_pl.rollout.vllm.remote import VLLMServerSampler
 from reft_pl.rollout.vllm.sampler import VLLMSampler

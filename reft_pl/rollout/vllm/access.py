@@ -1,4 +1,4 @@
-"""Who may talk to a rollout server: the token, and checks against requests that a browser was tricked into."""
+"""Access control of the rollout server: the token, and checks against DNS rebinding and cross-site requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ipaddress import ip_address
 from reft_pl.errors import UserError
 
 TOKEN_VARIABLE = "REFT_PL_TOKEN"
-"""Environment variable with the token, on both sides; in a config or a URL it would be stored or logged."""
+"""Environment variable with the token, on server and client; a token in a config or URL would be stored or logged."""
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 class RefusedError(Exception):
-    """A request that the server does not carry out: one sentence, and the HTTP status that goes with it."""
+    """The server refuses a request, with an HTTP status and a one-sentence reason."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -27,27 +27,27 @@ class RefusedError(Exception):
 
 
 def given_token() -> str | None:
-    """The token in the environment; None if the variable is empty or not set.
+    """Return the token from the environment, or None if the variable is empty or unset.
 
     Raises:
-        UserError: the token cannot be sent in an HTTP header.
+        UserError: The token cannot be sent in an HTTP header.
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is not None and not re.fullmatch("[!-~]+", token):
         raise UserError(
-            f"the token in {TOKEN_VARIABLE} must consist of printable ASCII characters without spaces: set another one"
+            f"the token in {TOKEN_VARIABLE} must consist of printable ASCII characters without spaces: choose another one"
         )
     return token
 
 
 class Access:
-    """Decides from a request's headers whether the server answers it.
+    """Decides from the headers whether the server accepts a request.
 
     Args:
-        host: Name or address that the server was asked to listen on.
+        host: Name or address that the server is configured to listen on.
         address: Numeric address that it listens on.
-        token: What callers have to show.
-        names: Further names that callers reach the server by.
+        token: Token that callers must send.
+        names: Additional host names under which callers reach the server.
     """
 
     def __init__(self, host: str, address: str, token: str, names: Iterable[str] = ()) -> None:
@@ -62,12 +62,12 @@ class Access:
         self._authorization = f"Bearer {token}".encode()
 
     def check(self, headers: Message) -> None:
-        """Refuse foreign names and web pages, then callers without the token.
+        """Refuse unknown host names, web pages, and callers without the token.
 
-        A DNS name that an attacker rebinds to this machine shows in ``Host``; a browser names the page that asks in ``Origin``.
+        ``Host`` reveals a DNS name that an attacker rebound to this machine; ``Origin`` reveals a request from a web page.
 
         Raises:
-            RefusedError: with status 400, 403 or 401.
+            RefusedError: The request is refused, with status 400, 401 or 403.
         """
         if headers.defects:
             raise RefusedError(400, "the headers are malformed")
@@ -76,7 +76,7 @@ class Access:
             raise RefusedError(400, "a request must have one valid Host header")
         name = match[1] or match[2]
         if name not in self._names and not (self._any_address and _is_address(name)):
-            raise RefusedError(403, "the Host header names another server: start this one with --allowed_host to add a name")
+            raise RefusedError(403, "the Host header names another server: start this server with --allowed_host to add a name")
         if "Origin" in headers:
             raise RefusedError(403, "web pages may not use this server")
         shown = headers.get_all("Authorization", [])

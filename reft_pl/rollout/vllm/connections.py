@@ -1,4 +1,4 @@
-"""An HTTP server that no caller can hold up: bounded connections, headers, bodies and waiting times, and optional TLS."""
+"""A hardened HTTP server: limits on connections, headers, bodies and waiting times, and optional TLS."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_STRANGERS = 64
-"""Open connections that have not shown the token; the next one closes the oldest."""
+MAX_UNAUTHENTICATED = 64
+"""Maximum number of open connections without a valid token; one more closes the oldest."""
 
 MAX_CONNECTIONS = 128
-"""Open connections of all callers; the next one is closed at once."""
+"""Maximum number of open connections; one more is closed at once."""
 
 MAX_HEADER_BYTES = 2**16
 HEADER_SECONDS = 10.0
-"""For the TLS handshake, and again for all headers."""
+"""Timeout of the TLS handshake, and separately of all headers together."""
 
 STALL_SECONDS = 30.0
-"""A caller that sends or takes nothing for so long is cut off."""
+"""A caller that sends or receives nothing for this long is disconnected."""
 
 MIN_BYTES_PER_SECOND = 2**18
-"""A body must arrive faster than this on average, so that a trickle cannot hold a connection."""
+"""Minimum average rate of a body, so that a slow trickle cannot occupy a connection."""
 
 LINGER_SECONDS = 1.0
-"""How long unread input is discarded after an answer: closing at once would destroy the answer on its way."""
+"""How long to discard unread input after a response; closing at once could lose the response in transit."""
 
 
 class RequestReader(RawIOBase):
-    """The incoming bytes of a connection, limited in number and in waiting time; headers first.
+    """Reads from a connection within limits on bytes and waiting time: those of headers, then those of the body.
 
-    Only waiting counts, not the time that the server takes between two reads.
+    Only time spent waiting counts, not the server's own time between two reads.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -50,23 +50,23 @@ class RequestReader(RawIOBase):
         self._bytes, self._seconds = MAX_HEADER_BYTES, HEADER_SECONDS
 
     def allow_body(self, size: int) -> None:
-        """Allow ``size`` bytes more."""
+        """Extend the limits for a body of ``size`` bytes."""
         self._bytes += size
         self._seconds = STALL_SECONDS + size / MIN_BYTES_PER_SECOND
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Wait for bytes; 0 at the end.
+        """Wait for bytes, and return how many arrived; 0 at the end of the stream.
 
         Raises:
-            RefusedError: there were too many bytes, or too much waiting.
+            RefusedError: A limit on bytes or waiting time is exceeded.
         """
         room = memoryview(buffer)[: self._bytes]
         if not room:
-            raise RefusedError(431, f"the request has more than {MAX_HEADER_BYTES} bytes of headers")
+            raise RefusedError(431, f"the request headers exceed {MAX_HEADER_BYTES} bytes")
         before = time.monotonic()
         try:
             self._connection.settimeout(max(min(self._seconds, STALL_SECONDS), 0.001))
@@ -79,10 +79,10 @@ class RequestReader(RawIOBase):
 
 
 class BoundedServer(ThreadingHTTPServer):
-    """Serves each connection in a thread, one request each, within the limits above.
+    """Serves each connection in its own thread, one request per connection, within the limits of this module.
 
     Args:
-        address: Host and port to listen on; port 0 takes a free one.
+        address: Host and port to listen on; port 0 selects a free one.
         handler: Class that answers one request.
         tls: Certificate and key; None serves plain HTTP.
     """
@@ -93,28 +93,28 @@ class BoundedServer(ThreadingHTTPServer):
         self._tls = tls
         self._lock = Lock()
         self._open: set[socket.socket] = set()
-        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        self._unauthenticated: dict[socket.socket, None] = {}  # oldest first
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, handler, bind_and_activate=False)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; its own thread does the TLS handshake."""
+        """Accept a connection; its thread does the TLS handshake later."""
         connection, address = super().get_request()
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Make room for a connection, then start its thread."""
+        """Enforce the limits on connections, then start the thread of this one."""
         with self._lock:
             full = len(self._open) >= MAX_CONNECTIONS
             if not full:
                 self._open.add(request)
-                self._strangers[request] = None
-            if len(self._strangers) > MAX_STRANGERS:
-                oldest = next(iter(self._strangers))
-                del self._strangers[oldest]
+                self._unauthenticated[request] = None
+            if len(self._unauthenticated) > MAX_UNAUTHENTICATED:
+                oldest = next(iter(self._unauthenticated))
+                del self._unauthenticated[oldest]
                 _cut(oldest)
         if full:
             request.close()
@@ -122,12 +122,12 @@ class BoundedServer(ThreadingHTTPServer):
             super().process_request(request, client_address)
 
     def trust(self, connection: socket.socket) -> None:
-        """Keep a connection whatever else arrives: its caller has shown the token."""
+        """Exempt a connection from eviction, because its caller has sent the token."""
         with self._lock:
-            self._strangers.pop(connection, None)
+            self._unauthenticated.pop(connection, None)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection so that the caller can read the answer even if it has not been heard out."""
+        """Close a connection so that the caller can read the response even if the server has not read the whole request."""
         with suppress(OSError):
             request.shutdown(socket.SHUT_WR)
             end = time.monotonic() + LINGER_SECONDS
@@ -137,33 +137,30 @@ class BoundedServer(ThreadingHTTPServer):
                     break
         with self._lock:
             self._open.discard(request)
-            self._strangers.pop(request, None)
+            self._unauthenticated.pop(request, None)
         request.close()
 
     def server_close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and close all connections."""
         super().server_close()
         with self._lock:
             for connection in self._open:
                 _cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what ended a connection, for debugging: most often the caller went away."""
-        logger.debug("a connection ended early", exc_info=True)
+        """Log the exception at debug level; usually the caller disconnected."""
+        logger.debug("connection closed early", exc_info=True)
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
-    """Reads one request within the limits; subclasses answer it.
+    """Reads one request within the limits; subclasses answer it with ``send`` or ``send_error``."""
 
-    ``send_error`` and ``send`` are the two ways to answer.
-    """
-
-    default_request_version = "HTTP/1.0"  # an answer always has a status line
+    default_request_version = "HTTP/1.0"  # a response always has a status line
     request_version = "HTTP/1.0"
     requestline = command = path = ""
 
     def setup(self) -> None:
-        """Put the limits around the connection."""
+        """Wrap the connection in a limited reader, and do the TLS handshake."""
         super().setup()
         self.reader = RequestReader(self.connection)
         self.rfile = BufferedReader(self.reader)
@@ -172,43 +169,43 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.connection.do_handshake()
 
     def handle(self) -> None:
-        """Read the headers and answer."""
+        """Read the headers and answer the request."""
         try:
             self.raw_requestline = self.rfile.readline()
-            if self.raw_requestline and self.parse_request():  # which answers what is not HTTP
+            if self.raw_requestline and self.parse_request():  # parse_request itself responds to malformed HTTP
                 self.answer()
         except RefusedError as refused:
             self.send_error(refused.status, str(refused))
 
     def answer(self) -> None:
-        """Answer the request whose headers have been read.
+        """Answer the request; its headers have been parsed.
 
         Raises:
-            RefusedError: the caller gets this status and sentence.
+            RefusedError: The caller gets its status and message.
         """
         raise NotImplementedError
 
     def body_size(self, most: int) -> int:
-        """Bytes of the body, which may arrive from now on.
+        """Return the size of the body in bytes, and allow it to arrive.
 
         Raises:
-            RefusedError: they are not given, or more than ``most``.
+            RefusedError: The size is missing, invalid, or above ``most``.
         """
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or not lengths:
-            raise RefusedError(411, "a request must give its Content-Length, and no Transfer-Encoding")
+            raise RefusedError(411, "a request must have a Content-Length and no Transfer-Encoding")
         if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdecimal()):
             raise RefusedError(400, "the Content-Length is not a number")
         if len(lengths[0]) > 18 or int(lengths[0]) > most:
-            raise RefusedError(413, f"the body may have {most} bytes at {self.path}: send less at once")
+            raise RefusedError(413, f"the body for {self.path} exceeds {most} bytes: send less at once")
         self.reader.allow_body(int(lengths[0]))
         return int(lengths[0])
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes of the body.
+        """Read the next ``size`` bytes of the body.
 
         Raises:
-            RefusedError: there are fewer.
+            RefusedError: The body is shorter.
         """
         data = self.rfile.read(size)
         if len(data) != size:
@@ -216,16 +213,16 @@ class BoundedHandler(BaseHTTPRequestHandler):
         return data
 
     def send(self, line: bytes) -> None:
-        """Send one line of the answer; a caller that takes none of it is cut off."""
+        """Send one line of the response; disconnect a caller that does not receive it."""
         self.connection.settimeout(STALL_SECONDS)
         self.wfile.write(line)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Log a request for debugging, without what follows the path: somebody may have put the token there."""
+        """Log a request at debug level without its query string, which might contain the token."""
         logger.debug("%s %s: %s", self.command, self.path.partition("?")[0], code)
 
 
 def _cut(connection: socket.socket) -> None:
-    """End a connection under the thread that serves it; past TLS, which belongs to that thread."""
+    """Shut down the socket of a connection that another thread serves, bypassing TLS, which that thread uses."""
     with suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

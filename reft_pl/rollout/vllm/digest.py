@@ -1,4 +1,4 @@
-"""Telling whether an engine has the policy's weights, however it has laid them out."""
+"""A layout-independent digest that verifies that an engine has the policy's weights."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**22
-"""Numbers that are summed at once: 32 MB as 64-bit integers."""
+"""Elements per block of the sum: 32 MB as 64-bit integers."""
 
 _BITS = {2: torch.int16, 4: torch.int32}
 
 
 class WeightsDigest:
-    """Two sums over the bit patterns of all weights, modulo 2^64: of the patterns, and of their squares.
+    """Sums of the bit patterns of all weights and of their squares, modulo 2^64.
 
-    An engine fuses, transposes and pads what it loads, so neither names nor shapes nor places can be compared. These sums do
-    not depend on them: each weight counts once, wherever it stands. A weight that differs in one bit changes them. What they
-    cannot see is the same numbers in other places, which no stale weight is.
+    An engine fuses, transposes and pads the weights it loads, so names, shapes and positions cannot be compared. The sums do
+    not depend on them, but a single flipped bit changes the sums. They do not detect permuted weights, which stale weights
+    never are.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,8 @@ class WeightsDigest:
         self._squares = 0
 
     def add(self, tensor: Tensor) -> None:
-        """Count a tensor's numbers in; zeros, which padding is made of, add nothing."""
-        # 0.0 + -0.0 is 0.0: whoever reads weights through a matrix product cannot tell the two zeros apart.
+        """Add the elements of a tensor; zeros, and therefore padding, do not change the sums."""
+        # 0.0 + -0.0 is 0.0: weights read through a matrix product do not keep the sign of zero.
         flat = (tensor.detach() + 0.0).contiguous().flatten()
         bits = flat.view(_BITS[flat.element_size()])
         for chunk in torch.split(bits, CHUNK):
@@ -36,12 +36,12 @@ class WeightsDigest:
             self._squares += int(wide.square().sum())
 
     def __str__(self) -> str:
-        """32 hexadecimal digits."""
+        """Return the digest as 32 hexadecimal digits."""
         return f"{self._sum % 2**64:016x}{self._squares % 2**64:016x}"
 
 
 def weights_digest(tensors: Iterable[Tensor]) -> str:
-    """The digest of some tensors as one."""
+    """Compute the digest of all tensors together."""
     digest = WeightsDigest()
     for tensor in tensors:
         digest.add(tensor)

@@ -1,4 +1,4 @@
-"""A vLLM engine in this process: token ids in, token ids and log-probabilities out, weights replaced in place."""
+"""A vLLM engine in this process, with weights that can be replaced in place."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from reft_pl.errors import UserError, described
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights are handed over by reference, and a fault is an exception here
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one whose sampler WorkerExtension knows
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the threads are the trainer's too
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # pass weights by reference, and get failures as exceptions
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # WorkerExtension patches the sampler of the V1 model runner
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer shares these threads
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "PYTHONSAFEPATH": "1",  # `python -m`, by which vLLM inspects models, would import from the working folder first
+    "PYTHONSAFEPATH": "1",  # vLLM inspects models with `python -m`, which would import from the working folder first
 }
-"""What vLLM is told by environment variables; what the user sets stays."""
+"""Default environment variables for vLLM; the user's own values take precedence."""
 
 
 PREFILL_TOKENS = 2048
-"""Prompt tokens that are read in one forward pass; a longer prompt has a pass to itself."""
+"""Prompt tokens per forward pass; a longer prompt is prefilled in a separate pass."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine uses its machine.
+    """Resource settings of an engine.
 
     Args:
-        max_rows: Sequences that are decoded side by side.
-        max_model_len: Tokens that a prompt and its completion may have together; the model's positions bound it too.
-        cache_gib: Memory for keys and values, in GiB.
-        enforce_eager: Do not compile the model: starts faster, samples slower.
+        max_rows: Maximum number of sequences decoded in one batch.
+        max_model_len: Maximum length of a prompt with its completion, in tokens; the model's positions limit it too.
+        cache_gib: Size of the KV cache, in GiB.
+        enforce_eager: Do not compile the model; starts faster, samples slower.
     """
 
     max_rows: int = 256
@@ -58,27 +58,27 @@ class EngineSettings:
 
 
 def require_vllm() -> None:
-    """Check that vLLM is there.
+    """Check that vLLM is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: It is not.
     """
     if importlib.util.find_spec("vllm") is None:
         raise UserError("vLLM is not installed: pip install 'reft-pl[vllm]', or without a GPU `make vllm`")
 
 
 class Engine:
-    """Runs one architecture; has no weights worth using until ``load``.
+    """A vLLM engine for one architecture; its weights are meaningless until ``load``.
 
-    vLLM's state belongs to the process, so there is one engine at a time: a new one closes the former.
+    vLLM has process-wide state, so a process has one engine at a time: starting an engine closes the previous one.
 
     Args:
         config: The model's ``config.json`` as ``transformers`` writes it.
-        dtype: Number format of weights and activations, as torch names it without ``torch.``.
-        settings: How the engine uses its machine.
+        dtype: Dtype of weights and activations by its torch name, such as ``bfloat16``.
+        settings: Resource settings.
 
     Raises:
-        UserError: vLLM is not installed, or cannot run this model here.
+        UserError: vLLM is not installed, or cannot run this model on this machine.
     """
 
     _latest: ClassVar[Engine | None] = None
@@ -95,41 +95,41 @@ class Engine:
                 self._engine = _start(folder, dtype, self.max_model_len, settings)
             except Exception as error:
                 raise UserError(
-                    f"vLLM cannot run models of the kind {config.get('model_type')!r} here ({described(error)})"
+                    f"vLLM cannot run the model type {config.get('model_type')!r} on this machine ({described(error)})"
                 ) from error
 
         self.closed = False
         Engine._latest = self
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
+        """Stop the engine and free its memory."""
         if not self.closed:
             self.closed = True
             Engine._latest = None
-            self._engine.engine_core.shutdown()  # left to the garbage collector, it would stop a later engine as well
+            self._engine.engine_core.shutdown()  # garbage collection would do it later, and stop the next engine too
             del self._engine
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
-        """Replace all weights, and forget what was computed with the former ones.
+        """Replace all weights, and clear the KV cache.
 
         Args:
-            weights: By the names of the checkpoint format; a weight that is shared by two names, once.
+            weights: Tensors by their names in the checkpoint format; tied weights appear once.
 
         Returns:
-            The digest of the weights that the engine has now, read from the engine.
+            The digest of the engine's new weights, computed by the engine.
         """
-        self._forget()
+        self._clear_cache()
         self._engine.collective_rpc("reft_load_weights", args=(iter(weights),))
         (digest,) = self._engine.collective_rpc("reft_weights_digest")
         return str(digest)
 
     def stream(self, requests: Sequence[SampleRequest]) -> Generator[Completion, None, None]:
-        """Yield every completion of every request as soon as it has ended.
+        """Yield every completion of every request as soon as it ends.
 
-        vLLM draws with generators of its own, one a completion, seeded with the request's seed.
+        vLLM samples each completion with a separate generator, seeded with the seed of the completion.
         """
-        self._forget()  # what was sampled before shall not show, not even in the rounding
-        # The worker holds one temperature and one set of suppressed ids, so requests that share both are sampled together.
+        self._clear_cache()  # so that earlier requests do not affect this one, not even by rounding
+        # The worker has one temperature and one set of suppressed ids, so requests that share both are sampled together.
         groups: dict[tuple[float, tuple[tuple[int, int], ...]], list[SampleRequest]] = {}
         for request in requests:
             groups.setdefault((request.params.temperature, request.params.suppressed), []).append(request)
@@ -138,38 +138,38 @@ class Engine:
             self._engine.collective_rpc("reft_suppress", args=(suppressed,))
             yield from self._stream(group)
 
-    def _forget(self) -> None:
-        """Drop keys and values of former prompts.
+    def _clear_cache(self) -> None:
+        """Clear the KV cache of earlier prompts.
 
         Raises:
-            RuntimeError: some are still in use, or the engine is closed.
+            RuntimeError: A part of it is still in use, or the engine is closed.
         """
         if self.closed:
-            raise RuntimeError("the engine is closed: another one took its place in this process")
+            raise RuntimeError("the engine is closed, because this process started another one")
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM kept keys and values of former prompts")
+            raise RuntimeError("vLLM did not reset its prefix cache, because a part of it is still in use")
 
     def _stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
-        asked: dict[str, tuple[SampleRequest, int]] = {}
+        pending: dict[str, tuple[SampleRequest, int]] = {}
         for request in requests:
             for index, seed in enumerate(request.seeds):
-                name = str(len(asked))
+                name = str(len(pending))
                 self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, _params(request, seed))
-                asked[name] = request, index
+                pending[name] = request, index
         try:
             while self._engine.has_unfinished_requests():
                 for output in self._engine.step():
-                    request, index = asked.pop(output.request_id)
+                    request, index = pending.pop(output.request_id)
                     yield _completion(request, index, output.outputs[0])
         finally:
-            if asked:  # whoever reads this stream has left it, or a step failed
-                self._engine.abort_request(list(asked))
+            if pending:  # the consumer closed this generator, or a step failed
+                self._engine.abort_request(list(pending))
 
 
 def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings) -> Any:
-    """Build the engine for the model whose config stands in ``folder``, with weights that mean nothing."""
+    """Start the engine for the config in ``folder``, with dummy weights."""
     logging.getLogger("vllm").setLevel(logging.ERROR)
-    from vllm import EngineArgs  # noqa: PLC0415 (takes seconds, and most runs do without)
+    from vllm import EngineArgs  # noqa: PLC0415 (takes seconds, and most runs do not need it)
     from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
 
     return LLMEngine.from_engine_args(
@@ -177,12 +177,12 @@ def _start(folder: str, dtype: str, max_model_len: int, settings: EngineSettings
             model=folder,
             dtype=dtype,  # type: ignore[arg-type, unused-ignore]
             load_format="dummy",
-            trust_remote_code=False,  # a config must not bring code
+            trust_remote_code=False,  # a config must not run code
             skip_tokenizer_init=True,
-            generation_config="vllm",  # no defaults but ours
+            generation_config="vllm",  # ignore the model's sampling defaults
             max_model_len=max_model_len,
             max_num_seqs=settings.max_rows,
-            # Prompts are read whole: a generator would have to take back what half a prompt drew (on the CPU it cannot).
+            # Prefill whole prompts: a partial one would advance the generator, which cannot be rewound on the CPU.
             enable_chunked_prefill=False,
             max_num_batched_tokens=max(max_model_len, PREFILL_TOKENS, settings.max_rows),
             kv_cache_memory_bytes=int(settings.cache_gib * 2**30),
@@ -204,8 +204,8 @@ def _params(request: SampleRequest, seed: int) -> Any:
         top_k=params.top_k,
         top_p=params.top_p,
         seed=seed % 2**63,
-        logprobs=0,  # of the chosen token alone
-        ignore_eos=True,  # the model's own: ours are the next
+        logprobs=0,  # only that of the sampled token
+        ignore_eos=True,  # the model's EOS; the request's stop ids follow
         stop_token_ids=list(request.eos_ids),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
@@ -214,20 +214,23 @@ def _params(request: SampleRequest, seed: int) -> Any:
 
 def _completion(request: SampleRequest, index: int, output: Any) -> Completion:
     tokens = tuple(output.token_ids)
-    logprobs = tuple(float(said[token].logprob) for said, token in zip(output.logprobs, tokens, strict=True))
+    logprobs = tuple(float(entry[token].logprob) for entry, token in zip(output.logprobs, tokens, strict=True))
     stop = StopReason.EOS if tokens[-1] in request.eos_ids else StopReason.LENGTH
     return Completion(request.id, index, tokens, logprobs, stop)
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Settings for vLLM, and afterwards what was there before: it preloads libraries, which the sandbox must not get."""
+    """Set vLLM's environment variables; afterwards, undo all other changes.
+
+    vLLM preloads libraries through the environment, and the sandbox must not inherit them.
+    """
     before = dict(os.environ)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        kept = {name: os.environ[name] for name in os.environ if name.startswith("VLLM_")}  # it reads some of them later
+        kept = {name: os.environ[name] for name in os.environ if name.startswith("VLLM_")}  # vLLM reads some of them later
         os.environ.clear()
         os.environ.update(before | kept)

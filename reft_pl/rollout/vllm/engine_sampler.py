@@ -1,4 +1,4 @@
-"""What both vLLM samplers share: weights are handed over when they have changed, and proven to have arrived."""
+"""Base class of the vLLM samplers: send changed weights to the engine, and verify that they arrived."""
 
 from __future__ import annotations
 
@@ -21,69 +21,71 @@ if TYPE_CHECKING:
 
 
 class EngineSampler(Sampler):
-    """Base of samplers whose engine has a copy of the policy's weights.
+    """Base class of samplers that keep a copy of the policy's weights in an engine.
 
-    Three things keep stale weights out. ``sync`` compares the digest of the weights that the engine computes with to that of
-    the policy; a stream is refused unless the two agreed; and a rollout is refused whose log-probabilities differ from the
-    scorer's by more than ``max_mismatch`` nats a token.
+    Three checks prevent sampling with stale weights:
 
-    A seed belongs to one completion, so a run is repeated exactly by the same engine on the same machine; but vLLM draws with
-    generators of its own: the samples are others than the in-process sampler's, and in bfloat16 what runs side by side shows in
-    the rounding.
+    - ``sync`` compares the digest of the engine's weights with that of the policy.
+    - ``stream`` raises unless the digests match.
+    - ``check_rollout`` rejects log-probabilities that differ from the scorer's by more than ``max_mismatch`` nats per token.
+
+    Every completion has a seed, so runs are reproducible with the same engine on the same machine. vLLM uses its own random
+    generators, so samples differ from those of the in-process sampler. In bfloat16, the other sequences in a batch affect
+    rounding.
     """
 
     def __init__(self, max_mismatch: float) -> None:
         if max_mismatch <= 0:
             raise UserError(f"max_mismatch must be positive, got {max_mismatch}: check model.sampler")
         self.max_mismatch = max_mismatch
-        self._max_model_len: int | None = None  # of the engine; None where there is none
-        self._digest: str | None = None  # of the weights in the engine, as far as they are known to be whole
+        self._max_model_len: int | None = None  # of the engine; None: no engine
+        self._digest: str | None = None  # of the engine's weights, once verified
 
     @abstractmethod
     def _start(self, config: dict[str, Any], dtype: str) -> int:
-        """Have an engine for the model; returns how many tokens prompt and completion may have together."""
+        """Start an engine for the model, and return the maximum length of a prompt with its completion, in tokens."""
 
     @abstractmethod
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
-        """Hand the weights over, which can be gone through several times; returns the digest of what the engine has then."""
+        """Send the weights, which may be iterated several times, and return the digest of the engine's new weights."""
 
     @abstractmethod
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
-        """Completions of the engine, which must have the weights of ``digest``."""
+        """Yield completions from the engine, provided that its weights have this digest."""
 
     @property
     def engines(self) -> int:
-        """How many engines there are: each serves one training process."""
+        """Number of engines; each serves one training process."""
         return 1
 
     @property
     def _running(self) -> bool:
-        """Whether there is an engine, as far as is known."""
+        """Whether an engine was started and is not known to be closed."""
         return self._max_model_len is not None
 
     def close(self) -> None:
-        """Let the engine go."""
+        """Release the engine."""
         self._max_model_len = self._digest = None
 
     def check(self, policy: Policy) -> None:
-        """Start the engine, hand it the weights, and write two tokens with them.
+        """Start the engine, send it the weights, and sample two tokens.
 
         Raises:
-            UserError: there is no engine, or not one for each training process, or it does not run this model.
+            UserError: There is no engine, there are fewer engines than training processes, or the engine cannot run this model.
         """
         if (processes := _ranks()) > self.engines:
             raise UserError(
-                f"{processes} training processes need an engine each, and {type(self).__name__} has {self.engines}: list as "
-                f"many addresses of rollout servers in model.sampler.url (VLLMServerSampler), or lower trainer.devices"
+                f"each of the {processes} training processes needs an engine, and {type(self).__name__} has {self.engines}: "
+                f"list one rollout server per process in model.sampler.url (VLLMServerSampler), or lower trainer.devices"
             )
         self.sync(policy)
         list(self.stream([TWO_TOKENS]))
 
     def sync(self, policy: Policy) -> None:
-        """Hand the weights over if they have changed.
+        """Send the weights to the engine if they have changed.
 
         Raises:
-            UserError: the engine is gone, or has other weights than the policy afterwards.
+            UserError: The engine is gone, or its new weights differ from the policy's.
         """
         if not self._running:
             self._digest = None
@@ -96,18 +98,18 @@ class EngineSampler(Sampler):
         arrived = self._load(weights)
         if arrived != wanted:
             raise UserError(
-                f"the rollout engine has other weights than the policy after they were handed over (digest {arrived}, policy "
-                f"{wanted}): nothing was sampled with them; vLLM may load this kind of model ({policy.lm.config.model_type}) "
-                f"otherwise than it is trained: sample with InProcessSampler"
+                f"the rollout engine has other weights than the policy after loading them (digest {arrived}, policy {wanted}): "
+                f"vLLM may convert weights of the model type {policy.lm.config.model_type!r} on loading; nothing was sampled; "
+                f"use InProcessSampler instead"
             )
         self._digest = wanted
 
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
-        """Yield every completion as soon as it has ended.
+        """Yield every completion as soon as it ends.
 
         Raises:
-            RuntimeError: ``sync`` has not succeeded.
-            UserError: a completion may become longer than the engine takes, or the engine is gone.
+            RuntimeError: ``sync`` was not called or failed.
+            UserError: A request exceeds the engine's maximum length, or the engine is gone.
         """
         if self._digest is None or self._max_model_len is None:
             raise RuntimeError("call sync(policy) before stream(requests)")
@@ -115,9 +117,8 @@ class EngineSampler(Sampler):
             tokens = len(request.prompt_ids) + request.params.max_new_tokens
             if tokens > self._max_model_len:
                 raise UserError(
-                    f"request {request.id!r} may take {tokens} tokens of prompt and completion, and the rollout engine "
-                    f"{self._max_model_len}: lower data.max_tokens, or raise the engine's max_model_len where the model goes "
-                    f"that far"
+                    f"request {request.id!r} may take {tokens} tokens of prompt and completion, and the rollout engine allows "
+                    f"{self._max_model_len}: lower data.max_tokens, or raise the engine's max_model_len if the model allows it"
                 )
         yield from self._stream(requests, self._digest)
 
@@ -127,7 +128,7 @@ def _ranks() -> int:
 
 
 def this_rank() -> int:
-    """Of this training process."""
+    """Return the distributed rank of this training process; 0 if not distributed."""
     return torch.distributed.get_rank() if _distributed() else 0
 
 
@@ -136,30 +137,30 @@ def _distributed() -> bool:
 
 
 class PolicyWeights:
-    """A policy's weights by the names of the checkpoint format, adapters merged; one that two names share comes once.
+    """Iterates over a policy's weights by their names in the checkpoint format, with adapters merged; tied weights appear once.
 
-    They are made one after another, at each pass anew, so that merged ones are no second copy of the model.
+    Each pass merges the weights again, one at a time, which avoids a second copy of the model.
     """
 
     def __init__(self, lm: PreTrainedModel) -> None:
         self._lm = lm
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and tensor, on the policy's device."""
+        """Yield names and tensors, on the policy's device."""
         parameters = plain_names(self._lm)
         device = self._lm.device
         return ((name, tensor.detach().to(device)) for name, tensor in plain_weights(self._lm) if name in parameters)
 
 
 def model_config(policy: Policy) -> dict[str, Any]:
-    """The config of the policy's language model as its exported folder would have it."""
+    """Return the config of the policy's language model, as in its exported folder."""
     config: dict[str, Any] = policy.lm.config.to_dict()
     return config | {"architectures": [type(policy.lm).__name__], "dtype": str(policy.lm.dtype).removeprefix("torch.")}
 
 
 def engine_gone(what: str, error: BaseException) -> UserError:
-    """The sentence that ends a run whose engine has died."""
+    """Build the error that ends a run because its engine died."""
     return UserError(
-        f"{what} ({described(error)}): the run stops here, and nothing was learned from the unfinished rollout; give the same "
-        f"command again to go on from the run's last checkpoint, where it has one"
+        f"{what} ({described(error)}): the run stops, and the unfinished rollout is discarded; repeat the command to resume "
+        f"from the last checkpoint, if there is one"
     )

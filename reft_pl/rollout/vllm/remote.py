@@ -1,4 +1,4 @@
-"""Rollouts by a vLLM engine behind HTTP (``reft-pl rollout-server``)."""
+"""The sampler that uses a vLLM engine over HTTP (``reft-pl rollout-server``)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from reft_pl.rollout.vllm.engine_sampler import EngineSampler, engine_gone, this
 from reft_pl.rollout.vllm.wire import completion_from_json, request_to_json, weights_message
 from reft_pl.types import Completion, SampleRequest
 
-NO_SERVER = "what answers at model.sampler.url is no `reft-pl rollout-server`: check host and port"
+NO_SERVER = "the server at model.sampler.url is not a `reft-pl rollout-server`: check host and port"
 MAX_LINE_BYTES = 2**26
-"""A longer line of an answer does not come from a rollout server."""
+"""Maximum length of a line in the response of a rollout server."""
 
 
 class VLLMServerSampler(EngineSampler):
     """Samples with the engine of a ``reft-pl rollout-server``, on other devices or another machine.
 
-    The weights go there after every update, in one piece over HTTP. The server's token is read from the environment variable
-    ``REFT_PL_TOKEN``; with an http:// address it and the weights are not encrypted. Samples are drawn by vLLM's generators:
-    they are others than ``InProcessSampler``'s, and repeat with the same engine on the same machine.
+    The sampler sends all weights over HTTP after every update. It reads the server's token from the environment variable
+    ``REFT_PL_TOKEN``. With an http:// address, neither the token nor the weights are encrypted.
+
+    vLLM uses its own random generators: samples differ from those of ``InProcessSampler``, but are reproducible with the same
+    engine on the same machine.
 
     Args:
-        url: Where the server listens. Several training processes need a server each: a list, one address a process.
-        timeout: Seconds without a word from the server after which it is given up. Its first samples may take a minute or more.
-        max_mismatch: Mean difference between the engine's log-probabilities and the policy's (nats a token) above which a
-            rollout is refused. In bfloat16 some 0.05 is rounding.
-        ca_file: Certificates (PEM) that an https:// server is trusted by; the system's by default.
+        url: Address of the server, or a list with one address per training process.
+        timeout: Seconds without data from the server after which the run stops. The first samples may take a minute or more.
+        max_mismatch: Reject a rollout if the mean difference between the log-probabilities of engine and policy is larger,
+            in nats per token. In bfloat16, about 0.05 is rounding.
+        ca_file: CA certificates (PEM) that verify an https:// server; by default those of the system.
     """
 
     def __init__(
@@ -48,14 +50,14 @@ class VLLMServerSampler(EngineSampler):
         super().__init__(max_mismatch)
         self.urls = [url] if isinstance(url, str) else url
         if not self.urls or timeout <= 0:
-            raise UserError(f"model.sampler needs a url and a positive timeout, got {url!r} and {timeout}")
+            raise UserError(f"model.sampler needs a url and a positive timeout, got url {url!r} and timeout {timeout}")
         self._addresses = [_address(url) for url in self.urls]
         self.timeout = timeout
         self.ca_file = ca_file
 
     @property
     def engines(self) -> int:
-        """One behind each address."""
+        """Number of engines, one per address."""
         return len(self.urls)
 
     def _start(self, config: dict[str, Any], dtype: str) -> int:
@@ -83,39 +85,39 @@ class VLLMServerSampler(EngineSampler):
 
     @contextmanager
     def _answer(self, method: str, path: str, body: Iterable[bytes], size: int) -> Iterator[HTTPResponse]:
-        """The server's answer, to be read line by line.
+        """Send a request, and yield the response, which the caller reads line by line.
 
         Raises:
-            UserError: the server is not there, goes away, or refuses.
+            UserError: The server is unreachable, disconnects, or refuses the request.
         """
         url = self.urls[this_rank()]
         token = given_token()
         if token is None:
             raise UserError(
-                f"the rollout server at {url} wants its token: set {TOKEN_VARIABLE} to what it printed when it started"
+                f"the rollout server at {url} requires a token: set {TOKEN_VARIABLE} to the one that it printed on start"
             )
         connection = self._connection()
         try:
             connection.connect()
-            with suppress(BrokenPipeError, ConnectionResetError):  # a server that refuses answers before it has the body
+            with suppress(BrokenPipeError, ConnectionResetError):  # a server that refuses responds before it reads the body
                 connection.request(method, path, body, {"Content-Length": str(size), "Authorization": f"Bearer {token}"})
             answer = connection.getresponse()
             if answer.status in {401, 403}:
-                raise UserError(f"the rollout server at {url} refuses this caller: {_reason(answer)}")
+                raise UserError(f"the rollout server at {url} denies access: {_reason(answer)}")
             yield answer
         except SSLCertVerificationError as error:
             raise UserError(
                 f"the certificate of the rollout server at {url} is not trusted ({error.verify_message}): set "
-                f"model.sampler.ca_file to the certificate of who signed it"
+                f"model.sampler.ca_file to the certificate of the authority that signed it"
             ) from error
         except (OSError, HTTPException, EOFError) as error:
             self._digest = None
-            raise engine_gone(f"the rollout server at {url} is not there or went away", error) from error
+            raise engine_gone(f"the rollout server at {url} is unreachable or disconnected", error) from error
         finally:
             connection.close()
 
     def _connection(self) -> HTTPConnection:
-        """A connection to this process's server, not yet opened.
+        """Return an unopened connection to the server of this training process.
 
         Raises:
             UserError: ``ca_file`` cannot be read.
@@ -127,30 +129,32 @@ class VLLMServerSampler(EngineSampler):
         try:
             context = create_default_context(cafile=self.ca_file)
         except OSError as error:
-            raise UserError(f"model.sampler.ca_file {self.ca_file!r} holds no certificates ({described(error)})") from error
+            raise UserError(
+                f"model.sampler.ca_file {self.ca_file!r} is not a file of PEM certificates ({described(error)})"
+            ) from error
         return HTTPSConnection(host, place.port, timeout=self.timeout, context=context)
 
 
 def _address(url: str) -> SplitResult:
-    """Where to connect to.
+    """Parse the address of a server.
 
     Raises:
-        UserError: that is no address of a server, or it holds what would be stored and logged with it.
+        UserError: It is not a valid address, or it contains credentials, which would be stored and logged with it.
     """
     try:
         place = urlsplit(url)
-        _ = place.port  # raises where it is no number
+        _ = place.port  # raises if it is not a number
     except ValueError as error:
         raise UserError(f"model.sampler.url {url!r}: {error}") from error
     if "@" in place.netloc or place.query or place.fragment:
-        raise UserError(f"model.sampler.url must be a scheme, a host and a port alone: set {TOKEN_VARIABLE} for the token")
+        raise UserError(f"model.sampler.url must contain only scheme, host and port: set {TOKEN_VARIABLE} for the token")
     if place.scheme not in {"http", "https"} or not place.hostname or place.path not in {"", "/"}:
         raise UserError(f"model.sampler.url must begin with http:// or https:// and name a host, got {url!r}")
     return place
 
 
 def _reason(answer: HTTPResponse) -> str:
-    """Why the server refuses."""
+    """Read from the response why the server refuses the request."""
     try:
         return str(json.loads(answer.readline(MAX_LINE_BYTES))["error"])
     except (ValueError, KeyError, TypeError):
@@ -158,15 +162,15 @@ def _reason(answer: HTTPResponse) -> str:
 
 
 def _line(answer: HTTPResponse) -> dict[str, Any]:
-    """The next line of an answer.
+    """Read the next line of a response.
 
     Raises:
-        UserError: the server says why it cannot, or is none of ours.
-        EOFError: there is none, or half of one.
+        UserError: The line reports an error, or the server is not a rollout server.
+        EOFError: The response ended before or within the line.
     """
     text = answer.readline(MAX_LINE_BYTES)
     if not text.endswith(b"\n"):
-        raise EOFError("the answer ends before its end")
+        raise EOFError("the response is incomplete")
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -174,5 +178,5 @@ def _line(answer: HTTPResponse) -> dict[str, Any]:
     if not isinstance(line, dict):
         raise UserError(NO_SERVER)
     if "error" in line:
-        raise UserError(f"the rollout server stopped: {line['error']}; start it anew and give the same command again")
+        raise UserError(f"the rollout server stopped: {line['error']}; restart it and repeat the command")
     return line

@@ -1,4 +1,4 @@
-"""Rollouts by a vLLM engine in the trainer's own process."""
+"""The sampler that uses a vLLM engine in the trainer's process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reft_pl.types import Completion, SampleRequest
 class VLLMSampler(EngineSampler):
     """Samples with a vLLM engine in the trainer's process, on the trainer's device, with a copy of the policy's weights.
 
-    The first use takes a minute: vLLM starts, and compiles the model. Samples are drawn by vLLM's generators: they are others
-    than ``InProcessSampler``'s, and repeat with the same engine on the same machine.
+    The first use takes a minute, because vLLM starts and compiles the model. vLLM uses its own random generators: samples
+    differ from those of ``InProcessSampler``, but are reproducible with the same engine on the same machine.
 
     Args:
-        max_rows: Sequences that are decoded side by side.
-        max_model_len: Tokens that a prompt and its completion may have together; the model's positions bound it too.
-        cache_gib: Memory for keys and values, in GiB, beside the copy of the weights.
-        enforce_eager: Do not compile the model: starts faster, samples slower.
-        max_mismatch: Mean difference between the engine's log-probabilities and the policy's (nats a token) above which a
-            rollout is refused. In bfloat16 some 0.05 is rounding.
+        max_rows: Maximum number of sequences decoded in one batch.
+        max_model_len: Maximum length of a prompt with its completion, in tokens; the model's positions limit it too.
+        cache_gib: Size of the KV cache, in GiB, in addition to the copy of the weights.
+        enforce_eager: Do not compile the model; starts faster, samples slower.
+        max_mismatch: Reject a rollout if the mean difference between the log-probabilities of engine and policy is larger,
+            in nats per token. In bfloat16, about 0.05 is rounding.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class VLLMSampler(EngineSampler):
         try:
             return self._engine.load(weights)
         except Exception as error:
-            raise engine_gone("the vLLM engine did not take the policy's weights", error) from error
+            raise engine_gone("the vLLM engine failed to load the policy's weights", error) from error
 
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:
         try:
             yield from self._engine.stream(requests)
         except UserError:
             raise
-        except Exception as error:  # whatever happens inside vLLM; what the reader of the stream does is not seen here
+        except Exception as error:  # any failure in vLLM; exceptions of the consumer do not reach this frame
             self._digest = None
-            raise engine_gone("the vLLM engine died while it sampled", error) from error
+            raise engine_gone("the vLLM engine failed while sampling", error) from error

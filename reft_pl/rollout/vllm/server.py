@@ -1,8 +1,8 @@
-"""A rollout engine behind HTTP, for an engine on other devices or another machine than the trainer's.
+"""The rollout server: a vLLM engine over HTTP, on other devices or another machine than the trainer.
 
-``PUT /model`` starts an engine for an architecture, ``PUT /weights`` gives it weights and answers with their digest, and
-``POST /completions`` samples with the weights of a digest, a line of JSON a completion, as soon as each has ended. Callers
-show a token. The engine sees nothing but complete, valid requests, one at a time.
+``PUT /model`` starts an engine for an architecture. ``PUT /weights`` loads weights and returns their digest.
+``POST /completions`` samples with the weights of a given digest and streams one line of JSON per completion. Callers send a
+token. The engine receives only complete, valid requests, one at a time.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from reft_pl.rollout.vllm.wire import CompletionsMessage, ModelMessage, completi
 logger = logging.getLogger(__name__)
 
 MAX_MODEL_BYTES = 2**20
-"""Of the body of ``PUT /model``."""
+"""Maximum size of the body of ``PUT /model``."""
 
 MAX_COMPLETIONS_BYTES = 2**26
-"""Of the body of ``POST /completions``: some ten million token ids."""
+"""Maximum size of the body of ``POST /completions``: about ten million token ids."""
 
 Lines: TypeAlias = Generator[dict[str, Any], None, None]
-"""An answer, line by line."""
+"""A response, line by line."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 
 class RolloutServer(BoundedServer):
-    """Holds the engine, and what is known of its weights.
+    """Owns the engine, and keeps track of its model and weights.
 
     Args:
-        address: Host and port to listen on; port 0 takes a free one.
-        settings: How engines use this machine.
-        token: What callers have to show; by default that of ``REFT_PL_TOKEN``, or else a random one.
-        names: Names that callers may reach the server by, beside the host that it listens on.
+        address: Host and port to listen on; port 0 selects a free one.
+        settings: Resource settings of engines.
+        token: Token that callers must send. None: that in ``REFT_PL_TOKEN``, or a random one if the variable is not set.
+        names: Host names under which callers may reach the server, in addition to the host it listens on.
         tls: Certificate and key; None serves plain HTTP.
 
     Raises:
-        UserError: callers on other machines could connect, and nobody chose a token.
-        OSError: the address cannot be listened on.
+        UserError: Other machines could connect, but no token was chosen.
+        OSError: The server cannot listen on the address.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RolloutServer(BoundedServer):
         self.spec: ModelSpec | None = None
         self.digest: str | None = None
         self._turn = Lock()
-        self._thread = ThreadPoolExecutor(1)  # CUDA streams and OpenMP threads belong to the thread that uses an engine
+        self._thread = ThreadPoolExecutor(1)  # CUDA streams and OpenMP threads are bound to the thread that uses an engine
         given = token or given_token()
         self.token = given or secrets.token_urlsafe(32)
         try:
@@ -86,7 +86,7 @@ class RolloutServer(BoundedServer):
             raise
 
     def start(self, body: bytes) -> Lines:
-        """Start an engine for a model (config and dtype), unless the engine that runs is for the same."""
+        """Start an engine for a model (config and dtype), unless the running one has the same model."""
         message = _parse(ModelMessage, body)
         with self._engine_turn():
             if self.engine is None or self.model != message.model_dump():
@@ -103,7 +103,7 @@ class RolloutServer(BoundedServer):
             yield {"max_model_len": self.engine.max_model_len}
 
     def load(self, path: Path) -> Lines:
-        """Check a file of weights, then replace the engine's. If the engine fails at that, it is given up."""
+        """Validate a file of weights, then load it into the engine; an engine that fails to load it is dropped."""
         with self._engine_turn():
             engine, spec = self.running()
             try:
@@ -115,12 +115,12 @@ class RolloutServer(BoundedServer):
             yield {"digest": self.digest}
 
     def stream(self, body: bytes) -> Lines:
-        """Sample with the weights that the caller names, and no others; a last line marks the end."""
+        """Sample with exactly the weights that the caller names; a last line marks the end."""
         asked = _parse(CompletionsMessage, body)
         with self._engine_turn():
             engine, spec = self.running()
             if self.digest != asked.digest:
-                raise RefusedError(409, f"the engine has the weights {self.digest}, and {asked.digest} are asked for")
+                raise RefusedError(409, f"the engine has weights {self.digest}, but the request is for {asked.digest}")
             requests = [message.request() for message in asked.requests]
             try:
                 spec.check_requests(requests, engine.max_model_len)
@@ -135,13 +135,13 @@ class RolloutServer(BoundedServer):
             yield {"done": True}
 
     def server_close(self) -> None:
-        """Stop listening, and end all connections."""
+        """Stop listening, close all connections, and end the engine's thread."""
         super().server_close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def _engine_turn(self) -> Iterator[None]:
-        """Have the engine to oneself; after an unexpected failure nobody knows its state, and it is given up."""
+        """Get exclusive use of the engine; drop the engine after an unexpected failure, since its state is unknown."""
         with self._turn:
             try:
                 yield
@@ -162,23 +162,27 @@ class RolloutServer(BoundedServer):
             self._run(engine.close)
 
     def running(self) -> tuple[Engine, ModelSpec]:
-        """The engine and what it expects; refused if there is none."""
+        """Return the engine and its model's spec.
+
+        Raises:
+            RefusedError: There is no engine.
+        """
         engine, spec = self.engine, self.spec
         if engine is None or spec is None:
-            raise RefusedError(409, "the server has no engine yet, or lost it")
+            raise RefusedError(409, "the server has no running engine")
         return engine, spec
 
 
 class Handler(BoundedHandler):
-    """Answers one request with lines of JSON."""
+    """Answers one request with JSON lines."""
 
     @property
     def rollouts(self) -> RolloutServer:
-        """The server that this request came to."""
+        """The server of this request."""
         return cast("RolloutServer", self.server)
 
     def answer(self) -> None:
-        """Check the headers, then the body, then let the engine work."""
+        """Check access, then route the request by path and method."""
         self.rollouts.access.check(self.headers)
         self.rollouts.trust(self.connection)
         routes: dict[str, tuple[str, Callable[[], None]]] = {
@@ -193,11 +197,11 @@ class Handler(BoundedHandler):
             raise RefusedError(404, f"there is no {self.path.partition('?')[0][:200]}")
         method, route = routes[self.path]
         if self.command != method:
-            raise RefusedError(405, f"{self.path} takes {method}")
+            raise RefusedError(405, f"{self.path} requires the method {method}")
         route()
 
     def _weights(self) -> None:
-        """Keep the body in a file: the engine must not see weights before all have arrived."""
+        """Save the body to a file first, so that the engine never loads incomplete weights."""
         size = self.body_size(self.rollouts.running()[1].max_bytes)
         with NamedTemporaryFile(prefix="reft-pl-weights-") as file:
             while size:
@@ -207,15 +211,15 @@ class Handler(BoundedHandler):
                     file.flush()
                 except OSError as error:
                     raise RefusedError(
-                        507, f"the server has no room for the weights in {gettempdir()} ({described(error)})"
+                        507, f"the server cannot write the weights to {gettempdir()} ({described(error)})"
                     ) from error
                 size -= len(piece)
             self._send(self.rollouts.load(Path(file.name)))
 
     def _send(self, lines: Lines) -> None:
-        """Send the lines as they come; a failure after the first is a line too, since the status has been sent."""
+        """Send lines as they come; a failure after the first one is sent as a line, because the status is already out."""
         with closing(lines):
-            line: dict[str, Any] | None = next(lines)  # it may be refused
+            line: dict[str, Any] | None = next(lines)  # before the status, because it may raise RefusedError
             self._head(200)
             while line is not None:
                 self.send(json.dumps(line).encode() + b"\n")
@@ -225,7 +229,7 @@ class Handler(BoundedHandler):
                     line = {"error": str(refused)}
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send one line; what http.server itself finds is always the caller's mistake."""
+        """Send an error as one line; errors that http.server itself detects are always the caller's."""
         self._head(400 if code in {501, 505} else code)
         self.send(json.dumps({"error": message or explain or "the request is malformed"}).encode() + b"\n")
 
@@ -237,7 +241,7 @@ class Handler(BoundedHandler):
 
 def _check_reach(host: str, access: Access, given: str | None) -> None:
     if given is None and not access.loopback:
-        raise UserError(f"listening on {host!r} lets other machines connect: choose a token and set {TOKEN_VARIABLE} to it")
+        raise UserError(f"other machines can connect to a server on {host!r}: choose a token and set {TOKEN_VARIABLE} to it")
 
 
 def _parse(message: type[M], body: bytes) -> M:

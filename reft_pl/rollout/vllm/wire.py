@@ -1,4 +1,4 @@
-"""What passes between a trainer and a rollout engine behind HTTP: weights as safetensors, requests and completions as JSON."""
+"""The wire format between trainer and rollout server: weights as safetensors, requests and completions as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class _Message(BaseModel):
-    """JSON in exactly the given form: no other fields, no conversions, no NaN."""
+    """Strictly validated JSON: no extra fields, no type conversions, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -55,7 +55,7 @@ class RequestMessage(_Message):
     eos_ids: tuple[_TokenId, ...] = Field(max_length=2**10)
 
     def request(self) -> SampleRequest:
-        """What ``request_to_json`` was given."""
+        """Convert to a ``SampleRequest``; the inverse of ``request_to_json``."""
         params = SamplingParams(**self.params.model_dump())
         return SampleRequest(self.id, self.prompt_ids, params, self.seeds, eos_ids=self.eos_ids)
 
@@ -68,9 +68,9 @@ class CompletionsMessage(_Message):
 
 
 def weights_message(weights: Iterable[tuple[str, Tensor]]) -> tuple[int, Iterator[bytes]]:
-    """A safetensors file: how many bytes it has, and its pieces, so that no second copy of the weights is made.
+    """Encode weights as a safetensors file: return its size in bytes and its pieces, without a second copy of the weights.
 
-    ``weights`` are gone through once for the header and once for the pieces.
+    ``weights`` is iterated twice, for the header and for the pieces.
     """
     header, size = _header(weights)
     pieces = (tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes() for _, tensor in weights)
@@ -78,10 +78,10 @@ def weights_message(weights: Iterable[tuple[str, Tensor]]) -> tuple[int, Iterato
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a safetensors file in the order in which they lie there, each read when it is asked for.
+    """Yield the tensors of a safetensors file lazily, in file order.
 
     Raises:
-        SafetensorError: this is no such file.
+        SafetensorError: The file is not a safetensors file.
     """
     with safe_open(path, framework="pt") as file:
         for name in file.offset_keys():
@@ -89,7 +89,7 @@ def read_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _header(weights: Iterable[tuple[str, Tensor]]) -> tuple[bytes, int]:
-    """With its length before it; and how many bytes of tensors follow."""
+    """Return the header, prefixed with its length, and the size of the tensors that follow, in bytes."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     entries, position = {}, 0
     for name, tensor in weights:
@@ -102,16 +102,16 @@ def _header(weights: Iterable[tuple[str, Tensor]]) -> tuple[bytes, int]:
 
 
 def request_to_json(request: SampleRequest) -> dict[str, Any]:
-    """A request as JSON can say it."""
+    """Convert a request to JSON types."""
     return asdict(request)
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
-    """A completion as JSON can say it; numbers come back bit for bit."""
+    """Convert a completion to JSON types; numbers survive the round trip bit for bit."""
     return asdict(completion) | {"stop": completion.stop.value}
 
 
 def completion_from_json(item: Mapping[str, Any]) -> Completion:
-    """What ``completion_to_json`` was given."""
+    """Convert back; the inverse of ``completion_to_json``."""
     tokens, logprobs = tuple(map(int, item["token_ids"])), tuple(map(float, item["logprobs"]))
     return Completion(str(item["request_id"]), int(item["index"]), tokens, logprobs, StopReason(item["stop"]))

@@ -1,4 +1,4 @@
-"""What is added to vLLM's worker (`worker_extension_cls`): it runs where the weights are, and is called by name."""
+"""Extension of vLLM's worker (`worker_extension_cls`): weight loading, digest, temperature and suppressed ids."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from reft_pl.rollout.vllm.digest import weights_digest
 
 ROWS = 256
-"""Rows of the identity that a packed layer is read with at once."""
+"""Rows of the identity matrix per product when reading a packed layer."""
 
 
 class WorkerExtension:
-    """Methods of vLLM's worker class that ``collective_rpc`` finds by their names."""
+    """Methods that vLLM mixes into its worker class; ``collective_rpc`` calls them by name."""
 
     model_runner: Any
     reload_weights: Any
 
     def reft_load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all weights, those of kernels included that vLLM's own reload passes over.
+        """Replace all weights, including kernel copies that vLLM's reload misses.
 
-        On the CPU an LM head that shares the embeddings' weights keeps a packed copy of its own, which a reload (vLLM 0.32)
-        leaves as it was, since no weights come by its name.
+        On the CPU, an LM head tied to the embeddings keeps a separate packed copy. Reloading (vLLM 0.32) does not update it,
+        because the checkpoint has no weights under its name.
         """
         self.reload_weights(weights_iterator=weights)
         for module in self.model_runner.get_model().modules():
@@ -33,15 +33,15 @@ class WorkerExtension:
 
     @torch.no_grad()
     def reft_weights_digest(self) -> str:
-        """The digest of the weights that this engine computes with, as they are now.
+        """Return the digest of the weights that the engine currently computes with.
 
         Raises:
-            ValueError: a layer computes with other weights than it holds.
+            ValueError: The packed copy of a layer differs from its weight.
         """
         return weights_digest(_weights(self.model_runner.get_model()))
 
     def reft_set_temperature(self, temperature: float) -> None:
-        """Let log-probabilities be those at the sampling temperature; vLLM's own are at 1, or come after top-k and top-p."""
+        """Report log-probabilities at the sampling temperature; vLLM offers them at 1, or after top-k and top-p."""
         sampler = self.model_runner.sampler
 
         def logprobs_at_temperature(logits: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class WorkerExtension:
         sampler.compute_logprobs = logprobs_at_temperature
 
     def reft_suppress(self, ranges: Sequence[Sequence[int]]) -> None:
-        """Never choose the ids in these half-open ranges. vLLM's own setting lists the allowed ids, again for every request."""
+        """Never sample the ids in these half-open ranges; vLLM's own setting lists all allowed ids in every request."""
         sampler = self.model_runner.sampler
         process = getattr(type(sampler), "apply_logits_processors", None)
         if not callable(process):
@@ -68,7 +68,7 @@ class WorkerExtension:
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
-    """Every weight once, as the kernels have it."""
+    """Yield every weight once, as the kernels use it."""
     seen = set()
     for name, module in model.named_modules():
         packed = _packed(module)
@@ -81,17 +81,17 @@ def _weights(model: nn.Module) -> Iterator[Tensor]:
         if packed is None:
             continue
         weight = module.get_parameter("weight")
-        if not weight.numel():  # given up for the packed copy
+        if not weight.numel():  # vLLM freed it in favour of the packed copy
             yield packed
         elif not torch.equal(packed, weight):
-            raise ValueError(f"{name} computes with other weights than it holds")
+            raise ValueError(f"the packed weights of {name} differ from its weight")
         elif id(weight) not in seen:
             seen.add(id(weight))
             yield weight
 
 
 def _packed(module: nn.Module) -> Tensor | None:
-    """The weight [out, in] of a layer whose kernel keeps a copy in a layout of its own, as on the CPU; None where it has none.
+    """Return the weight [out, in] of a layer with a packed copy for its kernel, as on the CPU; None without one.
 
     It is read through the kernel: the product with the identity is the weight, bit for bit, since x + 0 = x.
     """

@@ -1,4 +1,4 @@
-"""One vLLM engine for all tests of this folder: starting one takes far longer than what is asked of it."""
+"""One vLLM engine for all tests of this folder, because starting it takes longer than the tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKEN = "a-token-of-the-tests"
 
 @pytest.fixture(autouse=True)
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers and clients of these tests share a token."""
+    """Set one token for servers and clients."""
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
 
@@ -74,7 +74,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="session")
 def engine() -> VLLMSampler:
-    """A sampler whose engine runs; it has the weights of whoever synced last."""
+    """A sampler with a running engine, and the weights of the last sync."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: make vllm")
     sampler = VLLMSampler(max_rows=64, max_model_len=256, cache_gib=0.125, enforce_eager=True)
@@ -84,7 +84,7 @@ def engine() -> VLLMSampler:
 
 @pytest.fixture
 def vllm_sampler(engine: VLLMSampler, policy: Policy) -> VLLMSampler:
-    """It has the weights of ``policy``, whatever the test before this one did."""
+    """The same sampler with the weights of ``policy``, independent of earlier tests."""
     engine._digest = None
     engine.sync(policy)
     return engine
@@ -92,7 +92,7 @@ def vllm_sampler(engine: VLLMSampler, policy: Policy) -> VLLMSampler:
 
 @pytest.fixture
 def server(vllm_sampler: VLLMSampler, policy: Policy) -> Iterator[RolloutServer]:
-    """A server with the same engine, as if a trainer had asked for this model."""
+    """A server with the same engine, as if a trainer requested this model."""
     server = RolloutServer(("127.0.0.1", 0), EngineSettings())
     server.engine = vllm_sampler._engine
     server.model = json.loads(json.dumps({"config": model_config(policy), "dtype": "float32"}))
@@ -103,7 +103,7 @@ def server(vllm_sampler: VLLMSampler, policy: Policy) -> Iterator[RolloutServer]
 
 @contextmanager
 def listening(server: HTTPServer) -> Iterator[str]:
-    """The address of a server that serves in a thread."""
+    """Serve in a thread, and yield the address."""
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

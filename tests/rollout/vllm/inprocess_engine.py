@@ -1,4 +1,4 @@
-"""An engine with the interface of vLLM's and the project's own sampler, so that servers are tested without vLLM."""
+"""An engine with vLLM's interface on top of the in-process sampler, to test servers without vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reft_pl.types import Completion, SampleRequest
 
 
 class InProcessEngine:
-    """Samples what ``InProcessSampler`` samples; counts what it is asked for."""
+    """Samples with ``InProcessSampler``, and records its calls."""
 
     calls: ClassVar[list[str]] = []
 

@@ -1,4 +1,4 @@
-"""Requests that a rollout server must refuse: each kind by hand, and any number of them generated."""
+"""Requests that a rollout server must refuse, hand-written and generated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def head(method: str, path: str, size: object, **headers: str) -> bytes:
-    """Headers as the trainer sends them, with changes; an empty value leaves a header out."""
+    """The headers of the trainer with changes; an empty value omits a header."""
     lines = {"Host": "localhost", "Authorization": f"Bearer {TOKEN}", "Content-Length": str(size)} | headers
     text = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items() if value)
     return f"{method} {path} HTTP/1.1\r\n{text}\r\n".encode("latin-1")
@@ -34,7 +34,7 @@ def safetensors(entries: object, data: bytes = b"") -> bytes:
 
 
 def asked(digest: str | None, **changes: Any) -> bytes:
-    """A request for completions with changed fields; those of its parameters begin with an underscore."""
+    """A request for completions with changed fields; an underscore prefix marks sampling parameters."""
     message = request_to_json(requests(1, SamplingParams(4))[0])
     for name, value in changes.items():
         (message["params"] if name[0] == "_" else message)[name.lstrip("_")] = value
@@ -116,7 +116,7 @@ BODIES = [
 
 
 def malformed(digest: str) -> list[tuple[bytes, range]]:
-    """Requests, and the range that their status must lie in; all but the first few show the token."""
+    """Requests with the allowed range of their status; all except the first few send the token."""
     four = range(400, 500)
     found = [
         (data, four)
@@ -155,7 +155,7 @@ def malformed(digest: str) -> list[tuple[bytes, range]]:
 
 
 def generated(digest: str, n: int) -> Iterator[bytes]:
-    """Every malformed request, then random bytes, and requests of which the end is missing."""
+    """Every malformed request, then random bytes and truncated requests."""
     rng = random.Random(0)
     cases = [data for data, _ in malformed(digest)]
     yield from cases[:n]

@@ -1,4 +1,4 @@
-"""A rollout server beside callers that send garbage, stall, guess tokens, or come from a web page."""
+"""A rollout server under attack: garbage, stalled callers, guessed tokens and requests from web pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .malformed import generated, head, malformed
 
 @pytest.fixture
 def rollouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutServer]:
-    """A server that listens, whose engine needs no vLLM."""
+    """A listening server with an engine that does not need vLLM."""
     monkeypatch.setattr(server_module, "Engine", InProcessEngine)
     monkeypatch.setattr(InProcessEngine, "calls", [])
     server = RolloutServer(("127.0.0.1", 0), EngineSettings())
@@ -54,7 +54,7 @@ def sampler(server: RolloutServer) -> VLLMServerSampler:
 
 
 def send(server: RolloutServer, data: bytes, *, end: bool = True) -> tuple[int, str]:
-    """Status and rest of the answer; status 0 is none."""
+    """Return the status and the rest of the response; status 0 means no response."""
     with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=30) as connection:
         answer = b""
         try:
@@ -104,7 +104,7 @@ def test_silent_slow_and_deaf_callers_are_cut_off(rollouts: RolloutServer, monke
 
 
 def test_no_number_of_silent_connections_keeps_the_trainer_out(rollouts: RolloutServer, policy: Policy) -> None:
-    silent = [socket.create_connection(rollouts.server_address[:2]) for _ in range(3 * connections.MAX_STRANGERS)]  # type: ignore[arg-type]
+    silent = [socket.create_connection(rollouts.server_address[:2]) for _ in range(3 * connections.MAX_UNAUTHENTICATED)]  # type: ignore[arg-type]
     before = time.monotonic()
     sampler(rollouts).check(policy)
     assert time.monotonic() - before < 5
@@ -180,7 +180,7 @@ def test_a_wrong_or_missing_token_is_one_sentence_without_it(
         sampler(rollouts).check(policy)
     assert "wrong-token" not in str(refused.value)
     monkeypatch.setenv(TOKEN_VARIABLE, "")
-    with pytest.raises(UserError, match="set REFT_PL_TOKEN to what it printed"):
+    with pytest.raises(UserError, match="set REFT_PL_TOKEN to the one that it printed"):
         sampler(rollouts).check(policy)
     monkeypatch.setenv(TOKEN_VARIABLE, "two words\n")
     with pytest.raises(UserError, match="printable ASCII") as unusable:
@@ -243,7 +243,7 @@ def test_tls_with_its_own_authority(policy: Policy, tmp_path: Path, monkeypatch:
         VLLMServerSampler(url, ca_file=str(certificate)).check(policy)
         with pytest.raises(UserError, match=r"is not trusted .* set model.sampler.ca_file"):
             VLLMServerSampler(url).check(policy)
-        with pytest.raises(UserError, match="holds no certificates"):
+        with pytest.raises(UserError, match="is not a file of PEM certificates"):
             VLLMServerSampler(url, ca_file=str(tmp_path / "none.pem")).check(policy)
         silent.close()
         with closing(HTTPConnection(*server.server_address[:2], timeout=10)) as plain:  # type: ignore[arg-type]

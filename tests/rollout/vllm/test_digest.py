@@ -1,4 +1,4 @@
-"""The digest tells weights apart, and does not see how an engine lays them out."""
+"""The digest detects changed weights, and does not depend on their layout in an engine."""
 
 import pytest
 import torch

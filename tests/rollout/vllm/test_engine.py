@@ -26,7 +26,7 @@ pytestmark = pytest.mark.vllm
 
 
 def scored(policy: Policy, request: SampleRequest, completion: Completion) -> Tensor:
-    """The policy's log-probabilities of a completion, at the temperature that it was drawn at."""
+    """Score a completion under the policy at its sampling temperature."""
     ids = torch.tensor([request.prompt_ids + completion.token_ids])
     with torch.no_grad():
         logits = policy.lm(ids).logits[0, len(request.prompt_ids) - 1 : -1]
@@ -64,15 +64,15 @@ def test_temperatures_do_not_mix(vllm_sampler: VLLMSampler, policy: Policy) -> N
     cold, hot = (requests(4, SamplingParams(6, temperature), eos_ids=())[i::2] for i, temperature in ((0, 0.5), (1, 2.0)))
     asked = {request.id: request for request in cold + hot}
     for (name, _), completion in sample(vllm_sampler, cold + hot).items():
-        said = torch.tensor(completion.logprobs)
-        torch.testing.assert_close(said, scored(policy, asked[name], completion), atol=1e-4, rtol=0)
+        reported = torch.tensor(completion.logprobs)
+        torch.testing.assert_close(reported, scored(policy, asked[name], completion), atol=1e-4, rtol=0)
 
 
 def test_a_seed_repeats_its_sample_in_any_company(vllm_sampler: VLLMSampler) -> None:
     asked = requests(8, SamplingParams(max_new_tokens=12), samples=3)
     found = sample(vllm_sampler, asked)
     assert len({c.token_ids for c in found.values()}) > 16
-    assert sample(vllm_sampler, asked) == found, "to the bit, in the same company"
+    assert sample(vllm_sampler, asked) == found, "bitwise equal in the same batch"
     again = sample(vllm_sampler, asked[2:4])
     assert {key: c.token_ids for key, c in again.items()} == {key: found[key].token_ids for key in again}
 
@@ -82,8 +82,8 @@ def test_more_prompt_tokens_than_one_pass_reads(vllm_sampler: VLLMSampler, polic
     assert sum(map(len, prompts)) > PREFILL_TOKENS
     asked = [SampleRequest(str(i), ids, SamplingParams(4), (i,), eos_ids=()) for i, ids in enumerate(prompts)]
     found = sample(vllm_sampler, asked)
-    said = torch.tensor(found["39", 0].logprobs)
-    torch.testing.assert_close(said, scored(policy, asked[39], found["39", 0]), atol=1e-4, rtol=0)
+    reported = torch.tensor(found["39", 0].logprobs)
+    torch.testing.assert_close(reported, scored(policy, asked[39], found["39", 0]), atol=1e-4, rtol=0)
 
 
 def test_eos_is_what_the_request_says(vllm_sampler: VLLMSampler) -> None:
@@ -100,28 +100,28 @@ def test_completions_come_as_they_end(vllm_sampler: VLLMSampler) -> None:
     short, long = (requests(2, SamplingParams(n, temperature=0.0), eos_ids=())[i] for i, n in ((0, 3), (1, 30)))
     stream = vllm_sampler.stream([long, short])
     assert next(stream).request_id == short.id
-    stream.close()  # what was not read is given up, and the engine is free for the next
+    stream.close()  # aborts the remaining requests and frees the engine
     assert len(sample(vllm_sampler, [short])) == 1
 
 
 def test_an_update_of_one_bit_arrives(vllm_sampler: VLLMSampler, policy: Policy) -> None:
     for name, parameter in policy.lm.named_parameters():
         parameter.data.view(torch.int32).flatten()[-1] ^= 1
-        vllm_sampler.sync(policy)  # which raises where it did not
+        vllm_sampler.sync(policy)  # raises if the weights did not arrive
         assert vllm_sampler._digest is not None, name
 
 
 def test_after_an_update_the_engine_samples_with_it(vllm_sampler: VLLMSampler, policy: Policy) -> None:
     asked = requests(4, SamplingParams(max_new_tokens=12))
-    sample(vllm_sampler, asked)  # fills the prefix cache with what must then be forgotten
+    sample(vllm_sampler, asked)  # fills the prefix cache, which the next sync must clear
     with torch.no_grad():
         for parameter in policy.lm.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)), alpha=0.05)
     vllm_sampler.sync(policy)
     found = sample(vllm_sampler, asked)
     for request in asked:
-        said = torch.tensor(found[request.id, 0].logprobs)
-        torch.testing.assert_close(said, scored(policy, request, found[request.id, 0]), atol=1e-4, rtol=0)
+        reported = torch.tensor(found[request.id, 0].logprobs)
+        torch.testing.assert_close(reported, scored(policy, request, found[request.id, 0]), atol=1e-4, rtol=0)
 
 
 def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Policy) -> None:
@@ -133,22 +133,22 @@ def test_adapters_are_sampled_with_merged(vllm_sampler: VLLMSampler, policy: Pol
     vllm_sampler.sync(policy)
     asked = requests(4, SamplingParams(max_new_tokens=12))
     for (name, _), completion in sample(vllm_sampler, asked).items():
-        said = torch.tensor(completion.logprobs)
-        torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
-    assert torch.equal(policy.lm.model.layers[0].self_attn.q_proj.base_layer.weight, before), "the policy is left as it is"
+        reported = torch.tensor(completion.logprobs)
+        torch.testing.assert_close(reported, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
+    assert torch.equal(policy.lm.model.layers[0].self_attn.q_proj.base_layer.weight, before), "the policy is unchanged"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make vllm")
 def test_a_compiled_engine_samples_with_new_weights() -> None:
-    sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)  # takes the place of the other tests' engine
+    sampler = VLLMSampler(max_rows=8, max_model_len=128, cache_gib=0.125)  # replaces the engine of the other tests
     asked = requests(4, SamplingParams(12, temperature=0.8))
     for seed in (0, 1):
         policy = Policy(build(seed))
         sampler.sync(policy)
         for (name, _), completion in sample(sampler, asked).items():
-            said = torch.tensor(completion.logprobs)
-            torch.testing.assert_close(said, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
+            reported = torch.tensor(completion.logprobs)
+            torch.testing.assert_close(reported, scored(policy, asked[int(name)], completion), atol=1e-4, rtol=0)
     sampler.close()
     with pytest.raises(RuntimeError, match="call sync"):
         list(sampler.stream(asked))
@@ -175,14 +175,14 @@ def test_weights_that_did_not_arrive_are_found_out(
 ) -> None:
     load = vllm_sampler._engine.load
     monkeypatch.setattr(vllm_sampler._engine, "load", lambda weights: load(corrupt(weights)))
-    with pytest.raises(UserError, match=r"other weights than the policy|did not take the policy's weights"):
+    with pytest.raises(UserError, match=r"other weights than the policy|failed to load the policy's weights"):
         vllm_sampler.sync(Policy(build(seed=1)))
     with pytest.raises(RuntimeError, match="call sync"):
         list(vllm_sampler.stream(requests(1, SamplingParams(2))))
 
 
 def test_a_kernel_that_kept_former_weights_is_found_out(vllm_sampler: VLLMSampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where weights are loaded into the parameters, and the packed copies that the CPU computes with are forgotten."""
+    """Load weights into the parameters, but not into the packed copies that the CPU computes with."""
     (model,) = vllm_sampler._engine._engine.apply_model(lambda model: model)
     layer = model.model.layers[1].mlp.down_proj
     former = layer.cpu_linear
@@ -215,12 +215,12 @@ def test_an_engine_that_dies_is_one_sentence(vllm_sampler: VLLMSampler, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(vllm_sampler._engine._engine, "step", broken)
-        with pytest.raises(UserError, match=r"the vLLM engine died while it sampled \(RuntimeError: out of memory\)"):
+        with pytest.raises(UserError, match=r"the vLLM engine failed while sampling \(RuntimeError: out of memory\)"):
             list(stream)
 
 
 def test_what_is_too_long_is_one_sentence(vllm_sampler: VLLMSampler) -> None:
-    with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine 128"):
+    with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine allows 128"):
         list(vllm_sampler.stream([SampleRequest("x", (5,) * 100, SamplingParams(100), eos_ids=())]))
 
 
@@ -234,4 +234,4 @@ def test_suppressed_ids_are_never_written(vllm_sampler: VLLMSampler, policy: Pol
         assert not any(start <= token < end for token in completion.token_ids for start, end in spans)
         expected = scored(policy, held[int(name)], completion)
         torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
-    assert sample(vllm_sampler, asked) == free, "suppressed in those requests alone"
+    assert sample(vllm_sampler, asked) == free, "suppressed only in those requests"

@@ -1,4 +1,4 @@
-"""The server and its client: with a real engine behind real HTTP, and without either."""
+"""Server and client: with a real engine over HTTP, and with either missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_no_server_is_one_sentence(policy: Policy) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UserError, match=rf"the rollout server at {url} is not there or went away .* go on from"):
+    with pytest.raises(UserError, match=rf"the rollout server at {url} is unreachable or disconnected .* resume from"):
         VLLMServerSampler(url).check(policy)
 
 
@@ -43,8 +43,8 @@ def test_an_address_that_cannot_be_read_is_one_sentence(url: str, what: str) -> 
 
 
 def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
-    pages = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # it answers PUT with a page of HTML
-    with listening(pages) as url, pytest.raises(UserError, match="is no `reft-pl rollout-server`"):
+    pages = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # answers PUT with an HTML page
+    with listening(pages) as url, pytest.raises(UserError, match="is not a `reft-pl rollout-server`"):
         VLLMServerSampler(url).check(policy)
 
 
@@ -85,7 +85,7 @@ def test_weights_that_another_trainer_brought_are_not_sampled_with(
 ) -> None:
     client.sync(policy)
     VLLMServerSampler(client.urls).sync(Policy(build(seed=5)))
-    with pytest.raises(UserError, match=r"the engine has the weights [0-9a-f]{32}, and [0-9a-f]{32} are asked for"):
+    with pytest.raises(UserError, match=r"the engine has weights [0-9a-f]{32}, but the request is for [0-9a-f]{32}"):
         list(client.stream(requests(1, SamplingParams(2))))
 
 

@@ -1,4 +1,4 @@
-"""What goes over the wire comes back as it was, in a form that others read too."""
+"""The wire format round-trips, and other libraries can read it."""
 
 import json
 from pathlib import Path
