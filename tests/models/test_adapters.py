@@ -138,15 +138,15 @@ def test_a_name_of_no_layer_among_others_is_refused(llama: PreTrainedModel) -> N
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "no_such_layer"])
 def test_only_layers_of_the_trunk_are_adapted(target: str, llama: PreTrainedModel) -> None:
-    with pytest.raises(UserError, match=target if target != "no_such_layer" else "target_modules cannot be had"):
+    with pytest.raises(UserError, match=target if target != "no_such_layer" else "target_modules cannot be added"):
         add_adapters(llama, LoRASettings(target_modules=[target]), seed=1)
 
 
 def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="separate_value_model trains a second model"):
+    with pytest.raises(UserError, match="separate_value_model trains a full second model"):
         load_policy(PolicySettings(str(tmp_path), lora=LoRASettings()), "separate")
-    with pytest.raises(UserError, match="from_scratch draws them"):
+    with pytest.raises(UserError, match="from_scratch draws new ones"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, lora=LoRASettings()))
     with pytest.raises(UserError, match=r"check model\.policy\.lora"):
         LoRASettings(r=0)

@@ -144,7 +144,7 @@ def test_an_unknown_cap_is_found_in_a_model_with_small_weights(tmp_path, monkeyp
         return output
 
     monkeypatch.setattr(model, "forward", capped)
-    with pytest.raises(UserError, match="does something to its logits"):
+    with pytest.raises(UserError, match="transforms its logits in a way"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype="float32"))
 
 

@@ -138,7 +138,7 @@ def test_neither_padding_nor_eos_is_refused(publish, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_than_two_classes_are_refused(family, classes, publish, tmp_path):
     publish(tmp_path, family, "classes", classes=classes)
-    with pytest.raises(UserError, match=f"tells {classes} classes apart, and a reranker two"):
+    with pytest.raises(UserError, match=f"has {classes} classes and a reranker needs two"):
         load_classifier(str(tmp_path))
 
 
@@ -159,7 +159,7 @@ def test_incomplete_weights_are_refused(head, gone, publish, tmp_path):
     tensors = load_file(file)
     del tensors[gone]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=f"lacks weights of LlamaForSequenceClassification, {gone}"):
+    with pytest.raises(UserError, match=f"lacks weights of LlamaForSequenceClassification, such as {gone}"):
         load_classifier(str(tmp_path))
 
 
@@ -168,7 +168,7 @@ def test_a_weight_without_a_place_is_refused(head, publish, tmp_path):
     publish(tmp_path, "codellama", head)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.raises(UserError, match=r"has no place for, model\.layers\.1\."):
+    with pytest.raises(UserError, match=r"has no place for, such as model\.layers\.1\."):
         load_classifier(str(tmp_path))
 
 

@@ -55,7 +55,7 @@ def test_what_it_does_not_say_is_not_guessed(inherited: Callable[[Fields], dict[
     assert inherited(lambda writer: writer.add_organization("HuggingFaceTB")) == {}
     assert "license:" not in (tmp_path / CARD_FILE).read_text()
     assert inherited(lambda writer: None) == {}
-    assert "What the file says" not in (tmp_path / CARD_FILE).read_text()
+    assert "Metadata in the file" not in (tmp_path / CARD_FILE).read_text()
 
 
 def test_several_base_models_are_all_named(inherited: Callable[[Fields], dict[str, object]]) -> None:
