@@ -207,7 +207,7 @@ def _check_weights(file: Path, lm: PreTrainedModel, info: Mapping[str, Any], unp
         whole = _CausalLM.from_config(lm.config).state_dict()
     other = [name for name, tensor in lm.state_dict().items() if name in whole and whole[name].shape != tensor.shape]
     if other:
-        raise UserError(f"{file} holds weights with shapes that differ from its settings: {_some(other)}; take another file.")
+        raise UserError(f"{file} holds weights of other shapes than in its settings: {_some(other)}; take another file.")
     if unplaced or info["unexpected_keys"]:
         raise UserError(
             f"{file} holds weights that {type(lm).__name__} has no place for: {_some([*unplaced, *info['unexpected_keys']])}; "
