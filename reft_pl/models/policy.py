@@ -101,7 +101,7 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute next-token logits [..., V] from hidden states [..., D], in the model's dtype.
 
-        They include scaling and soft-capping, which some architectures apply after the LM head (Cohere, Granite, Falcon-H1, Gemma).
+        They include the scaling and soft-capping that some architectures (Cohere, Granite, Falcon-H1, Gemma) apply after the head.
         """
         return self.capped(self.lm_head(hidden))
 

@@ -103,14 +103,14 @@ def test_a_value_head_of_another_form_is_said(publish, tmp_path, caplog):
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"v_head.0.weight": torch.ones(64, 32)}, file, metadata={"format": "pt"})
     assert not load(tmp_path, "shared").value_head.weight.any()
-    assert "a value head of a form that reft-pl does not know" in caplog.text
+    assert "a value head in a layout that reft-pl does not support" in caplog.text
 
 
 def test_a_value_head_of_another_width_is_refused(publish, tmp_path):
     publish(tmp_path, "codellama", "value", "safetensors")
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"v_head.summary.weight": torch.ones(1, 8)}, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match="does not fit the model that it is stored with"):
+    with pytest.raises(UserError, match="does not fit its model"):
         load(tmp_path, "shared")
     load(tmp_path)
 
