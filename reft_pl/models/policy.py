@@ -101,7 +101,7 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute next-token logits [..., V] from hidden states [..., D], in the model's dtype.
 
-        They include the scaling and soft-capping that some architectures (Cohere, Granite, Falcon-H1, Gemma) apply after the head.
+        They include the scaling and soft-capping that Cohere, Granite, Falcon-H1, Gemma and others apply after the LM head.
         """
         return self.capped(self.lm_head(hidden))
 

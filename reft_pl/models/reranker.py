@@ -1,4 +1,4 @@
-"""The reranker: a classifier that scores how likely a solution is to be correct."""
+"""The reranker: a classifier that estimates the probability that a solution is correct."""
 
 from __future__ import annotations
 

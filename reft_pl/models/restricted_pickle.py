@@ -16,7 +16,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from reft_pl.errors import UserError, first_line
 
 _FORCED, _FORCED_OFF = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_NAMED = re.compile(r"GLOBAL (?P<name>[\w.]+) (?:was not an allowed global|whose module)")
+_NAMED = re.compile(r"GLOBAL (?P<name>[\w.]+) (?:was not an allowed global|\S+ module \S+ is blocked)")
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def test_a_broken_or_foreign_adapter_is_one_sentence(llama: PreTrainedModel, tmp
     config = (tmp_path / "adapter" / CONFIG_FILE).read_text()
     for change, complaint in (
         (('"use_dora": false', '"use_dora": true'), "not plain LoRA"),
-        (('"r": 3', '"r": 5'), "other shapes"),
+        (('"r": 3', '"r": 5'), "shapes differ"),
         (('"base_model_name_or_path": "', '"base_model_name_or_path": "/gone'), "no model folder"),
         (("{", ""), "cannot be read"),
     ):
