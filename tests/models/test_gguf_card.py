@@ -15,7 +15,7 @@ Fields = Callable[[gguf.GGUFWriter], None]
 
 @pytest.fixture
 def inherited(tmp_path: Path) -> Callable[[Fields], dict[str, object]]:
-    """What a later stage takes over from the card of a file with these fields."""
+    """Return the metadata that a later stage inherits from the card of a file with these fields."""
 
     def of(add: Fields) -> dict[str, object]:
         writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")

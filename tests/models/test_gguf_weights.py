@@ -1,4 +1,4 @@
-"""A GGUF file that does not hold exactly the weights of its model is refused."""
+"""GGUF files that do not hold exactly their model's weights are rejected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(
     parts: int | None = None,
     temperature: bool = False,
 ) -> Path:
-    """A tiny Llama; ``extra`` adds tensors or takes the place of some."""
+    """Write a tiny Llama; ``extra`` adds or replaces tensors."""
     tokens = ["<unk>", "<s>", "</s>", *[chr(code) for code in range(33, 127)], "aa", "bb", "cc"]
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_context_length(64)

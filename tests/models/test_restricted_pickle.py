@@ -1,4 +1,4 @@
-"""Pickles that would run code when they are read as they ask to be."""
+"""Pickles that would run code if loaded without restrictions."""
 
 from __future__ import annotations
 
