@@ -1,7 +1,7 @@
-"""Activation checkpointing that does not depend on train or eval mode.
+"""Activation checkpointing that works in eval mode.
 
-``transformers`` checkpoints a layer in train mode only. PPO updates run in eval mode, because dropout is off, and there the
-library's own switch would silently do nothing.
+``transformers`` checkpoints layers only in train mode. PPO updates run in eval mode to disable dropout, so the library's
+``gradient_checkpointing_enable`` would silently do nothing.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from reft_pl.models.compilation import transformer_layers
 
 
 def checkpoint_layers(trunk: nn.Module) -> None:
-    """Make every transformer layer of ``trunk`` keep its input alone and recompute the rest in the backward pass.
+    """Checkpoint every transformer layer of ``trunk``: store only its input and recompute the rest in the backward pass.
 
     Raises:
-        UserError: the architecture has no layers that know checkpointing.
+        UserError: The architecture does not mark its layers.
     """
     layers = transformer_layers(trunk)
     if not layers:
         raise UserError(f"{type(trunk).__name__} does not support gradient_checkpointing: set it to false.")
     for layer in layers:
-        # a partial of a bound method, not a closure: deepcopy then binds the copy's forward to the copy
+        # A partial of a bound method, not a closure, so that deepcopy binds the copied forward to the copied layer.
         layer.forward = partial(_forward, layer.forward)
 
 

@@ -1,7 +1,7 @@
-"""How much a model keeps for its backward pass, found by running it without numbers.
+"""Measure activation memory by running a model on the ``meta`` device.
 
-On torch's ``meta`` device tensors have shapes and no content: autograd decides there what it keeps as it does elsewhere,
-whatever the architecture, adapters and frozen weights included.
+Tensors on ``meta`` have shapes but no data. Autograd saves the same tensors there as on any other device, so the measurement
+covers every architecture, adapters and frozen weights included.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from reft_pl.models.pretrained import supported_attention
 from reft_pl.models.settings import LoRASettings
 
 FUSED, EAGER = "reft_pl_fused", "reft_pl_eager"
-"""Attention functions for tensors without numbers. They have no masks, whose making looks at numbers."""
+"""Attention functions for meta tensors. They take no mask, because building one reads tensor values."""
 
 _AutoModel: Any = AutoModelForCausalLM
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that are kept from the forward to the backward pass of one micro-batch.
+    """Bytes of saved tensors between the forward and backward pass of one micro-batch.
 
     Args:
-        layers: Of each transformer layer.
-        inputs: Of each layer's input, which is all that is kept of it where it is recomputed.
-        rest: Of embeddings and last norm.
+        layers: Bytes saved by each transformer layer.
+        inputs: Bytes of each layer's input, the only tensor saved with activation checkpointing.
+        rest: Bytes saved outside the layers: embeddings and final norm.
     """
 
     layers: tuple[int, ...]
@@ -43,24 +43,26 @@ class Activations:
     rest: int
 
     def kept(self, recompute: bool) -> int:
-        """What stands when the backward pass begins."""
+        """Return the bytes saved when the backward pass begins; ``recompute`` means activation checkpointing."""
         return self.rest + sum(self.inputs if recompute else self.layers)
 
     @property
     def largest_layer(self) -> int:
-        """What a layer takes while it is gone through backwards, or made again."""
+        """Bytes of the largest layer: the extra memory needed to recompute one layer or run it backwards."""
         return max(self.layers, default=0)
 
 
 def empty_model(
     config: PreTrainedConfig, dtype: torch.dtype, lora: LoRASettings | None = None, attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model of a configuration without its weights, with adapters if it shall have some; ``config`` stays as it is.
+    """Build a model on the ``meta`` device from its configuration, with adapters if ``lora`` is set.
+
+    ``config`` is copied, not modified.
 
     Raises:
-        UserError: it is of no causal language model, or of one without this attention.
+        UserError: The configuration does not describe a causal language model that supports ``attention``.
     """
-    available = "eager" if attention == "eager" else "sdpa"  # the others need not be installed here
+    available = "eager" if attention == "eager" else "sdpa"  # other implementations may not be installed here
     implementation = supported_attention(_AutoModel, config, available)
     with torch.device("meta"):
         try:
@@ -68,13 +70,13 @@ def empty_model(
                 deepcopy(config),
                 dtype=dtype,
                 attn_implementation=implementation,
-                trust_remote_code=hasattr(config, "auto_map"),  # which ``load_config`` leaves to trusted models alone
+                trust_remote_code=hasattr(config, "auto_map"),  # ``load_config`` keeps it for trusted models only
             )
         except (ValueError, ImportError) as error:
-            raise UserError(f"no language model can be made of the kind {config.model_type!r}: {first_line(error)}") from error
+            raise UserError(f"cannot build a language model of type {config.model_type!r}: {first_line(error)}") from error
         except BAD_VALUE as error:
             raise UserError(
-                f"no language model can be made of the config.json ({described(error)}): correct this value"
+                f"cannot build a language model from config.json ({described(error)}): correct this value"
             ) from error
         if lora is not None:
             add_adapters(lm, lora, seed=0)
@@ -82,22 +84,22 @@ def empty_model(
 
 
 def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
-    """Run a micro-batch through an empty model and add up what autograd keeps, each piece of memory once.
+    """Run a micro-batch through a meta-device model and sum what autograd saves, counting each storage once.
 
-    The attention is the fused one of sdpa and flash_attention_2, which keeps queries, keys, values and result, but no scores;
-    with ``eager`` these are kept.
+    sdpa and flash_attention_2 are modelled as one fused kernel that saves queries, keys, values and outputs. Eager attention
+    also saves the attention weights.
 
     Args:
-        lm: As ``empty_model`` gave it.
-        rows: Sequences of the micro-batch.
-        length: Tokens of each.
+        lm: A model from ``empty_model``.
+        rows: Number of sequences in the micro-batch.
+        length: Tokens per sequence.
     """
-    own = {_place(tensor) for tensor in (*lm.parameters(), *lm.buffers())}
-    kept: dict[int, Tensor] = {}  # the tensors too, so that no place is given away again
+    own = {_storage_id(tensor) for tensor in (*lm.parameters(), *lm.buffers())}
+    kept: dict[int, Tensor] = {}  # holds the tensors, so that no storage id is reused
 
     def pack(tensor: Tensor) -> Tensor:
-        if _place(tensor) not in own:
-            kept.setdefault(_place(tensor), tensor)
+        if _storage_id(tensor) not in own:
+            kept.setdefault(_storage_id(tensor), tensor)
         return tensor
 
     layers: list[int] = []
@@ -119,18 +121,18 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     lm.set_attn_implementation(EAGER if lm.config._attn_implementation == "eager" else FUSED)
     ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        # With a mask, which none of these attentions takes: without one, models look for padding among the ids.
+        # These attention functions ignore the mask, but without one models search the ids for padding.
         result = trunk_of(lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
-    del result  # the graph until here holds what was kept
+    del result  # it holds the graph, and the graph holds the saved tensors
     return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
 
 
 class FusedAttention(torch.autograd.Function):
-    """What a fused kernel keeps for its backward pass; on tensors without numbers it has none to compute."""
+    """Stand-in for a fused attention kernel: saves the same tensors for the backward pass, computes nothing."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, H, T, D] queries to [B, T, H, D] results, and a float32 number a query beside."""
+        """Map [B, H, T, D] queries to [B, T, H, D] outputs; save one float32 log-sum-exp per query as well."""
         output = query.transpose(1, 2).contiguous()
         ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:3], dtype=torch.float32))
         return output
@@ -151,5 +153,5 @@ AttentionInterface.register(FUSED, _fused)
 AttentionInterface.register(EAGER, _eager)
 
 
-def _place(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) in a language model: added, switched off, merged.
+"""Add LoRA adapters (arXiv 2106.09685) to a language model, disable them, or merge them.
 
-They are put into the model in place, so that it stays the class that ``transformers`` made: scoring and sampling know nothing
-of them. peft is imported where there are any, since it takes seconds.
+Adapters are injected in place and the model keeps its ``transformers`` class, so scoring and sampling need no special case.
+peft takes seconds to import, so it is imported only for models with adapters.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 NAME = "default"
-"""What the only adapter of a model is called; peft leaves this name out of the files that it writes."""
+"""peft's name for a model's only adapter; peft omits it from the keys of saved files."""
 
 _BASE = ".base_layer."
 
 
 def add_adapters(lm: PreTrainedModel, settings: LoRASettings, seed: int) -> None:
-    """Freeze the model and put adapters into its linear layers that change nothing before they are trained.
+    """Freeze the model and add adapters to its linear layers; untrained adapters leave the outputs unchanged.
 
     Args:
-        lm: The model; changed in place.
-        settings: Which adapters, and where.
-        seed: Of the half of each adapter that does not start at 0. The global generator is left alone.
+        lm: The model, modified in place.
+        settings: Rank, scale, dropout and target layers.
+        seed: Seeds matrix A of each adapter (B starts at 0). The global generator is not touched.
 
     Raises:
-        UserError: the names are of no layers, or of others than linear ones of the trunk.
+        UserError: A target name matches no layer, or matches one that is not a linear layer of the trunk.
     """
     from peft import LoraConfig  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def add_adapters(lm: PreTrainedModel, settings: LoRASettings, seed: int) -> None
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),  # GPT-2 keeps its matrices transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),  # GPT-2 stores transposed weights
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -54,14 +54,16 @@ def add_adapters(lm: PreTrainedModel, settings: LoRASettings, seed: int) -> None
         inject(lm, config, "policy.lora.target_modules")
     for target in () if isinstance(targets, str) else targets:
         if not any(name == target or name.endswith(f".{target}") for name in adapted_layers(lm)):
-            raise UserError(f"policy.lora.target_modules names {target!r}, which no linear layer of this model is called")
+            raise UserError(
+                f"policy.lora.target_modules names {target!r}, which no linear layer of this model is called: correct it"
+            )
 
 
 def inject(lm: PreTrainedModel, config: LoraConfig, where: str) -> None:
-    """Put adapters into the model, in the number format of the weights beside them; ``where`` is what to blame.
+    """Add adapters to the model in the dtype of the weights that they adapt; ``where`` starts error messages.
 
     Raises:
-        UserError: as ``add_adapters``.
+        UserError: As ``add_adapters``.
     """
     from peft import inject_adapter_in_model  # noqa: PLC0415
     from peft.tuners.lora.layer import Linear  # noqa: PLC0415
@@ -69,17 +71,17 @@ def inject(lm: PreTrainedModel, config: LoraConfig, where: str) -> None:
     try:
         inject_adapter_in_model(config, lm, NAME)
     except ValueError as error:
-        raise UserError(f"{where} cannot be had: {first_line(error)}") from error
+        raise UserError(f"{where} cannot be added to this model: {first_line(error)}") from error
     heads = {lm.get_input_embeddings(), lm.get_output_embeddings()}  # type: ignore[no-untyped-call]
     for name, layer in adapted_layers(lm).items():
         if type(layer) is not Linear or layer in heads:
-            raise UserError(f"{where} names {name}: adapters go into the linear layers between embeddings and LM head")
+            raise UserError(f"{where} names {name}: name only linear layers between the embeddings and the LM head")
         for part in (layer.lora_A, layer.lora_B):
             part.to(layer.weight.dtype)
 
 
 def adapted_layers(lm: PreTrainedModel) -> dict[str, Any]:
-    """The layers that have an adapter, by name; none for an ordinary model."""
+    """Return the layers with adapters by name; empty for a model without adapters."""
     if not hasattr(lm, "peft_config"):
         return {}
     from peft.tuners.lora import LoraLayer  # noqa: PLC0415
@@ -89,7 +91,7 @@ def adapted_layers(lm: PreTrainedModel) -> dict[str, Any]:
 
 @contextmanager
 def adapters_off(lm: PreTrainedModel) -> Iterator[None]:
-    """The model as it is without its adapters, inside; no second copy of anything."""
+    """Disable the adapters inside the block, without copying any weight."""
     layers = adapted_layers(lm).values()
     for layer in layers:
         layer.enable_adapters(False)
@@ -101,12 +103,11 @@ def adapters_off(lm: PreTrainedModel) -> Iterator[None]:
 
 
 def plain_weights(lm: PreTrainedModel, *, adapters: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """The model's weights by the names that they have without adapters, one after another.
+    """Yield the model's weights under the names that they have without adapters.
 
     Args:
-        lm: The model, with or without adapters; left as it is.
-        adapters: Whether they are merged into the weights that they adapt (these are then new tensors, on the CPU), or left
-            out.
+        lm: A model with or without adapters; not modified.
+        adapters: True merges the adapters: adapted weights are then new tensors on the CPU. False omits the adapters.
     """
     layers = adapted_layers(lm)
     if not layers:
@@ -125,13 +126,13 @@ def _of_adapter(name: str) -> bool:
 
 
 def plain_names(lm: PreTrainedModel) -> set[str]:
-    """What ``plain_weights`` calls the parameters: no buffers, and of the names that share a parameter the first alone."""
+    """Return the parameters' names in ``plain_weights``: no buffers, and only the first name of a shared parameter."""
     return {name.replace(_BASE, ".") for name, _ in lm.named_parameters() if not _of_adapter(name)}
 
 
 @torch.no_grad()
 def merge(lm: PreTrainedModel) -> None:
-    """Put the adapters into the weights and take them out of the model, which is an ordinary one then."""
+    """Merge the adapters into the weights and remove them, leaving an ordinary model."""
     for name, layer in adapted_layers(lm).items():
         base = layer.get_base_layer()
         base.weight.copy_(merged_weight(layer))
@@ -139,15 +140,15 @@ def merge(lm: PreTrainedModel) -> None:
         setattr(lm.get_submodule(parent), child, base)
     if hasattr(lm, "peft_config"):
         del lm.peft_config
-        lm.requires_grad_(True)  # peft froze what stood beside the adapters
+        lm.requires_grad_(True)  # peft froze the other weights
 
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """W + alpha / r * B A, rounded once to the number format of W; on the CPU, wherever W is.
+    """Return W + alpha / r * B A, rounded once to the dtype of W, on the CPU wherever W is.
 
-    So a merge at the end of training and one when the adapter is loaded agree to the bit, and a GPU that has no room for
-    the weights a second time need not have it.
+    Merging at the end of training and merging on load therefore agree bitwise, and the GPU never holds a second copy of the
+    weights.
     """
     weight: Tensor = layer.get_base_layer().weight
     a: Tensor

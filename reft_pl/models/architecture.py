@@ -1,4 +1,4 @@
-"""What a configuration says of a language model's text part: its trunk, its rotary positions, its attention."""
+"""Architecture differences between language models: nested text configs, the trunk, and rotary position factors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the decoder, which multimodal models nest in theirs."""
+    """Return the decoder's configuration, which multimodal models nest inside their own."""
     nested: PreTrainedConfig = config.get_text_config(decoder=True)
     return nested
 
 
 def trunk_of(lm: PreTrainedModel) -> nn.Module:
-    """The model without its LM head: what returns ``last_hidden_state``.
+    """Return the model without its LM head: the module that returns ``last_hidden_state``.
 
-    The text-only class of Llama 4 has its trunk under another name than ``base_model`` looks for.
+    The text-only Llama 4 class stores its trunk under a name that ``base_model`` does not look for.
     """
     trunk: nn.Module = lm.base_model
     if trunk is lm:
@@ -28,10 +28,10 @@ def trunk_of(lm: PreTrainedModel) -> nn.Module:
 
 
 def rotary_limit(config: PreTrainedConfig) -> int | None:
-    """The longest text, in tokens, that has the rotary factors of short texts; None if no factor depends on the length.
+    """Return the sequence length, in tokens, up to which rotary factors are constant; None if they never change.
 
-    Beyond it, dynamic NTK and longrope turn all positions by other angles. Cached keys have the former ones, and the
-    log-probability of a token depends on the text after it.
+    Beyond this length, dynamic NTK and longrope change the rotation angles of all positions. Keys already in the KV cache keep
+    the old angles, and a token's log-probability depends on the text after it.
     """
     text = text_config(config)
     limits = []
@@ -46,7 +46,7 @@ def rotary_limit(config: PreTrainedConfig) -> int | None:
 
 
 def _rope_settings(text: PreTrainedConfig) -> list[Mapping[str, Any]]:
-    """The rope settings of a model; of each kind of layer where they differ, as in Gemma 3."""
+    """Return the model's rope settings, followed by those of each layer type if they differ (Gemma 3)."""
     settings = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     nested = [rope for rope in settings.values() if isinstance(rope, Mapping)]
     return [settings, *nested]
@@ -54,7 +54,7 @@ def _rope_settings(text: PreTrainedConfig) -> list[Mapping[str, Any]]:
 
 @torch.no_grad()
 def restore_rotary(network: nn.Module) -> None:
-    """Give back the rotary factors of short texts, which dynamic NTK keeps too long after a long one."""
+    """Reset the rotary factors to those of short sequences; dynamic NTK keeps the long ones for too long."""
     for module in network.modules():
         if not hasattr(module, "max_seq_len_cached"):
             continue

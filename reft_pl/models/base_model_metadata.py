@@ -1,4 +1,4 @@
-"""What a model takes over from the one that it starts from, for its model card."""
+"""Model card metadata that a trained model inherits from its base model."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ INHERITED = ("license", "license_name", "license_link", "base_model")
 
 
 def inherited_metadata(base: str) -> dict[str, Any]:
-    """License and hub name of the base model, by their names in a model card's metadata; what nobody says is left out.
+    """Return license and base model as model card metadata; unknown fields are omitted.
 
-    A folder's own card tells (that of a former run inherited them in its turn), or the hub, which is asked once and briefly.
+    For a folder they come from its card, which an earlier run may have inherited in turn. For a hub id they come from the hub,
+    with one short, cached request.
 
     Args:
         base: Folder or hub id.
     """
     try:
         folder = model_folder(base)
-    except UserError:  # it is gone since
+    except UserError:  # the folder has been removed since
         return {}
-    said = _hub_metadata(base) | {"base_model": base} if folder is None else _folder_metadata(folder)
-    return {key: said[key] for key in INHERITED if said.get(key)}
+    metadata = _hub_metadata(base) | {"base_model": base} if folder is None else _folder_metadata(folder)
+    return {key: metadata[key] for key in INHERITED if metadata.get(key)}
 
 
 def _folder_metadata(folder: Path) -> dict[str, Any]:
     try:
         return dict(ModelCard.load(folder / CARD_FILE, ignore_metadata_errors=True).data.to_dict())
-    except Exception:  # there is none, or it is somebody else's and in whatever state: no card is not worth a failed run
+    except Exception:  # the card may be missing or malformed: neither is worth a failed run
         return {}
 
 
@@ -43,6 +44,6 @@ def _folder_metadata(folder: Path) -> dict[str, Any]:
 def _hub_metadata(name: str) -> dict[str, Any]:
     try:
         card = HfApi().model_info(name, timeout=HUB_SECONDS).card_data
-    except Exception:  # whatever the network did
+    except Exception:  # any network failure
         return {}
     return dict(card.to_dict()) if card else {}  # type: ignore[no-untyped-call]

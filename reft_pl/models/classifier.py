@@ -1,4 +1,4 @@
-"""Two-class sequence classifiers, the form of a reranker: from a stored one, or begun on the trunk of a language model."""
+"""Load two-class sequence classifiers for reranking, from a stored classifier or from a language model's trunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reft_pl.models.stored_weights import StoredWeights
 logger = logging.getLogger(__name__)
 
 CLASSES = 2
-"""Class 0 is a wrong solution, class 1 a right one."""
+"""Class 0 is a wrong solution, class 1 a correct one."""
 
 _LM_HEADS = ("lm_head.", "embed_out.")
 
@@ -36,38 +36,38 @@ def load_classifier(
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load a two-class classifier, in eval mode and on the CPU, by the model class that ``AutoModel...`` has for it.
+    """Load a two-class sequence classifier of ``transformers``, in eval mode and on the CPU.
 
-    A causal language model, such as a run's ``hf/`` folder, gives its trunk as it is, adapters merged; its LM head and
-    value head stay behind, and a classification head is drawn.
+    A causal language model, such as a run's ``hf/`` folder, contributes its trunk, with any adapters merged. Its LM head and
+    value head are dropped, and a classification head is drawn at random.
 
-    The model classifies a row by its last token that is not ``config.pad_token_id``: pad batches with that token, on the
-    right. It is the tokenizer's padding token, or EOS where there is none (then rows must not end in EOS).
+    The model classifies a row at its last token that is not ``config.pad_token_id``, so pad batches with that token on the
+    right. It is set to the tokenizer's padding token, or to EOS if there is none (rows must then not end in EOS).
 
     Args:
         name_or_path: Folder or hub id.
-        dtype: Number format of the weights.
-        seed: Of a head that is drawn: in every number format the same, but for rounding. The global generator is left alone.
-        attention: Attention implementation of ``transformers``; None is the one that it prefers.
-        trust_remote_code: Run Python code that the model comes with; its class must be one of ``transformers`` all the same.
+        dtype: Dtype of the weights.
+        seed: Seeds a new head, identical in every dtype up to rounding. The global generator is not touched.
+        attention: Attention implementation of ``transformers``; None means its default.
+        trust_remote_code: Run Python code shipped with the model; its class must still be one of ``transformers``.
 
     Raises:
-        UserError: nothing there, the hub out of reach, unreadable or incomplete weights, other than two classes, or an
-            architecture that has no classifier.
+        UserError: The model is not found, the hub is unreachable, weights are unreadable or incomplete, the classifier does
+            not have two classes, or the architecture has no classifier.
     """
     source, options, adapter = locate_weights(name_or_path, trust_remote_code)
     config = load_config(source, options)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(f"transformers has no sequence classifier of the kind of {name_or_path} ({config.model_type}).")
+        raise UserError(f"transformers has no sequence classifier for {name_or_path} ({config.model_type}): choose another.")
     is_classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     if is_classifier and config.num_labels != CLASSES:
         raise UserError(
-            f"{name_or_path} tells {config.num_labels} classes apart, and a reranker two, wrong and right: name a classifier "
-            "of two classes, or a language model to begin one on."
+            f"{name_or_path} has {config.num_labels} classes and a reranker needs two (wrong, right): name a classifier with "
+            "two classes, or a language model to start from."
         )
-    config.num_labels = CLASSES  # a language model's own number means nothing
+    config.num_labels = CLASSES  # a language model's own value is meaningless
     stored = StoredWeights(source, options)
-    with torch.random.fork_rng(devices=[]):  # the library draws what is missing; ``_draw_head`` draws it again, by the seed
+    with torch.random.fork_rng(devices=[]):  # transformers draws missing weights; ``_draw_head`` redraws them from the seed
         loaded = load_pretrained(AutoModelForSequenceClassification, stored, config, dtype, attention)
     model = loaded.model
     if adapter is not None:
@@ -76,17 +76,19 @@ def load_classifier(
     head = {name for name in loaded.missing if not name.startswith(f"{model.base_model_prefix}.")}
     absent = loaded.missing if is_classifier else loaded.missing - head
     if absent:
-        raise UserError(f"{name_or_path} lacks weights of {type(model).__name__}, {min(absent)} for one: it is incomplete.")
+        raise UserError(
+            f"{name_or_path} lacks weights of {type(model).__name__}, such as {min(absent)}: take a complete model."
+        )
     refuse_unplaced(name_or_path, loaded, () if is_classifier else _LM_HEADS)
     if head:
         _draw_head(model, head, seed)
-        logger.info("%s has no classification head: one is drawn from seed %d", name_or_path, seed)
+        logger.info("%s has no classification head: drawing one from seed %d", name_or_path, seed)
     model.config.pad_token_id = _pad_id(source, options, config)
     return model
 
 
 def _draw_head(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
-    """Matrices from the normal distribution that the architecture begins with, biases 0."""
+    """Draw matrices from the architecture's initial normal distribution and set biases to 0."""
     generator = torch.Generator().manual_seed(seed)
     settings = model.config.to_dict()
     std: float = settings.get("initializer_range") or settings.get("init_std") or 0.02
@@ -97,10 +99,14 @@ def _draw_head(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
 
 
 def _pad_id(source: str, options: Mapping[str, Any], config: PreTrainedConfig) -> int:
-    """The token that batches are padded with: what the tokenizer says, else what the config says, else EOS."""
+    """Return the padding token id of the tokenizer, else of the config; failing both, the EOS id in the same order.
+
+    Raises:
+        UserError: Neither names a padding or EOS token inside the vocabulary.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **{"trust_remote_code": False, **options})
-    except Exception:  # weights alone, or files that the data's tokenizer will be refused for
+    except Exception:  # no tokenizer here, or a broken one, which the data module reports
         tokenizer = None
     text_config = config.get_text_config()
     for role in ("pad_token_id", "eos_token_id"):

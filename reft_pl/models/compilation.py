@@ -1,4 +1,4 @@
-"""Compiled transformer layers: norms, rotations, activations and their gradients in a few fused kernels instead of dozens."""
+"""Compile transformer layers with torch.compile, fusing dozens of kernels per layer into a few."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from reft_pl.errors import UserError
 
 
 def transformer_layers(network: nn.Module) -> list[nn.Module]:
-    """The modules that transformers marks as its layers, in their order; none where an architecture has no such marks."""
+    """Return the transformer layers in order, as marked by ``transformers``; empty if the architecture marks none."""
     return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 CASES = 64
-"""Pieces of code that the compiled layers of a process may have together: with gradient or without, for one row or more, ..."""
+"""Limit on compiled variants per process: with or without gradients, one row or several, and so on."""
 
 ACTIVATIONS = 0.4
-"""Part of what layers would keep for the backward pass that compiled ones keep, at the sizes that are compiled first.
+"""Activation memory budget of compiled layers: fraction of the saved tensors kept, at the sizes compiled first.
 
-Torch chooses what costs least to compute again. On two cores no time was measured to be lost by it (docs/log.md); on a
-GPU nothing was measured.
+Torch recomputes the cheapest operations. On two CPU cores this cost no measurable time (docs/log.md); on a GPU it is not
+measured.
 """
 
 
 def compile_layers(network: nn.Module) -> None:
-    """Let every transformer layer be compiled the first time that it is used, for any number of rows and tokens.
+    """Compile every transformer layer on first use, for any number of rows and tokens.
 
-    All layers share their code, so that it takes as long for thirty as for one. Where the machine lacks what compiling for the
-    CPU takes, that is said, and the layers run as they are.
+    All layers share their compiled code, so thirty layers compile as fast as one. If the machine has no C++ compiler or Python
+    headers, a warning is logged and the layers run uncompiled.
 
     Raises:
-        UserError: the architecture has no layers that are marked as such.
+        UserError: The architecture does not mark its layers.
     """
     layers = transformer_layers(network)
     if not layers:
         raise UserError(f"{type(network).__name__} has no layers that can be compiled: set policy.compile to false.")
     lacking = None if torch.cuda.is_available() else _lacking()
     if lacking is not None:
-        rank_zero_warn(f"policy.compile is on and there is no {lacking} here: going on without, more slowly")
+        rank_zero_warn(f"policy.compile is on, but there is no {lacking}: layers run uncompiled, which is slower")
         return
     config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, CASES)  # beyond it torch goes on uncompiled, almost in silence
-    config.optimize_ddp = False  # it would cut each layer's code to pieces, and a piece a layer leaves room enough for overlap
+    config.recompile_limit = max(config.recompile_limit, CASES)  # beyond it torch falls back to eager almost silently
+    config.optimize_ddp = False  # it would split each layer's graph; one graph per layer overlaps enough
     kept = torch._functorch.config
     kept.activation_memory_budget = min(kept.activation_memory_budget, ACTIVATIONS)
     for layer in layers:
@@ -55,13 +55,13 @@ def compile_layers(network: nn.Module) -> None:
 
 
 def compiled_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers in which ``compile_layers`` was at work, in their order; none where it was not."""
+    """Return the layers that ``compile_layers`` compiled, in order."""
     return [layer for layer in transformer_layers(network) if layer._compiled_call_impl is not None]
 
 
 def _lacking() -> str | None:
-    """What torch's compiler for the CPU needs and does not find."""
-    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (a second, which only this takes)
+    """Return what torch needs to compile for the CPU and does not find, or None if it has everything."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (takes a second)
     from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
 
     try:

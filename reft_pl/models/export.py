@@ -1,4 +1,4 @@
-"""What a stage leaves behind: a plain transformers folder that says how to use it."""
+"""Export a trained policy as a plain transformers folder with a description of how to use it."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def export_folder(
     stop_ids: Collection[int] = (),
     unused_ids: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Write weights, tokenizer, value function, description, card, generation settings; a former folder is replaced whole.
+    """Write weights, tokenizer, value function, generation settings, description and card, replacing ``folder``.
 
-    ``AutoModelForCausalLM.from_pretrained(folder)`` loads it anywhere, and ``generate`` there decodes as our Top-1 does:
-    greedily, to the first stop id, up to ``description["max_tokens"]`` tokens in all, prompt included.
+    ``AutoModelForCausalLM.from_pretrained(folder)`` loads the result anywhere. ``generate`` then decodes as Top-1 evaluation
+    does: greedily, to the first stop id, up to ``description["max_tokens"]`` tokens including the prompt.
 
     Args:
-        policy: What to write; on any device, left as it is.
-        tokenizer: With EOS.
-        folder: Where to. It appears complete or not at all.
-        description: Prompt form, limits, stage: JSON-serialisable, read back by ``read_description``.
-        card: Text of the model card, if there shall be one.
-        adapter_of: Write the policy's adapters alone, and this as the model that they belong to; None writes whole weights,
-            adapters merged into them.
-        weights: False leaves the weights out, to find out whether the rest can be written.
-        stop_ids: Ids that end a response, beside the tokenizer's EOS.
-        unused_ids: Half-open ranges of ids that are no tokens, so that ``generate`` does not choose them either.
+        policy: The policy, on any device; not modified.
+        tokenizer: A tokenizer with EOS.
+        folder: Output folder, which appears complete or not at all.
+        description: Prompt format, limits and stage; JSON-serialisable, read back by ``read_description``.
+        card: Text of the model card; None writes no card.
+        adapter_of: Write only the policy's adapters and name this as their base model. None writes full weights with the
+            adapters merged.
+        weights: False omits the weights, to check that the rest can be written.
+        stop_ids: Ids that end a response, besides the tokenizer's EOS.
+        unused_ids: Half-open ranges of ids that are not tokens, which ``generate`` must not choose.
     """
     with replace_folder(folder) as fresh:
         if adapter_of is None:
             save_model(policy.lm, fresh, dict(policy.weights()) if weights else {})
-        else:  # no config.json beside: transformers would look for the base's weights in this folder
+        else:  # without config.json, or transformers would look for the base model's weights in this folder
             save_adapter(policy.lm, fresh, adapter_of)
         tokenizer.save_pretrained(fresh)
         generation = generation_settings(policy.lm, tokenizer, description.get("max_tokens"), stop_ids, unused_ids)
@@ -71,14 +71,14 @@ def generation_settings(
     stop_ids: Collection[int] = (),
     unused_ids: Sequence[tuple[int, int]] = (),
 ) -> GenerationConfig:
-    """Settings by which ``generate`` decodes greedily; nothing of what the model came with.
+    """Build settings for greedy decoding with ``generate``, ignoring the model's own generation settings.
 
     Args:
-        lm: The model, which may name BOS.
-        tokenizer: Names EOS and the padding token.
-        max_tokens: Length of prompt and completion together; None is the default of ``transformers``.
-        stop_ids: Ids that end a response, beside the tokenizer's EOS.
-        unused_ids: Half-open ranges of ids that are no tokens.
+        lm: The model; its config may name BOS.
+        tokenizer: Provides EOS and the padding token.
+        max_tokens: Maximum length in tokens, prompt included; None is the default of ``transformers``.
+        stop_ids: Ids that end a response, besides the tokenizer's EOS.
+        unused_ids: Half-open ranges of ids that are not tokens.
     """
     stops = list(dict.fromkeys([tokenizer.eos_token_id, *stop_ids]))
     unused = [token_id for start, end in unused_ids for token_id in range(start, end)]
@@ -94,14 +94,14 @@ def generation_settings(
 
 
 def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write config and weights without the generation settings that the model came with.
+    """Write config and weights without the model's own generation settings.
 
-    ``transformers`` loads settings that it refuses to save, such as a temperature beside greedy decoding.
+    ``transformers`` loads settings that it refuses to save, such as a temperature with greedy decoding.
 
     Args:
-        model: What to write; left as it is.
-        folder: Where to.
-        weights: Other weights than the model's own.
+        model: The model; not modified.
+        folder: Output folder.
+        weights: Weights to write instead of the model's own.
     """
     carried = getattr(model, "generation_config", None)
     if carried is not None:
@@ -120,29 +120,29 @@ def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tenso
 
 
 def check_export(source: str, write: Callable[[Path], None]) -> None:
-    """Find out before training whether its result can be exported.
+    """Check before training that its result can be exported.
 
     Args:
-        source: Where the model comes from.
+        source: Folder or hub id of the model, for the error message.
         write: Writes the export, without weights, to a folder.
 
     Raises:
-        UserError: it cannot.
+        UserError: The export fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         try:
             write(Path(scratch) / "hf")
-        except Exception as error:  # whatever transformers does not want to save
-            if of_files(error):  # a full disk for temporary files says nothing about the model
+        except Exception as error:  # transformers raises many types for what it refuses to save
+            if of_files(error):  # a full temporary disk is not the model's fault
                 return
             raise UserError(
-                f"what is trained from {source} could not be exported ({one_line(described(error))}): correct its config.json "
+                f"a model trained from {source} could not be exported ({one_line(described(error))}): correct its config.json "
                 f"or tokenizer_config.json"
             ) from error
 
 
 def write_description(folder: Path, description: Mapping[str, Any], card: str | None = None) -> None:
-    """Say in ``reft.json`` what the model in ``folder`` is and how to use it, and to people in a model card."""
+    """Write ``reft.json``, which describes the model and how to use it, and the model card if given."""
     text = json.dumps(dict(description), indent=2, ensure_ascii=False)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
     if card is not None:
@@ -150,10 +150,10 @@ def write_description(folder: Path, description: Mapping[str, Any], card: str | 
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What ``export_folder`` wrote about the model in ``folder``; empty for a folder that it did not write.
+    """Read the description that ``export_folder`` wrote; empty if ``folder`` has none.
 
     Raises:
-        UserError: the file is there and is no JSON object.
+        UserError: The file exists but is not a readable JSON object.
     """
     file = folder / DESCRIPTION_FILE
     if not file.is_file():
@@ -163,5 +163,5 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}): export the model again.") from error
     if not isinstance(description, dict):
-        raise UserError(f"{file} holds no JSON object: export the model again.")
+        raise UserError(f"{file} is not a JSON object: export the model again.")
     return description

@@ -1,4 +1,4 @@
-"""Telling whether two models are the same."""
+"""Digests that identify a model's weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reft_pl.models.policy import Policy
 
 
 def fingerprint(policy: Policy) -> str:
-    """A digest of the language model's weights, bit for bit."""
+    """Return a bitwise digest of the language model's weights: names, dtypes, shapes and values."""
     digest = blake2b(digest_size=16)
     for name, tensor in policy.weights():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -21,10 +21,10 @@ def fingerprint(policy: Policy) -> str:
 
 
 def weights_id(lm: PreTrainedModel) -> str:
-    """A digest of the values of a model's weights: the same in every number format that holds them exactly.
+    """Return a digest of the values of a model's weights, equal in every dtype that represents them exactly.
 
-    So bfloat16 weights are known again where they are loaded as float32, and float32 weights are other ones in bfloat16.
-    Those of a model with adapters are what merging gives.
+    bfloat16 weights keep their digest when loaded as float32; float32 weights rounded to bfloat16 do not. Adapters count as
+    merged.
     """
     digest = blake2b(digest_size=16)
     for name, tensor in plain_weights(lm):

@@ -1,4 +1,4 @@
-"""Whether weights are numbers."""
+"""Detect NaN and infinity in weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reft_pl.errors import UserError
 
 
 def not_finite(weights: nn.Module | Mapping[str, Tensor]) -> str | None:
-    """The name of a weight with NaN or infinity in it, or None."""
+    """Return the name of the first weight that contains NaN or infinity, or None."""
     named = weights.named_parameters() if isinstance(weights, nn.Module) else weights.items()
     for name, tensor in named:
         if not tensor.is_meta and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -23,14 +23,14 @@ def refuse_not_finite(source: str, weights: nn.Module | Mapping[str, Tensor]) ->
     """Refuse weights that would make every result NaN.
 
     Args:
-        source: What to call them.
+        source: Name of the model in the error message.
         weights: A model, or tensors by name.
 
     Raises:
-        UserError: a weight is NaN or infinite.
+        UserError: A weight contains NaN or infinity.
     """
     name = not_finite(weights)
     if name is not None:
         raise UserError(
-            f"{source} holds NaN or infinity in {name}: its training has diverged or the file is damaged; take others"
+            f"{source} holds NaN or infinity in {name}: its training diverged or the file is damaged; use other weights"
         )

@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all."""
+"""Atomic replacement of folders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``folder`` to write into; when the block ends well, it takes the name ``folder``.
+    """Yield an empty sibling folder to write into, and rename it to ``folder`` if the block succeeds.
 
-    A former ``folder`` is moved aside and then deleted, so that whoever is killed at any moment leaves the old content or
-    the new, never a mixture. (Between the two renames neither stands under the name; the next call or ``bring_back`` mends it.)
+    The old ``folder`` is renamed, then deleted, so a process killed at any time leaves the old content or the new, never a
+    mixture. Between the two renames ``folder`` does not exist; the next call, or ``bring_back``, restores it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, former = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
@@ -26,22 +26,22 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         yield fresh
         if folder.exists():
             folder.rename(former)
-        os.replace(fresh, folder)  # noqa: PTH105 (the name says that it replaces)
+        os.replace(fresh, folder)  # noqa: PTH105 (clearer than Path.replace)
     finally:
-        bring_back(folder)  # where a signal came between the two renames
+        bring_back(folder)  # in case of a signal between the two renames
         _remove(fresh)
         _remove(former)
 
 
 def bring_back(folder: Path) -> None:
-    """Undo what ``replace_folder`` was killed in the middle of: the former content takes its name again."""
+    """Restore the old folder if a killed ``replace_folder`` left none under its name."""
     former = folder.with_name(f".{folder.name}.old")
     if former.exists() and not folder.exists():
-        with suppress(FileNotFoundError):  # another process has just done so
+        with suppress(FileNotFoundError):  # another process has restored it
             former.rename(folder)
 
 
 def _remove(path: Path) -> None:
-    if path.is_file():  # what a folder took the place of need not have been one
+    if path.is_file():  # the replaced path may be a file
         path.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The model card of an imported GGUF file: what the file itself says, and nothing else."""
+"""Model card of an imported GGUF file, written only from the file's own metadata."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ _SHOWN = ("name", "organization", "finetune", "size_label", "version", "quantize
 
 
 def gguf_card(file: Path) -> str:
-    """Text of the card: license, languages and base models as metadata, and the names that the file goes by.
+    """Return the card's text: license, languages and base models as metadata, then the file's own names.
 
-    All is from the ``general.*`` fields; what they do not say is left out. Base models are those whose place on the hub is
-    given.
+    Everything comes from the file's ``general.*`` fields; missing ones are omitted. Only base models with a hub URL are listed.
     """
-    said = _general_texts(file)
-    bases = [match[1] for name in said if _BASE.fullmatch(name) if (match := _HUB_URL.fullmatch(said[name][0]))]
+    fields = _general_texts(file)
+    bases = [match[1] for name in fields if _BASE.fullmatch(name) if (match := _HUB_URL.fullmatch(fields[name][0]))]
     data = ModelCardData(
         library_name="transformers",
-        license=said.get("general.license", [None])[0],
-        license_name=said.get("general.license.name", [None])[0],
-        license_link=said.get("general.license.link", [None])[0],
-        language=said.get("general.languages"),
+        license=fields.get("general.license", [None])[0],
+        license_name=fields.get("general.license.name", [None])[0],
+        license_link=fields.get("general.license.link", [None])[0],
+        language=fields.get("general.languages"),
         base_model=bases[0] if len(bases) == 1 else bases or None,
     )
-    shown = [f"general.{name}" for name in _SHOWN if f"general.{name}" in said]
-    # An indented block, for names of strangers may hold any markup.
-    fields = [f"    {name} = {said[name][0]}\n" for name in shown]
-    about = f"\nWhat the file says it is:\n\n{''.join(fields)}" if fields else ""
+    shown = [f"general.{name}" for name in _SHOWN if f"general.{name}" in fields]
+    # An indented block, because these untrusted names may hold any markup.
+    lines = [f"    {name} = {fields[name][0]}\n" for name in shown]
+    about = f"\nMetadata in the file:\n\n{''.join(lines)}" if lines else ""
     return (
         f"---\n{data.to_yaml()}\n---\n\n# A GGUF file as a transformers folder\n\n"
-        f"`reft-pl import-gguf` wrote these weights: what the quantised file held, as bfloat16. License and base model, where "
-        f"they stand above, are what the file says.\n{about}"
+        f"`reft-pl import-gguf` wrote these weights: those of the quantised file, as bfloat16. License and base model, if "
+        f"given above, come from the file's metadata.\n{about}"
     )
 
 
 def _general_texts(file: Path) -> dict[str, list[str]]:
-    """The ``general.*`` fields that hold a text or several, each on one line."""
+    """Return the ``general.*`` fields that hold text, each text on one line."""
     from gguf import GGUFReader, GGUFValueType  # noqa: PLC0415 (an extra)
 
     return {

@@ -1,8 +1,8 @@
-"""Memory of a training run on each GPU, by part and by phase, from shapes alone.
+"""Estimate a training run's memory on each GPU, by part and by phase, from shapes alone.
 
-What is computed: weights, gradients, optimizer states and reference from the number of parameters; activations as autograd
-keeps them; logits and the cache of keys and values from their shapes. What is not: the CUDA context and what an allocator loses
-to fragments, for which ``OVERHEAD`` stands.
+Weights, gradients, optimizer state and the reference model are computed from parameter counts, activations from what autograd
+saves, and logits and the KV cache from their shapes. ``OVERHEAD`` is a flat allowance for the CUDA context and heap
+fragmentation.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from reft_pl.models.scoring import CHUNK_LOGITS
 from reft_pl.models.settings import PolicySettings
 
 OVERHEAD = 3 * 2**29
-"""CUDA context, library workspaces, fragments: 1.5 GiB, an allowance that nobody measured here."""
+"""Allowance for CUDA context, library workspaces and fragmentation: 1.5 GiB, not measured."""
 
 ZERO_BUCKET = 200_000_000
-"""Elements of DeepSpeed's communication buckets, of which there are two."""
+"""Elements in each of DeepSpeed's two communication buckets."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What decides a run's memory.
+    """The settings that determine a run's memory.
 
     Args:
-        policy: Model and precision.
-        max_tokens: Tokens of the longest sequence.
-        micro_batch_tokens: Bound on rows times longest row of a micro-batch.
-        sequences: Sequences of an optimizer step on one GPU, or of a rollout where that decides the cache.
-        cache_rows: Sequences that are sampled side by side on one GPU; 0 where the sampler has memory of its own.
-        draft_tokens: Tokens that the sampler may guess ahead of each of them.
-        reference: Whether there is a second copy of the model to compare with.
-        reference_offloaded: Whether it stays in the computer's memory but for scoring.
-        value_trunk: Whether values have a trunk of their own.
-        rollouts: Whether the policy's samples are scored and learned from.
-        optimizer: ``master`` for float32 copies and two moments, ``plain`` for two moments in the weights' format, ``none``.
-        optimizer_offloaded: Whether that is in the computer's memory.
+        policy: Model and dtype.
+        max_tokens: Length of the longest sequence, in tokens.
+        micro_batch_tokens: Upper bound on rows times longest row of a micro-batch.
+        sequences: Sequences per optimizer step on one GPU.
+        cache_rows: Sequences sampled in parallel on one GPU; 0 if the sampler manages separate memory.
+        draft_tokens: Maximum tokens drafted per sequence in speculative decoding.
+        reference: Whether a frozen reference copy of the model exists.
+        reference_offloaded: Whether the reference stays in host memory except while scoring.
+        value_trunk: Whether the value function has a separate trunk.
+        rollouts: Whether the run trains on scored samples of the policy.
+        optimizer: ``master`` (float32 copies and two moments), ``plain`` (two moments in the weights' dtype) or ``none``.
+        optimizer_offloaded: Whether the optimizer state is in host memory.
         gpus: Number of GPUs.
-        zero: Stage of ZeRO, 0 for none.
-        replicated: Whether gradients are averaged by DistributedDataParallel, in buckets of its own.
-        gpu: False for CPU ranks, which have no context, and reduce logits in small blocks.
+        zero: ZeRO stage, 0 for none.
+        replicated: Whether DistributedDataParallel averages the gradients, in additional buckets.
+        gpu: False for CPU ranks, which have no CUDA context and reduce logits in small blocks.
     """
 
     policy: PolicySettings
@@ -66,25 +66,25 @@ class Run:
 
     @property
     def micro_rows(self) -> int:
-        """Longest sequences that a micro-batch holds at most."""
+        """Maximum-length sequences that fit into a micro-batch."""
         return min(self.sequences, max(1, self.micro_batch_tokens // self.max_tokens))
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of an optimizer step at most, with every sequence of the greatest length."""
+        """Micro-batches per optimizer step if every sequence has maximum length."""
         return ceil(self.sequences / self.micro_rows)
 
 
 @dataclass
 class Estimate:
-    """Bytes on one GPU.
+    """Estimated bytes on one GPU.
 
     Args:
-        parameters: Numbers in the model, value trunk included.
-        trained: Those of them that are trained.
+        parameters: Parameter count, value trunk included.
+        trained: Trainable parameter count.
         parts: Bytes by part.
-        phases: For each phase of training the names of the parts that stand at its height.
-        host: Bytes in the computer's memory for each GPU, by part.
+        phases: For each training phase, the parts allocated at its peak.
+        host: Bytes of host memory per GPU, by part.
     """
 
     parameters: int
@@ -94,21 +94,21 @@ class Estimate:
     host: dict[str, int] = field(default_factory=dict)
 
     def total(self, phase: str) -> int:
-        """Bytes at the height of a phase."""
+        """Return the peak bytes of a phase."""
         return sum(self.parts.get(part, 0) for part in self.phases[phase])
 
     @property
     def peak(self) -> str:
-        """The phase that takes most."""
+        """The phase with the highest peak."""
         return max(self.phases, key=self.total)
 
 
 def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
-    """Expected memory of a run.
+    """Estimate a run's memory without loading or drawing any weights.
 
     Args:
-        config: The model's configuration; no weights are loaded or drawn.
-        run: The settings.
+        config: The model's configuration.
+        run: The settings that determine memory.
     """
     policy, size = run.policy, run.policy.torch_dtype.itemsize
     lm = empty_model(config, policy.torch_dtype, policy.lora, policy.attention)
@@ -125,7 +125,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
 
     weights = made.parameters * size
     chunk = min(run.micro_rows * run.max_tokens, max(1, CHUNK_LOGITS // text.vocab_size)) * text.vocab_size
-    head = 2 * run.micro_rows * run.max_tokens * text.hidden_size * size  # states at actions, and their gradient
+    head = 2 * run.micro_rows * run.max_tokens * text.hidden_size * size  # hidden states at actions and their gradients
     moments = shared(1, made.trained)
     parts = made.parts
     parts["overhead"] = OVERHEAD if run.gpu else 0
@@ -137,7 +137,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         "optimizer moments": {"master": 8, "plain": 2 * size, "none": 0}[run.optimizer] * moments,
     }
     (made.host if run.optimizer_offloaded else parts).update(state)
-    if run.optimizer_offloaded and run.zero:  # DeepSpeed keeps its own on the GPU
+    if run.optimizer_offloaded and run.zero:  # DeepSpeed still keeps master weights on the GPU
         parts["master weights"] = state["master weights"]
     parts["gradients"] = shared(2, made.trained) * size
     parts["communication buckets"] = made.trained * size if run.replicated else 2 * size * ZERO_BUCKET * (run.zero > 0)
@@ -146,14 +146,14 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         if run.reference_offloaded:
             made.host["reference"] = parts["reference"]
     parts["activations"] = trunks * acts.kept(policy.gradient_checkpointing) + head
-    # Logits and their gradient, and on a GPU four float32 tensors of that size beside; or a layer on its way back.
+    # Logits and their gradient, plus four float32 tensors of that size on a GPU; or the backward pass of one layer.
     logits = chunk * (2 * size + (16 if run.gpu else 0))
     parts["backward work space"] = max(logits, acts.largest_layer) + largest * size
     parts["scoring work space"] = chunk * (size + (8 if run.gpu else 0)) + acts.largest_layer
     bucket = max(largest, bucket_elements("cuda" if run.gpu else "cpu"))
     parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, bucket)
     parts["KV cache"] = run.cache_rows * run.max_tokens * _cache_bytes_a_token(config, size)
-    drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many guesses as rows, at most, but all of them in one row
+    drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many drafted tokens as rows, but possibly all in one row
     scores = run.cache_rows * (1 + run.draft_tokens) * text.num_attention_heads * run.max_tokens * (2 * size + 4)
     parts["sampling work space"] = drawn * text.vocab_size * (size + 12) + scores
     standing: tuple[str, ...] = ("overhead", "weights", "master weights", "optimizer moments", "communication buckets")
@@ -169,7 +169,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
 
 
 def _cache_bytes_a_token(config: PreTrainedConfig, size: int) -> int:
-    """Keys and values of all layers."""
+    """Return the bytes of keys and values that one token takes in all layers."""
     text = config.get_text_config()
     heads = text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads

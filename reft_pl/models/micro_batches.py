@@ -1,4 +1,4 @@
-"""Cutting a batch into micro-batches of bounded size and little padding."""
+"""Split a batch into micro-batches with bounded size and little padding."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from reft_pl.types import TokenBatch
 
 
 def split(batch: TokenBatch, max_tokens: int) -> list[Tensor]:
-    """Group the rows of a batch, longest first, so that rows times longest row stays within ``max_tokens``.
+    """Group the rows of a batch by length, longest first, so that rows times longest row is at most ``max_tokens``.
 
-    A row longer than ``max_tokens`` stands alone. The largest group comes first, so that memory runs out early or never.
+    A row longer than ``max_tokens`` gets its own micro-batch. The longest rows come first, so that a micro-batch that does not
+    fit in memory fails early.
 
     Args:
         batch: B sequences.
-        max_tokens: Tokens of a micro-batch, padding included; at least 1.
+        max_tokens: Maximum tokens per micro-batch, padding included; at least 1.
 
     Returns:
-        Row indices, int64 on the CPU: a partition of 0..B-1 that depends on the lengths alone.
+        Row indices of each micro-batch, int64 on the CPU. They partition 0..B-1 and depend only on the row lengths.
+
+    Raises:
+        ValueError: ``max_tokens`` is less than 1.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -34,14 +38,14 @@ def split(batch: TokenBatch, max_tokens: int) -> list[Tensor]:
 
 
 def take(batch: TokenBatch, rows: Tensor, device: torch.device | None = None) -> TokenBatch:
-    """The given rows, moved to the left edge and cut to the longest of them, on ``device`` (default: where they are).
+    """Select rows, shift them flush left, and trim them to the longest.
 
-    Positions past a row's end keep what stood at its padding, masked.
+    Positions past a row's end hold the ids of its padding and are masked.
 
     Args:
         batch: B sequences with padding on any side.
         rows: [b] int64 row indices.
-        device: Where the micro-batch shall be.
+        device: Device of the micro-batch; None keeps the device of ``batch``.
     """
     rows = rows.to(batch.input_ids.device)
     mask = batch.attention_mask[rows]

@@ -1,7 +1,7 @@
-"""AdamW for weights of low precision, with float32 master copies.
+"""AdamW with float32 master copies of low-precision weights.
 
-bfloat16 keeps 8 significant bits: a weight of 1 does not move by less than 0.004, and a learning rate of 3e-6 moves it by a
-thousandth of that. The optimizer therefore works on float32 copies and gives the rounded result to the model.
+bfloat16 has 8 significant bits: near 1 a weight cannot change by less than 0.004, and a step at learning rate 3e-6 is a
+thousand times smaller. The optimizer therefore updates float32 copies and writes the rounded values to the model.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ FUSED_DEVICES = ("cpu", "cuda")
 
 
 class MasterAdamW(Optimizer):
-    """``torch.optim.AdamW``, with float32 master copies of bfloat16 and float16 weights; float32 weights have none.
+    """``torch.optim.AdamW`` with float32 master copies of bfloat16 and float16 weights.
 
-    The arithmetic is torch's own fused AdamW (its default AdamW on devices without). Masters and moments are part of the
-    state, so that a resumed run goes on bitwise.
+    The arithmetic is torch's fused AdamW, or its default AdamW on devices without a fused one. Master weights and moments are
+    part of the optimizer state, so a resumed run matches an uninterrupted one bitwise.
 
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate.
-        betas: Decay rates of the running averages of the gradient and of its square.
+        betas: Decay rates of the running averages of the gradient and its square.
         eps: Added to the denominator.
-        weight_decay: Decoupled weight decay, times the learning rate.
-        offload: Keep masters and moments in the computer's memory and step there: slower, and a GPU need hold weights and
-            gradients alone. Float32 weights have masters then, too.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        offload: Keep master weights and moments in host memory and step there. This is slower, but a GPU holds only weights and
+            gradients. A float32 weight on a GPU then has a master copy too.
+
+    Raises:
+        ValueError: A hyperparameter is out of range.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class MasterAdamW(Optimizer):
     ) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(
-                f"lr, eps and weight_decay must not be negative and betas lie in [0, 1), got {lr, eps, weight_decay, betas}"
+                f"lr, eps and weight_decay must not be negative and betas must be in [0, 1), got {lr, eps, weight_decay, betas}"
             )
         self.offload = offload
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
@@ -86,9 +89,10 @@ class MasterAdamW(Optimizer):
                 p.copy_(master)
 
     def _state_of(self, param: Tensor) -> dict[str, Any]:
-        """Made where it lacks; what a resumed run brought is put where it belongs now.
+        """Return a parameter's state, created if missing and moved to the device where the step runs.
 
-        The setting may have changed, and Lightning moves all of a checkpoint's states to the GPU.
+        A resumed state may be on the wrong device: ``offload`` may have changed, and Lightning moves loaded states to
+        the GPU.
         """
         state: dict[str, Any] = self.state[param]
         device = self._state_device(param)
@@ -104,7 +108,7 @@ class MasterAdamW(Optimizer):
         return state
 
     def forget_masters(self) -> None:
-        """Make them anew from the weights at the next step: for weights that somebody else has set, without a state of this."""
+        """Drop master weights after loading weights without optimizer state; the next step copies the weights again."""
         for state in self.state.values():
             state.pop("master", None)
 
@@ -112,7 +116,7 @@ class MasterAdamW(Optimizer):
         return torch.device("cpu") if self.offload else param.device
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state bit for bit: ``Optimizer``'s own would round masters and moments to the weights' precision."""
+        """Load a state bitwise; ``Optimizer.load_state_dict`` would round master weights and moments to the weights' dtype."""
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         params = [p for group in self.param_groups for p in group["params"]]
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
@@ -122,16 +126,16 @@ class MasterAdamW(Optimizer):
 
 
 def bucket_elements(device: str) -> int:
-    """Weights that one call of torch's AdamW updates at most, if they are of more than one parameter.
+    """Return the most weights that one AdamW call updates, unless a single parameter is larger.
 
-    On a processor that is what its caches still hold when the next operation reads it. Elsewhere few calls are better: the
-    float32 copies of a bucket's gradients take 256 MB.
+    On a CPU the bucket still fits the caches when the next operation reads it. On a GPU fewer calls are faster; the float32
+    copies of a bucket's gradients take 256 MB.
     """
     return 2**20 if device == "cpu" else 2**26
 
 
 def _buckets(params: list[Tensor], most: Callable[[Tensor], int]) -> Iterator[list[Tensor]]:
-    """Consecutive parameters of one dtype and device, of bounded size together."""
+    """Group consecutive parameters of one dtype and device into buckets of bounded size."""
     bucket: list[Tensor] = []
     elements = 0
     for p in params:

@@ -1,4 +1,4 @@
-"""The policy: a decoder-only language model, with or without a value function."""
+"""The policy: a decoder-only language model with an optional value function."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from reft_pl.models.adapters import adapters_off, plain_weights
 from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config, trunk_of
 
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
-"""No value function; a head on the policy's own trunk; a head on a trunk of its own that starts as a copy."""
+"""No value function; a head on the policy's trunk; a head on a separate trunk, initialized as a copy."""
 
 VALUE_PARTS = ("value_head.", "value_trunk.")
-"""How the names of the value function's own weights begin."""
+"""Name prefixes of the value function's weights."""
 
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-"""Names that configurations have for the bound of soft-capped logits (Gemma, RecurrentGemma, xLSTM)."""
+"""Config names of the logit soft cap (Gemma, RecurrentGemma, xLSTM)."""
 
 
 class Policy(nn.Module):
-    """A causal language model taken apart at its last hidden state.
+    """A causal language model split at its last hidden state.
 
-    Callers never need the full [B, T, V] logits: they take ``hidden_states``, pick positions, and apply ``logits`` and
-    ``state_values`` to those.
+    The split avoids full [B, T, V] logits: callers compute ``hidden_states``, select positions, and apply ``logits`` and
+    ``state_values`` only to those.
 
     Args:
-        lm: A decoder-only model of ``transformers`` with a language-modelling head.
-        value: Which value function to add, zero-initialised: it says 0 of every state until it is trained.
+        lm: A decoder-only model of ``transformers`` with an LM head.
+        value: Which value function to add. Its head is zero-initialized, so untrained values are 0.
         gradient_checkpointing: Recompute activations in the backward pass.
     """
 
@@ -41,11 +41,11 @@ class Policy(nn.Module):
         super().__init__()
         self.lm = lm
         head = self.lm_head.weight
-        # Kept as numbers, since a rank that shares weights out has empty ones between their uses.
+        # Stored as ints, because under ZeRO-3 a rank's weights are empty between uses.
         self.vocab_size = int(head.shape[0])
-        """Number of logits, which may exceed the number of tokens that the tokenizer knows."""
+        """Number of logits, which may exceed the tokenizer's vocabulary."""
         self.hidden_size = int(head.shape[1])
-        """Width of the last hidden state as the LM head sees it (OPT-350m projects it down)."""
+        """Input width of the LM head (OPT-350m projects its hidden states down to it)."""
         self.value_kind: ValueKind = value
         self.value_trunk: nn.Module | None = copy.deepcopy(trunk_of(lm)) if value == "separate" else None
         self.value_head: ValueHead | None = None
@@ -60,57 +60,56 @@ class Policy(nn.Module):
 
     @property
     def lm_head(self) -> nn.Linear:
-        """The last layer, [D] to [V]; its weight may be that of the input embeddings."""
+        """The output layer, [D] to [V]; its weight may be tied to the input embeddings."""
         head: nn.Linear = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
         return head
 
     @property
     def embedding_rows(self) -> int:
-        """Token ids that the model can both read and choose; to be asked while the weights are whole."""
+        """Number of token ids that the model can both read and predict; call only while the weights are gathered."""
         embeddings = self.lm.get_input_embeddings().get_parameter("weight")
         return min(self.vocab_size, int(embeddings.shape[0]))
 
     @property
     def positions(self) -> int | None:
-        """Tokens that the model reads at most, or None where its config sets no bound; see ``rotary_limit``."""
+        """Maximum sequence length in tokens, or None if the config sets none; see ``rotary_limit``."""
         bound: int | None = getattr(text_config(self.lm.config), "max_position_embeddings", None)
         limit = rotary_limit(self.lm.config)
         return bound if limit is None else limit - 1
 
     @property
     def device(self) -> torch.device:
-        """Where the language model's weights are."""
+        """Device of the language model's weights."""
         return self.lm.device
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states after the final norm.
+        """Compute the last hidden states, after the final norm.
 
-        Rows are shifted to the left edge first. Padding then only follows real tokens, so that plain causal attention
-        without a mask is right, positions count from 0 in every architecture (absolute, rotary, ALiBi), and the result
-        cannot depend on the side of the padding. If rotary factors depend on the length, rows beyond ``rotary_limit`` go
-        through the trunk in groups of equal length.
+        Rows are first shifted flush left, so that padding only follows real tokens. Causal attention then needs no mask,
+        positions count from 0 in every architecture (absolute, rotary, ALiBi), and the side of the padding does not matter. If
+        rotary factors depend on the length, rows beyond ``rotary_limit`` run through the trunk in groups of equal length.
 
         Args:
             input_ids: [B, T] int64.
-            attention_mask: [B, T] bool, true on real tokens; the real tokens of a row are contiguous.
+            attention_mask: [B, T] bool, true on real tokens, which are contiguous in each row.
 
         Returns:
-            [B, T, D] in the layout of ``input_ids``, dtype of the model; arbitrary finite numbers at padding.
+            [B, T, D] in the layout of ``input_ids`` and the model's dtype; arbitrary finite values at padding.
         """
         return _run_flush_left(trunk_of(self.lm), input_ids, attention_mask, rotary_limit(self.lm.config))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits of [..., D] hidden states: [..., V], dtype of the model.
+        """Compute next-token logits [..., V] from hidden states [..., D], in the model's dtype.
 
-        Scaling and soft-capping that some architectures apply after the head (Cohere, Granite, Falcon-H1, Gemma) are included.
+        They include the scaling and soft-capping that Cohere, Granite, Falcon-H1, Gemma and others apply after the LM head.
         """
         return self.capped(self.lm_head(hidden))
 
     def capped(self, scores: Tensor) -> Tensor:
-        """What the architecture makes of the LM head's output [..., V]: the same, or scaled and soft-capped."""
+        """Apply the architecture's logit scaling and soft-capping, if any, to the LM head's output [..., V]."""
         config = text_config(self.lm.config)
         scale = getattr(config, "lm_head_multiplier", None) or 1.0
-        if config.model_type != "mpt":  # its ``logit_scale`` is a setting of the original code that transformers ignores
+        if config.model_type != "mpt":  # transformers ignores MPT's ``logit_scale``
             scale *= getattr(config, "logit_scale", None) or 1.0
         scaling = getattr(config, "logits_scaling", None) or 1.0
         scale = scale * scaling if config.model_type == "hyperclovax" else scale / scaling
@@ -120,32 +119,36 @@ class Policy(nn.Module):
         return torch.tanh(scores / cap) * cap if cap else scores
 
     def value_hidden_states(self, input_ids: Tensor, attention_mask: Tensor, hidden: Tensor) -> Tensor:
-        """The states [B, T, D] that the value head reads: ``hidden`` itself, or those of the separate value trunk."""
+        """Return the value head's input [B, T, D]: ``hidden``, or the hidden states of the separate value trunk."""
         if self.value_trunk is None:
             return hidden
         return _run_flush_left(self.value_trunk, input_ids, attention_mask, rotary_limit(self.lm.config))
 
     def state_values(self, hidden: Tensor) -> Tensor:
-        """Values [...] in float32 of [..., D] hidden states, whatever precision the trunk has."""
+        """Compute float32 values [...] from hidden states [..., D] of any dtype.
+
+        Raises:
+            ValueError: The policy has no value head.
+        """
         if self.value_head is None:
-            raise ValueError("this policy has no value head: make it with value='shared' or value='separate'")
+            raise ValueError("this policy has no value head: create it with value='shared' or value='separate'")
         values: Tensor = self.value_head(hidden)
         return values.squeeze(-1)
 
     def value_parameters(self) -> dict[str, Tensor]:
-        """What belongs to the value function alone, by name: ``value_head.*`` and, with its own trunk, ``value_trunk.*``."""
+        """Return the value function's own weights by name: ``value_head.*`` and, if separate, ``value_trunk.*``."""
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(VALUE_PARTS)}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The language model's weights by their names, with its adapters, if any, merged into them."""
+        """Yield the language model's weights by name, with any adapters merged."""
         return plain_weights(self.lm)
 
 
 class BasePolicy(Policy):
-    """A policy as it was before its adapters were trained: a view of the same weights, without a value function.
+    """A policy with its adapters disabled: a view of the same weights, without a value function.
 
     Args:
-        policy: The policy with the adapters.
+        policy: The policy with adapters.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -156,20 +159,20 @@ class BasePolicy(Policy):
         self.value_trunk = self.value_head = None
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states with the adapters off, [B, T, D]; see ``Policy.hidden_states``."""
+        """Compute the last hidden states [B, T, D] with the adapters disabled; see ``Policy.hidden_states``."""
         with adapters_off(self.lm):
             return super().hidden_states(input_ids, attention_mask)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The language model's weights by their names, without its adapters."""
+        """Yield the language model's weights by name, without adapters."""
         return plain_weights(self.lm, adapters=False)
 
 
 class ValueHead(nn.Linear):
-    """A linear layer that computes in float32, whatever its weights and its input are stored in."""
+    """A linear layer that computes in float32, whatever the dtype of its weights and input."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., D] to [..., 1] float32."""
+        """Map hidden states [..., D] to values [..., 1] in float32."""
         return F.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
@@ -185,11 +188,11 @@ def _run_flush_left(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor,
 
 
 def _run(trunk: nn.Module, input_ids: Tensor, lengths: Tensor, limit: int | None) -> Tensor:
-    """Last hidden states [B, T, D] of rows that stand flush left, with ``lengths`` [B] real tokens each."""
+    """Compute last hidden states [B, T, D] of flush-left rows with ``lengths`` [B] real tokens."""
     if limit is None:
         return _states(trunk, input_ids)
     width = input_ids.shape[1]
-    widths = lengths.clamp(min=min(limit, width))  # the rows of a group have the same rotary factors
+    widths = lengths.clamp(min=min(limit, width))  # rows of one width share rotary factors
     rows, parts = [], []
     for length in sorted(set(widths.tolist())):
         rows.append((widths == length).nonzero().squeeze(1))

@@ -1,4 +1,4 @@
-"""Building a stored model of ``transformers`` and saying what became of every weight."""
+"""Load stored ``transformers`` models and report missing and unused weights."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from reft_pl.hub import BAD_VALUE, remote_code_refused, unusable_config
 from reft_pl.models.stored_weights import StoredWeights, explained
 
 VALUE_HEAD = "v_head."
-"""What the names of TRL's value head begin with."""
+"""Name prefix of TRL's value head."""
 
 _BUFFER = re.compile(r"(?:attn|attention)\.(?:masked_)?bias$|(?:inv_freq|position_ids|causal_mask)$")
-"""Constants that former versions stored; not weights."""
+"""Constants that older versions of ``transformers`` stored with the weights."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in eval mode on the CPU, and the weights that found no counterpart.
+    """A model in eval mode on the CPU, and the weights that did not match its files.
 
     Args:
         model: The model.
-        missing: Weights that the model has and the files do not: their values are a draw.
-        unplaced: Weights that the files have and the model does not; constants and TRL's value head are left out.
+        missing: Weights of the model that the files lack; they hold random values.
+        unplaced: Weights in the files that the model lacks, except constants and TRL's value head.
     """
 
     model: PreTrainedModel
@@ -39,29 +39,29 @@ class Loaded:
 
 
 def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration of a model that ``locate`` found.
+    """Load the configuration of a model that ``locate`` found.
 
-    Code that the configuration names is forgotten unless ``options`` trust it: neither loading nor an export meets it again.
+    References to remote code are removed unless ``options`` trust it, so neither loading nor an export runs that code.
 
     Raises:
-        UserError: there is none, one that transformers does not know, or one that needs code that is not trusted.
+        UserError: The configuration is missing, unknown to transformers, or needs untrusted code.
     """
     options = {"trust_remote_code": False, **options}
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise UserError(f"The folder {source} holds no config.json: it is no model (that of a run is in its hf/ folder).")
+        raise UserError(f"The folder {source} holds no config.json: name a model folder (in a run folder, that is hf/).")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
     except OSError as error:
         if Path(source).is_dir():
-            raise UserError(f"{source}/config.json cannot be read ({first_line(error)}).") from error
+            raise UserError(f"{source}/config.json cannot be read ({first_line(error)}): restore the file.") from error
         raise UserError(
-            f"{source} is no folder, the hub cannot be reached, and the hub's cache does not have it: "
-            "give the path of an existing folder, or connect and try again."
+            f"{source} is not a folder, the hub cannot be reached, and the hub's cache does not have it: "
+            "name an existing folder, or connect to the network and try again."
         ) from error
     except (ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise remote_code_refused(source) from error
-        raise UserError(f"transformers does not know the model of {source} ({first_line(error)}).") from error
+        raise UserError(f"transformers does not support the model in {source} ({first_line(error)}).") from error
     except BAD_VALUE as error:
         raise unusable_config(source, error) from error
     if not options["trust_remote_code"]:
@@ -70,7 +70,7 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _forget_code(config: PreTrainedConfig, source: str) -> None:
-    """Drop the classes that a configuration names; refuse an attention kernel that transformers would fetch and run."""
+    """Remove custom classes from a configuration, and reject an attention kernel that transformers would download and run."""
     vars(config).pop("auto_map", None)
     kernel = config._attn_implementation
     if kernel is not None and "/" in str(kernel):
@@ -78,16 +78,16 @@ def _forget_code(config: PreTrainedConfig, source: str) -> None:
 
 
 def supported_attention(auto: Any, config: PreTrainedConfig, attention: str | None) -> str | None:
-    """The attention implementation asked for, or eager instead of sdpa for an architecture without it (Bloom, GPT-J, MPT)."""
+    """Return the requested attention implementation, or eager if the architecture lacks sdpa (Bloom, GPT-J, MPT)."""
     model = auto._model_mapping.get(type(config), None)
     return "eager" if attention == "sdpa" and not getattr(model, "_supports_sdpa", True) else attention
 
 
 @contextmanager
 def made_from(source: str) -> Iterator[None]:
-    """Turn what building a model from an unfit ``config.json`` raises into one sentence about ``source``.
+    """Convert errors from building a model with an invalid ``config.json`` into a ``UserError`` about ``source``.
 
-    A ``ValueError``, ``RuntimeError`` or ``ImportError`` passes: these speak of weights, too.
+    ``ValueError``, ``RuntimeError`` and ``ImportError`` pass through, because weight files raise them too.
     """
     try:
         yield
@@ -105,26 +105,26 @@ def load_pretrained(
     attention: str | None = None,
     if_absent: str = "",
 ) -> Loaded:
-    """Build a model from stored weights.
+    """Load a model from stored weights.
 
     Args:
-        auto: What kind of model: ``AutoModelForCausalLM`` or ``AutoModelForSequenceClassification``.
-        stored: The weights, whichever form TRL gave their names.
+        auto: ``AutoModelForCausalLM`` or ``AutoModelForSequenceClassification``.
+        stored: The weights, in either of TRL's layouts or a plain one.
         config: The model's configuration.
-        dtype: Of the weights; what transformers keeps in float32, such as rotary frequencies, stays so.
-        attention: Attention implementation of ``transformers``.
-        if_absent: Advice for where there are no weights.
+        dtype: Dtype of the weights. What transformers keeps in float32, such as rotary frequencies, stays in float32.
+        attention: Attention implementation of ``transformers``; None means its default.
+        if_absent: Advice for the error message if there are no weights.
 
     Raises:
-        UserError: the weights cannot be read, or have other shapes.
+        UserError: The weights cannot be read or do not have the configured shapes.
     """
     attention = supported_attention(auto, config, attention)
     settings = {"config": config, "dtype": dtype, "attn_implementation": attention, "output_loading_info": True}
-    # The model's own generation settings are never used: transformers would read them, and may refuse them.
+    # The model's generation settings are never used, and transformers may reject them when it reads them.
     settings["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]
     with explained(stored.source, if_absent), made_from(stored.source):
         if stored.wrapped:
-            # Not ``key_mapping``, which the model keeps and turns round when it is saved: the export would be wrapped again.
+            # ``key_mapping`` would be inverted on save, so an export would carry the wrapper prefix again.
             weights = stored.read(name for name in stored.names if not name.startswith(VALUE_HEAD))
             model, info = auto._model_mapping[type(config)].from_pretrained(None, state_dict=weights, **settings)
         else:
@@ -134,19 +134,19 @@ def load_pretrained(
 
 
 def refuse_unplaced(source: str, loaded: Loaded, replaced: tuple[str, ...] = ()) -> None:
-    """Refuse a model that would go on without some of its weights.
+    """Reject a model that would silently lose stored weights.
 
     Args:
-        source: What to call it.
-        loaded: As ``load_pretrained`` gave it.
-        replaced: Beginnings of names that the model is to do without.
+        source: Name of the model in the error message.
+        loaded: Result of ``load_pretrained``.
+        replaced: Name prefixes of weights that may be dropped.
 
     Raises:
-        UserError: a weight has no place in the model.
+        UserError: A stored weight has no place in the model.
     """
     lost = sorted(name for name in loaded.unplaced if not name.startswith(replaced))
     if lost:
         raise UserError(
-            f"{source} holds weights that {type(loaded.model).__name__} has no place for, {lost[0]} for one: it is a model of "
-            "another kind, or its config.json is not its own."
+            f"{source} holds weights that {type(loaded.model).__name__} has no place for, such as {lost[0]}: choose another "
+            "model, or take the config.json that belongs to these weights."
         )

@@ -1,4 +1,4 @@
-"""The reranker's network: how likely it is that a solution is right, read off its last token."""
+"""The reranker: a classifier that estimates the probability that a solution is correct."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from reft_pl.models.export import save_model, write_description
 from reft_pl.models.folders import replace_folder
 
 RIGHT = 1
-"""The class of right solutions; 0 is that of wrong ones."""
+"""Class index of correct solutions; wrong ones are class 0."""
 
 
 class Reranker(nn.Module):
-    """A two-class sequence classifier whose batches are padded on the right.
+    """A two-class sequence classifier with right-padded batches.
 
-    Padding is marked by token id, which is how the library's classifiers find a row's last token; a real token of that id at a
-    row's end would be taken for padding, so rows do not end in EOS (paper: the reranker's input has none).
+    ``transformers`` classifiers find a row's last token by the padding id. A real token with that id at the end of a row would
+    count as padding, so rows must not end in EOS (in the paper, the reranker's input has no EOS).
 
     Args:
-        classifier: A classifier of ``transformers`` with two classes and ``config.pad_token_id``.
+        classifier: A ``transformers`` classifier with two classes and ``config.pad_token_id``.
     """
 
     def __init__(self, classifier: PreTrainedModel) -> None:
@@ -32,10 +32,10 @@ class Reranker(nn.Module):
         self.pad_id = int(classifier.config.pad_token_id)
 
     def forward(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """Logits of the two classes, [B, 2] float32.
+        """Compute the logits of the two classes, [B, 2] float32.
 
         Args:
-            sequences: B token sequences of question and solution, none empty.
+            sequences: B non-empty token sequences of question and solution.
         """
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         width = int(lengths.max())
@@ -55,9 +55,9 @@ def export_reranker(
     card: str | None = None,
     weights: bool = True,
 ) -> None:
-    """Write a folder that ``AutoModelForSequenceClassification`` loads anywhere; an existing one is replaced whole.
+    """Write a folder that ``AutoModelForSequenceClassification`` loads anywhere, replacing an existing one atomically.
 
-    ``weights=False`` leaves the weights out, to find out whether the rest can be written.
+    ``weights=False`` omits the weights, to check that the rest can be written.
     """
     reranker.classifier.config.id2label = {0: "wrong", RIGHT: "right"}
     reranker.classifier.config.label2id = {"wrong": 0, "right": RIGHT}

@@ -1,7 +1,8 @@
-"""What the weight files of a stored model hold, tensor by tensor, without building the model.
+"""Read individual tensors from a stored model's weight files without building the model.
 
-TRL's value-head models are stored in two forms that ``transformers`` does not know: ``v_head.*`` beside the language model's
-weights, which it leaves out, and all of these under ``pretrained_model.``, which makes it draw the whole trunk anew.
+TRL stores value-head models in two layouts that ``transformers`` does not handle. One adds ``v_head.*`` to the language model's
+weights, and ``transformers`` drops it. The other also prefixes the language model's weights with ``pretrained_model.``, and
+``transformers`` then initializes the whole trunk at random.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from reft_pl.errors import UserError, first_line
 from reft_pl.hub import remote_code_refused, stored_file
 
 WRAPPER = "pretrained_model."
-"""What a whole TRL model, stored with its wrapper, puts before the names of its language model's weights."""
+"""Prefix that TRL puts before the language model's weight names if it stores the model with its wrapper."""
 
 
 class StoredWeights:
-    """Names and, when asked for, values of a stored model's tensors; TRL's wrapper is taken off the names.
+    """Names and, on request, values of a stored model's tensors, without TRL's wrapper prefix.
 
-    Of several weight files the one counts that ``transformers`` would load: safetensors before pickles, one file before
-    shards. Pickles are read with ``weights_only=True``, which runs no code of theirs.
+    If there are several weight files, the one that ``transformers`` would load is read: safetensors before pickles, a single
+    file before shards. Pickles are read with ``weights_only=True``, which runs no code.
 
     Args:
-        source: Folder or hub id, as ``locate`` gave it.
-        options: To load by, as ``locate`` gave them.
+        source: Folder or hub id, as returned by ``locate``.
+        options: Loading options, as returned by ``locate``.
 
     Raises:
-        UserError: a file is unreadable, or two names are one without the wrapper.
+        UserError: A file is unreadable, or two names are equal without the prefix.
     """
 
     def __init__(self, source: str, options: Mapping[str, Any]) -> None:
@@ -52,19 +53,19 @@ class StoredWeights:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the tensors, without TRL's wrapper; none where there are no weight files."""
+        """Names of the tensors, without TRL's wrapper prefix; empty if the model has no weight files."""
         return frozenset(self._places)
 
     def file(self, name: str) -> Path | None:
-        """Another file of the model, or None."""
+        """Return the path of another file of the model, or None if there is none."""
         with explained(self.source):
             return stored_file(self.source, name, self.options)
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The values of some tensors, as stored, on the CPU.
+        """Read tensors as stored, on the CPU.
 
         Raises:
-            UserError: a file is gone or broken.
+            UserError: A file is missing or broken.
         """
         by_file: dict[str, dict[str, str]] = {}
         for name in names:
@@ -78,7 +79,7 @@ class StoredWeights:
         return tensors
 
     def _stored_names(self) -> dict[str, str]:
-        """Name as stored to name of the file."""
+        """Map each stored tensor name to the name of its file."""
         for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
             file = stored_file(self.source, whole, self.options)
             if file is not None:
@@ -97,20 +98,20 @@ class StoredWeights:
 
 @contextmanager
 def explained(source: str, if_absent: str = "") -> Iterator[None]:
-    """Turn what reading weights may raise into one sentence about ``source``; ``if_absent`` is advice for where none are."""
+    """Convert errors from reading weights into a ``UserError`` about ``source``; ``if_absent`` is advice if there are none."""
     try:
         yield
-    except UnpicklingError as error:  # its own text advises to switch the safety off
+    except UnpicklingError as error:  # torch's own message suggests disabling the check
         raise UserError(
-            f"The weights of {source} cannot be loaded: they are a broken pickle, or one that holds more than tensors and "
-            "could run code."
+            f"The weights of {source} cannot be loaded: their pickle is broken, or holds more than tensors and could run code; "
+            "use safetensors files."
         ) from error
     except (OSError, ValueError, RuntimeError, ImportError, EOFError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise remote_code_refused(source) from error
-        if "ignore_mismatched_sizes" in str(error):  # it refers to a report that nothing prints
+        if "ignore_mismatched_sizes" in str(error):  # its message refers to a report that is never printed
             raise UserError(
-                f"The weights of {source} have other shapes than its config.json gives: take the config.json of these weights."
+                f"The weights of {source} have other shapes than its config.json gives: use the config.json of these weights."
             ) from error
         hint = f" ({if_absent})" if if_absent and "no file named" in str(error) else ""
         raise UserError(f"The weights of {source} cannot be loaded: {first_line(error)}{hint}.") from error
@@ -120,7 +121,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     content = json.loads(index.read_text(encoding="utf-8"))
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{index.name} has no weight_map")  # noqa: TRY004 (the file's fault, not the caller's)
+        raise ValueError(f"{index.name} has no weight_map")  # noqa: TRY004 (bad data, not a bad argument)
     return cast("dict[str, str]", weight_map)
 
 
@@ -139,7 +140,7 @@ def _tensors(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
-    # Mapped into memory, so that looking at names or at one small tensor does not read gigabytes; the old format cannot be.
+    # Memory-mapped, so that listing names or reading one small tensor does not read gigabytes. The pre-zip format cannot be.
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} holds no weights by name")  # noqa: TRY004

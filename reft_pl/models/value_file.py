@@ -1,4 +1,4 @@
-"""The value function that a stored model comes with: our own file beside an export, or TRL's head among the weights."""
+"""Save and restore value functions, from reft-pl's own file or from TRL's value head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 VALUE_FILE = "value_head.safetensors"
 
 TRL_HEAD = {"v_head.summary.weight": "value_head.weight", "v_head.summary.bias": "value_head.bias"}
-"""TRL's names of the value head's parameters, and ours."""
+"""TRL's names of the value head's parameters, mapped to ours."""
 
 
 def save_value(policy: Policy, folder: Path) -> None:
@@ -29,12 +29,13 @@ def save_value(policy: Policy, folder: Path) -> None:
 
 
 def restore_value(policy: Policy, stored: StoredWeights) -> None:
-    """Give the policy the value function that is stored with its weights, if one is there and the policy wants one.
+    """Restore the stored value function, if there is one and the policy has a value head.
 
-    Our own file comes first. Without one, TRL's value head ``v_head.summary`` is taken: it reads the same last hidden states.
+    reft-pl's own file takes precedence. Otherwise TRL's value head ``v_head.summary`` is used, which reads the same last hidden
+    states.
 
     Raises:
-        UserError: what is there is broken, or another kind of value function, or one of another model.
+        UserError: The stored value function is unreadable, of another kind, or does not fit the model.
     """
     if policy.value_head is None:
         return
@@ -44,16 +45,16 @@ def restore_value(policy: Policy, stored: StoredWeights) -> None:
     elif stored.names >= TRL_HEAD.keys():
         _restore_trl(policy, stored)
     elif any(name.startswith(VALUE_HEAD) for name in stored.names):
-        logger.warning("%s holds a value head of a form that reft-pl does not know: values start at 0", stored.source)
+        logger.warning("%s holds a value head in a layout that reft-pl does not support: values start at 0", stored.source)
 
 
 def _restore_trl(policy: Policy, stored: StoredWeights) -> None:
     own = policy.value_parameters()
     tensors = {ours: stored.read([name])[name] for name, ours in TRL_HEAD.items()}
     if any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
-        raise UserError(f"The value head v_head.summary of {stored.source} does not fit the model that it is stored with.")
+        raise UserError(f"The value head v_head.summary of {stored.source} does not fit its model: remove it from the weights.")
     policy.load_state_dict(tensors, strict=False)
-    logger.info("values start from v_head.summary of %s", stored.source)
+    logger.info("values start from v_head.summary in %s", stored.source)
 
 
 def _restore_own(policy: Policy, file: Path) -> None:
@@ -65,10 +66,10 @@ def _restore_own(policy: Policy, file: Path) -> None:
         raise UserError(f"{file} cannot be read ({error}): remove it to start with a fresh value function.") from error
     if kind != policy.value_kind:
         raise UserError(
-            f"{file} holds a {kind} value function and the run wants a {policy.value_kind} one: choose the former, "
-            "or remove the file to start with a fresh one."
+            f"{file} holds a {kind} value function but the run needs a {policy.value_kind} one: change "
+            "model.separate_value_model, or remove the file to start with a fresh one."
         )
     own = policy.value_parameters()
     if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise UserError(f"{file} does not fit the model beside it: remove it to start with a fresh value function.")
+        raise UserError(f"{file} does not fit the model in its folder: remove it to start with a fresh value function.")
     policy.load_state_dict(tensors, strict=False)

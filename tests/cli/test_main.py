@@ -172,7 +172,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_model_is_one_sentence(
     assert main(["test", *config, "--ckpt_path", str(tmp_path / "foreign.ckpt")]) == 2
     assert "foreign.ckpt is not a checkpoint of a run: name another with --ckpt_path" in capsys.readouterr().err
     assert main(["fit", *config]) == 2
-    assert f"reft-pl fit: {last} is damaged, or no checkpoint (PytorchStreamReader" in capsys.readouterr().err
+    assert f"reft-pl fit: {last} is damaged or not a checkpoint (PytorchStreamReader" in capsys.readouterr().err
 
 
 def test_what_the_system_forbids_is_one_sentence(

@@ -1,4 +1,4 @@
-"""Tiny random models of four architectures and a batch to put them to."""
+"""Tiny random models of four architectures, and a batch to run through them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 def tiny(name: str) -> PreTrainedModel:
     torch.manual_seed(7)
     lm = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    for parameter in lm.parameters():  # the usual 0.02 makes every distribution nearly uniform, and tests nearly blind
+    for parameter in lm.parameters():  # the usual std of 0.02 makes distributions nearly uniform, which hides errors
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.2)
     return lm
@@ -68,7 +68,7 @@ Batches = Callable[[str], TokenBatch]
 
 @pytest.fixture
 def batches() -> Batches:
-    """The same four sequences, padded (with EOS, as SmolLM2 does) on the side asked for: left, right, or mixed.
+    """Build four fixed sequences, padded with EOS (as SmolLM2 does) on the requested side: left, right, or mixed.
 
     The last token of the vocabulary is in none of them.
     """

@@ -1,4 +1,4 @@
-"""Adapters change nothing at first, train alone, are switched off without a trace, and merge to the same function."""
+"""Adapters start as a no-op, train alone, disable cleanly, and merge to the same function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .conftest import Batches
 
 
 def trained(lm: PreTrainedModel, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """With adapters that do something."""
+    """Add adapters with non-zero weights."""
     add_adapters(lm.to(dtype), LoRASettings(r=3, alpha=6), seed=1)
     torch.manual_seed(2)
     for layer in adapted_layers(lm).values():
@@ -37,7 +37,7 @@ def logprobs(policy: Policy, batches: Batches) -> torch.Tensor:
 
 
 def test_fresh_adapters_change_nothing_and_train_alone(lm: PreTrainedModel, batches: Batches) -> None:
-    """In every architecture, GPT-2's transposed layers among them."""
+    """Every architecture, including GPT-2 with its transposed layers."""
     before, names = logprobs(Policy(lm).eval(), batches), dict(lm.state_dict())
     weights = {name: tensor.clone() for name, tensor in names.items()}
     state = torch.random.get_rng_state()
@@ -75,7 +75,7 @@ def test_merging_keeps_the_function(lm: PreTrainedModel, batches: Batches) -> No
 
 
 def test_an_adapter_learns_what_the_weights_would(llama: PreTrainedModel, batches: Batches) -> None:
-    """A gradient step on the adapters lowers the loss; the base stays as it is, bit for bit."""
+    """A gradient step on the adapters lowers the loss and leaves the base weights bitwise unchanged."""
     policy = Policy(trained(llama)).eval()
     base = fingerprint(BasePolicy(policy))
     optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=0.02)
@@ -94,7 +94,7 @@ def test_an_adapter_learns_what_the_weights_would(llama: PreTrainedModel, batche
 def test_stored_adapters_are_the_model_that_was_exported(
     dtype: str, llama: PreTrainedModel, tmp_path: Path, batches: Batches
 ) -> None:
-    """To the bit, by our loader; and by transformers itself with the adapters beside the base."""
+    """Bitwise in our loader, and in transformers with adapters on top of the base model."""
     torch_dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     llama.to(torch_dtype).save_pretrained(tmp_path / "base")
     policy = Policy(trained(llama, torch_dtype), "shared").eval()
@@ -110,7 +110,7 @@ def test_stored_adapters_are_the_model_that_was_exported(
     ids = batches("right").input_ids
     with torch.no_grad():
         ours, theirs = llama(input_ids=ids).logits.float(), other(input_ids=ids).logits.float()
-    # beside bfloat16 weights, transformers keeps the adapters in float32
+    # transformers keeps adapters in float32 even on bfloat16 weights
     assert (ours - theirs).norm() < (2e-2 if dtype == "bfloat16" else 1e-5) * ours.norm()
     classifier = load_classifier(str(tmp_path / "adapter"), torch_dtype)
     assert all(p.requires_grad for p in classifier.parameters())
@@ -120,7 +120,7 @@ def test_stored_adapters_are_the_model_that_was_exported(
 
 
 def test_adapters_on_adapters_start_from_the_merged_ones(llama: PreTrainedModel, tmp_path: Path, batches: Batches) -> None:
-    """The reference of a run that starts from stored adapters is the warm-up, not the warm-up's base."""
+    """The reference of a run that starts from stored adapters is the warm-up, not the warm-up's base model."""
     llama.save_pretrained(tmp_path / "base")
     warm_up = Policy(trained(llama)).eval()
     (tmp_path / "adapter").mkdir()
@@ -138,15 +138,15 @@ def test_a_name_of_no_layer_among_others_is_refused(llama: PreTrainedModel) -> N
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "no_such_layer"])
 def test_only_layers_of_the_trunk_are_adapted(target: str, llama: PreTrainedModel) -> None:
-    with pytest.raises(UserError, match=target if target != "no_such_layer" else "target_modules cannot be had"):
+    with pytest.raises(UserError, match=target if target != "no_such_layer" else "target_modules cannot be added"):
         add_adapters(llama, LoRASettings(target_modules=[target]), seed=1)
 
 
 def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="separate_value_model trains a second model"):
+    with pytest.raises(UserError, match="separate_value_model trains a full second model"):
         load_policy(PolicySettings(str(tmp_path), lora=LoRASettings()), "separate")
-    with pytest.raises(UserError, match="from_scratch draws them"):
+    with pytest.raises(UserError, match="from_scratch draws new ones"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, lora=LoRASettings()))
     with pytest.raises(UserError, match=r"check model\.policy\.lora"):
         LoRASettings(r=0)
@@ -160,7 +160,7 @@ def test_a_broken_or_foreign_adapter_is_one_sentence(llama: PreTrainedModel, tmp
     config = (tmp_path / "adapter" / CONFIG_FILE).read_text()
     for change, complaint in (
         (('"use_dora": false', '"use_dora": true'), "not plain LoRA"),
-        (('"r": 3', '"r": 5'), "other shapes"),
+        (('"r": 3', '"r": 5'), "shapes differ"),
         (('"base_model_name_or_path": "', '"base_model_name_or_path": "/gone'), "no model folder"),
         (("{", ""), "cannot be read"),
     ):

@@ -1,4 +1,4 @@
-"""Rotary factors that depend on the length, and what the LM head's output becomes."""
+"""Length-dependent rotary factors, and logit scaling and soft-capping."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_rows_of_all_lengths_are_scored_as_alone(config: PreTrainedConfig) -> No
     ids = torch.randint(3, 61, (len(lengths), 33))
     mask = torch.arange(33) < torch.tensor(lengths)[:, None]
     with torch.no_grad():
-        for _ in range(2):  # dynamic factors outlive the pass that made them
+        for _ in range(2):  # dynamic factors persist after the pass that computed them
             hidden = policy.hidden_states(ids, mask)
             for row, length in enumerate(lengths):
                 fresh = build(config)
@@ -99,7 +99,7 @@ def test_scoring_in_groups_passes_gradients_to_every_row() -> None:
 def test_sampling_beyond_the_limit_is_refused_and_exact_up_to_it(config: PreTrainedConfig) -> None:
     policy = Policy(build(config))
     torch.manual_seed(1)
-    with torch.no_grad():  # a long text before: its factors must not stay
+    with torch.no_grad():  # a long text first: its factors must not persist
         policy.hidden_states(torch.randint(3, 61, (1, 16 + 14)), torch.ones(1, 30, dtype=torch.bool))
     sampler = InProcessSampler()
     sampler.sync(policy)
@@ -144,7 +144,7 @@ def test_an_unknown_cap_is_found_in_a_model_with_small_weights(tmp_path, monkeyp
         return output
 
     monkeypatch.setattr(model, "forward", capped)
-    with pytest.raises(UserError, match="does something to its logits"):
+    with pytest.raises(UserError, match="transforms its logits in a way"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype="float32"))
 
 

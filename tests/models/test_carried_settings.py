@@ -1,4 +1,4 @@
-"""Settings that a model folder carries along do not reach the export, and do not break it."""
+"""A model folder's own settings neither reach the export nor break it."""
 
 from __future__ import annotations
 

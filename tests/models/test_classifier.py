@@ -1,4 +1,4 @@
-"""Two-class classifiers: the paper's rerankers, and new ones on the trunk of a policy."""
+"""Two-class classifiers: the paper's rerankers, and new ones on a policy's trunk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = [[7, 8, 9, 40, 41], [30, 31], [12, 13, 14]]
 
 
 def classify(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
-    """Logits [B, 2] of a batch that is padded as the model's config says."""
+    """Compute logits [B, 2] of a batch padded with the config's padding token."""
     width = max(map(len, rows)) + 2
     pad = model.config.pad_token_id
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
@@ -35,14 +35,14 @@ def classify(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
 
 
 def assert_batch_is_its_rows(model: PreTrainedModel) -> None:
-    """Each row's class comes from its own last token, whatever stands behind it."""
+    """Each row is classified at its own last token, whatever follows."""
     alone = torch.cat([classify_alone(model, row) for row in ROWS])
     torch.testing.assert_close(classify(model, ROWS), alone, rtol=1e-4, atol=1e-5)
     assert (alone[:, 0] != alone[:, 1]).all()
 
 
 def classify_alone(model: PreTrainedModel, row: list[int]) -> torch.Tensor:
-    """The head on the last hidden state of an unpadded row, by hand."""
+    """Apply the head to the last hidden state of an unpadded row."""
     with torch.no_grad():
         states = model.base_model(input_ids=torch.tensor([row])).last_hidden_state
         return states[:, -1] @ model.score.weight.T
@@ -90,7 +90,7 @@ def test_the_drawn_head_follows_the_seed_alone(publish, tmp_path):
 
 
 def test_begun_on_our_own_export_and_stored_again(publish, tmp_path):
-    """What a run leaves in ``hf/``, its value head beside it, gives the trunk bit for bit; saved, it is a classifier."""
+    """A run's ``hf/`` folder with a value head loads its trunk bitwise and saves as a classifier."""
     publish(tmp_path / "theirs", "codellama", "value")
     policy = load_policy(PolicySettings(str(tmp_path / "theirs"), dtype="float32"), "shared")
     export_folder(policy, load_tokenizer(str(tmp_path / "theirs")), tmp_path / "hf", {"max_tokens": 64})
@@ -138,7 +138,7 @@ def test_neither_padding_nor_eos_is_refused(publish, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_than_two_classes_are_refused(family, classes, publish, tmp_path):
     publish(tmp_path, family, "classes", classes=classes)
-    with pytest.raises(UserError, match=f"tells {classes} classes apart, and a reranker two"):
+    with pytest.raises(UserError, match=f"has {classes} classes and a reranker needs two"):
         load_classifier(str(tmp_path))
 
 
@@ -159,7 +159,7 @@ def test_incomplete_weights_are_refused(head, gone, publish, tmp_path):
     tensors = load_file(file)
     del tensors[gone]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=f"lacks weights of LlamaForSequenceClassification, {gone}"):
+    with pytest.raises(UserError, match=f"lacks weights of LlamaForSequenceClassification, such as {gone}"):
         load_classifier(str(tmp_path))
 
 
@@ -168,7 +168,7 @@ def test_a_weight_without_a_place_is_refused(head, publish, tmp_path):
     publish(tmp_path, "codellama", head)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.raises(UserError, match=r"has no place for, model\.layers\.1\."):
+    with pytest.raises(UserError, match=r"has no place for, such as model\.layers\.1\."):
         load_classifier(str(tmp_path))
 
 

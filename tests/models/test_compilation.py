@@ -33,7 +33,7 @@ def with_value(lm: PreTrainedModel, kind: ValueKind = "shared", *, checkpointing
 
 
 def passes(policy: Policy, batches: list[TokenBatch]) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
-    """Log-probabilities without gradient, those of a training pass, and values, of each batch; and the gradient of all."""
+    """Return each batch's log-probabilities without and with gradients and its values, and the total gradient."""
     found = []
     for batch in batches:
         with torch.no_grad():
@@ -51,7 +51,7 @@ def test_compiled_layers_compute_the_same(lm, batches, checkpointing):
     plain, compiled = (with_value(lm, checkpointing=checkpointing) for _ in range(2))
     compile_layers(compiled)
     assert compiled_layers(compiled)
-    assert not compiled_layers(copy.deepcopy(compiled))  # a copy is compiled when it is told to be
+    assert not compiled_layers(copy.deepcopy(compiled))  # a copy is not compiled by default
     given = [batches("right"), batches("left"), of_size(1, 9), of_size(6, 17)]
     (expected, expected_gradient), (found, gradient) = passes(plain, given), passes(compiled, given)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
@@ -70,7 +70,7 @@ def test_bfloat16_scores_with_and_without_gradient_are_the_same(llama, batches):
 
 
 def kept_bytes(policy: Policy, batch: TokenBatch) -> int:
-    """What stands between a forward pass and its backward pass, weights apart."""
+    """Return the bytes saved between forward and backward pass, excluding weights."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*policy.parameters(), *policy.buffers())}
     kept: dict[int, int] = {}
 
@@ -82,7 +82,7 @@ def kept_bytes(policy: Policy, batch: TokenBatch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         hidden = policy.hidden_states(batch.input_ids, batch.attention_mask)
-    assert hidden.requires_grad  # until here the graph holds what was kept
+    assert hidden.requires_grad  # keeps the graph, and with it the saved tensors, alive
     return sum(kept.values())
 
 
@@ -112,9 +112,9 @@ def test_all_layers_and_sizes_share_their_code():
     policy = with_value(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
     compile_layers(policy)
     passes(policy, [of_size(rows, length) for rows, length in ((4, 14), (7, 9), (3, 30), (12, 5), (2, 21))])
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # with gradient, and without
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # with and without gradients
     passes(policy, [of_size(1, 14), of_size(1, 20)])
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4  # one row is a case of its own
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4  # a single row compiles separately
 
 
 def test_without_a_compiler_layers_stay_as_they_are(llama):

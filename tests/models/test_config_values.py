@@ -1,4 +1,4 @@
-"""Values of another type in ``config.json``, for everything that loads a model folder."""
+"""Values of the wrong type in ``config.json``, for every loader of model folders."""
 
 from __future__ import annotations
 

@@ -121,12 +121,12 @@ def test_killed_between_the_renames_the_former_folder_comes_back(tmp_path: Path)
 def test_value_function_of_another_kind_or_model_is_not_taken_in_silence(llama, tokenizer, tmp_path):
     export_folder(trained(llama, "shared"), tokenizer, tmp_path / "hf", DESCRIPTION)
     settings = PolicySettings(init_from=str(tmp_path / "hf"))
-    with pytest.raises(UserError, match="holds a shared value function and the run wants a separate one"):
+    with pytest.raises(UserError, match="holds a shared value function but the run needs a separate one"):
         load_policy(settings, "separate")
     load_policy(settings, "none")
     other = trained(tiny_of_another_width(llama), "shared")
     save_value(other, tmp_path / "hf")
-    with pytest.raises(UserError, match="does not fit the model beside it"):
+    with pytest.raises(UserError, match="does not fit the model in its folder"):
         load_policy(settings, "shared")
     file = tmp_path / "hf" / VALUE_FILE
     file.write_bytes(file.read_bytes()[:20])

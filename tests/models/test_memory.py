@@ -1,4 +1,4 @@
-"""The arithmetic of memory against hand counts, against autograd on real tensors, and (slow) against a real process."""
+"""Memory estimates against hand counts, autograd on real tensors, and (slow) a real process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES = ROOT / "configs" / "models"
 
 
 def kept_by_autograd(lm: PreTrainedModel, rows: int, length: int) -> int:
-    """Bytes that a real forward pass keeps, weights apart."""
+    """Return the bytes that a real forward pass saves, excluding weights."""
     own = {t.untyped_storage().data_ptr() for t in (*lm.parameters(), *lm.buffers())}
     kept: dict[int, torch.Tensor] = {}
 
@@ -74,7 +74,7 @@ def codellama() -> object:
 
 
 def test_seven_billion_weights_by_hand(codellama: object) -> None:
-    """Embeddings and head 2 x 32016 x 4096; a layer 4 x 4096^2 + 3 x 4096 x 11008 + 2 x 4096; 32 of them; a last norm."""
+    """Embeddings and head 2 x 32016 x 4096; a layer 4 x 4096^2 + 3 x 4096 x 11008 + 2 x 4096; 32 layers; a final norm."""
     made = estimate(codellama, CODELLAMA)
     weights = 2 * 32016 * 4096 + 32 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096) + 4096
     assert made.parameters == made.trained == weights
@@ -132,7 +132,7 @@ def test_the_other_shapes_of_the_paper(folder: str, billions: float) -> None:
 @pytest.mark.real_model
 @pytest.mark.parametrize("extra", [[], ["--checkpointing"], ["--lora", "16"]], ids=["full", "checkpointing", "lora"])
 def test_a_real_update_takes_what_is_computed(extra: list[str]) -> None:
-    """SmolLM2-135M, two steps: peak resident memory of a process of its own, to within 20%."""
+    """SmolLM2-135M, two steps: peak resident memory of a separate process, within 20%."""
     model = Path(os.environ.get("REFT_SMOLLM2", ROOT / "models" / "smollm2-135m"))
     if not model.is_dir():
         pytest.skip(f"no model at {model}: make smollm2")

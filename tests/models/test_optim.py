@@ -77,7 +77,7 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
 def test_weights_that_somebody_else_has_set_are_stepped_from():
     weight = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     optimizer = MasterAdamW([weight], lr=0.5)
-    for value in (1.0, 8.0):  # as a strategy that loads weights without a state of the optimizer
+    for value in (1.0, 8.0):  # like a strategy that loads weights without optimizer state
         with torch.no_grad():
             weight.fill_(value)
         optimizer.forget_masters()

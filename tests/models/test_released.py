@@ -1,4 +1,4 @@
-"""Folders in the forms in which the paper's authors published theirs: every weight arrives, in its place."""
+"""Model folders in the layouts published by the paper's authors: every weight loads into its place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(folder: Path, value: str = "none", **settings: object) -> Policy:
 
 
 def assert_same_weights(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
-    """Bit for bit, in bfloat16, as they were stored; nothing more and nothing less."""
+    """Exactly the stored weights load, bitwise in bfloat16."""
     own = policy.lm.state_dict()
     assert own.keys() == {name for name in weights if not name.startswith("v_head.")}
     assert all(torch.equal(own[name], weights[name]) for name in own)
@@ -61,7 +61,7 @@ def test_every_weight_arrives(family, head, layout, wrapped, publish, tmp_path):
 
 
 def test_values_are_those_of_trl(publish, tmp_path):
-    """TRL reads the last of the hidden states, which is the one after the final norm."""
+    """TRL's head reads the last hidden state, after the final norm."""
     weights = publish(tmp_path, "galactica", "value")
     policy = load(tmp_path, "shared", dtype="float32")
     ids = torch.tensor([[5, 9, 40, 41, 17]])
@@ -103,14 +103,14 @@ def test_a_value_head_of_another_form_is_said(publish, tmp_path, caplog):
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"v_head.0.weight": torch.ones(64, 32)}, file, metadata={"format": "pt"})
     assert not load(tmp_path, "shared").value_head.weight.any()
-    assert "a value head of a form that reft-pl does not know" in caplog.text
+    assert "a value head in a layout that reft-pl does not support" in caplog.text
 
 
 def test_a_value_head_of_another_width_is_refused(publish, tmp_path):
     publish(tmp_path, "codellama", "value", "safetensors")
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"v_head.summary.weight": torch.ones(1, 8)}, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match="does not fit the model that it is stored with"):
+    with pytest.raises(UserError, match="does not fit its model"):
         load(tmp_path, "shared")
     load(tmp_path)
 
@@ -122,7 +122,7 @@ def test_a_missing_trunk_weight_is_refused(wrapped, publish, tmp_path):
     tensors = load_file(file)
     del tensors[("pretrained_model." if wrapped else "") + "model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks weights of a language model, model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(UserError, match=r"lacks weights of a language model, such as model\.layers\.1\.mlp\.up_proj\.weight"):
         load(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_a_weight_without_a_place_is_refused(wrapped, publish, tmp_path):
     publish(tmp_path, "galactica", "value", wrapped=wrapped)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.raises(UserError, match=r"OPTForCausalLM has no place for, model\.decoder\.layers\.1\."):
+    with pytest.raises(UserError, match=r"OPTForCausalLM has no place for, such as model\.decoder\.layers\.1\."):
         load(tmp_path)
 
 
@@ -146,9 +146,9 @@ def test_an_lm_head_that_is_not_the_embeddings_stays_itself_though_the_config_ti
 
 
 def test_a_classifier_with_tied_embeddings_is_no_policy(publish, tmp_path):
-    """No weight of the language model is missing then: the LM head is the embeddings."""
+    """No language model weight is missing, because the LM head is tied to the embeddings."""
     publish(tmp_path, "galactica", "classes")
-    with pytest.raises(UserError, match=r"has no place for, score\.weight for one"):
+    with pytest.raises(UserError, match=r"has no place for, such as score\.weight"):
         load(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_names_that_coincide_without_the_wrapper_are_refused(publish, tmp_path):
 
 
 class Payload:
-    """Unpickled without care, this makes a folder."""
+    """Creates a folder when unpickled without restrictions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -222,7 +222,7 @@ def test_padding_is_id_1_and_eos_id_2(family, bos, publish, tmp_path):
     tokenizer = load_tokenizer(str(tmp_path))
     codec = Codec(tokenizer, PythonProgram(), add_bos=False)
     assert (codec.pad_id, codec.eos_id, tokenizer.bos_token_id) == (1, 2, bos)
-    assert (tokenizer("a").input_ids[0] == 1) == (family == "codellama")  # BOS, which the paper's prompts have not
+    assert (tokenizer("a").input_ids[0] == 1) == (family == "codellama")  # BOS, which the paper's prompts do not have
 
 
 def test_a_hub_model_in_the_cache_is_a_folder_like_any_other(publish, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Pickles that would run code when they are read as they ask to be."""
+"""Pickles that would run code if loaded without restrictions."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_is_allowed_is_allowed_within_the_block_alone(tmp_path: Path) -> No
 def test_a_damaged_file_is_one_sentence_without_advice_to_trust_it(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(content)
     for read in (load_restricted, lambda file: refuse_code(file.parent, [])):
-        with pytest.raises(UserError, match="is damaged, or no checkpoint") as caught:
+        with pytest.raises(UserError, match="is damaged or not a checkpoint") as caught:
             read(tmp_path / "x.pt")
         assert "weights_only" not in str(caught.value)
 

@@ -35,7 +35,7 @@ def gradient(policy: Policy) -> Tensor:
 
 
 def assert_same_gradient(actual: Tensor, expected: Tensor) -> None:
-    """Equal to 1e-5 of the largest entry, and as vectors to 1e-5 of their length."""
+    """Assert equality to 1e-5 of the largest entry, and to 1e-5 of the vector norm."""
     torch.testing.assert_close(actual, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
     assert float((actual - expected).norm() / expected.norm()) < 1e-5
 
