@@ -1,4 +1,4 @@
-"""The trainer's own inference engine: continuous batching over the policy's weights, without a second copy of them."""
+"""The trainer's own inference engine: continuous batching on the policy's weights, without a second copy of them."""
 
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 

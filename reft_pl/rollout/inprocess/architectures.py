@@ -1,4 +1,4 @@
-"""Which architectures the packed sampler runs; the others are sampled with the cache and attention of transformers."""
+"""Architectures that the packed sampler supports; all others use the KV cache and attention of transformers."""
 
 from __future__ import annotations
 
@@ -75,16 +75,17 @@ PACKED = frozenset(
         "starcoder2",
     ]
 )
-"""Values of ``model_type``, of the text part of a multimodal model, for which a test shows that sampler and model agree."""
+"""Supported values of ``model_type`` (of the text part of a multimodal model). A test compares sampler and model for each."""
 
 WITHOUT_CACHE = frozenset({"kimi_linear", "nemotron_h", "xlstm", "zamba2"})
-"""Architectures that decode with other log-probabilities from the cache of transformers 5.19, or fail with it."""
+"""Architectures for which the KV cache of transformers 5.19 fails or gives different log-probabilities."""
 
 
 def runs_packed(lm: PreTrainedModel) -> bool:
-    """Whether the packed sampler runs the model: an architecture of transformers itself, without soft-capped attention.
+    """Return whether the packed sampler supports the model: code from transformers itself, without soft-capped attention.
 
-    A configuration that switches windows off and yet names sliding layers has windows in its masks that no layer passes on.
+    If a config disables sliding windows but lists sliding layers, its masks contain windows that no layer passes to its
+    attention function, so the packed sampler cannot see them.
     """
     text = text_config(lm.config)
     has_known_code = type(lm).__module__.startswith("transformers.")

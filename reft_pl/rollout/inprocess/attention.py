@@ -1,7 +1,7 @@
-"""Attention for sampling: packed prompts without padding, and the newest tokens of each row over a cache of slots.
+"""Attention for sampling: prefill over packed prompts without padding, and decoding over a slot cache.
 
-Registered with transformers' ``AttentionInterface``, so that any model which looks its attention up there can use it. To the
-compiler it is one operator, whatever the tokens' layout, so that compiled layers serve prompts and decoding alike.
+It is registered with transformers' ``AttentionInterface``, so any model that uses this interface can use it. The compiler sees
+a single operator for every token layout, so the same compiled layers serve prefill and decoding.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from reft_pl.rollout.inprocess.packing import Packing, current_packing
 ATTENTION_NAME = "reft_pl_rollout"
 NATIVE_ATTENTION_NAME = "reft_pl_rollout_native"
 
-# What a model may ask of its attention and this one does not do: to leave it out in silence would change the samples.
+# Attention features that are not implemented here. Ignoring them silently would change the samples.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
-    """Causal attention within each sequence of a packed row; only here are the sequences padded, to the longest of them.
+    """Compute causal attention within each sequence of a packed row, padding the sequences to the longest one internally.
 
     Args:
         query: [1, H, N, D].
         key: [1, K, N, D] with K key heads, H a multiple of K.
-        value: As ``key``.
-        scaling: Factor on the scores.
-        packing: Of the N tokens.
-        window: Tokens that a query looks at, its own included; 0 for all up to it.
+        value: Same shape as ``key``.
+        scaling: Factor on the attention scores.
+        packing: Layout of the N tokens.
+        window: Sliding window in tokens, including the query's own; 0 for full causal attention.
 
     Returns:
         [1, N, H, D].
     """
     groups = query.shape[1] // key.shape[1]
-    # Padding stands on the right, where a causal query never looks.
+    # Padding is on the right, where causal queries never attend.
     q, k, v = (states[0][:, packing.padded].transpose(0, 1) for states in (query, key, value))
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -56,16 +56,16 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
 
 
 def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
-    """Attention of each row's newest tokens over its cached keys, as two batched matrix products.
+    """Compute attention of each row's newest tokens over its cached keys, as two batched matrix products.
 
-    The queries that share a key head become the rows of one matrix, so that keys and values are neither repeated nor copied.
+    Queries that share a key head become the rows of one matrix, so keys and values are neither repeated nor copied.
 
     Args:
         query: [1, H, N, D].
-        key: [S, K, L, D], those of row i in slot i; best a view of memory that is contiguous along L.
-        value: As ``key``, of any width.
-        scaling: Factor on the scores.
-        packing: Of the N tokens, whose own keys and values are in the slots already.
+        key: [S, K, L, D], row i in slot i; ideally a view of memory that is contiguous along L.
+        value: [S, K, L, any width].
+        scaling: Factor on the attention scores.
+        packing: Layout of the N tokens. Their own keys and values are already in the slots.
         window: As for ``packed_attention``.
 
     Returns:
@@ -91,13 +91,13 @@ def rollout_attention(
     native: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function under ``ATTENTION_NAME``, of the tokens that the innermost ``packing.packed`` block tells of.
+    """Attention function registered as ``ATTENTION_NAME``; the innermost ``packing.packed`` block defines the token layout.
 
-    Under ``NATIVE_ATTENTION_NAME`` decoding takes the code of ``native_attention``, where there is some.
+    Under ``NATIVE_ATTENTION_NAME``, decoding uses ``native_attention`` if it supports the inputs.
     """
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
-            raise UserError(f"the in-process sampler cannot run this model: its attention needs `{name}`")
+            raise UserError(f"the in-process sampler cannot run this model: its attention needs `{name}`; choose another model")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return torch.ops.reft_pl.rollout_attention(query.to(key.dtype), key, value, scaling, sliding_window or 0, native), None
 
@@ -132,14 +132,14 @@ AttentionInterface.register(NATIVE_ATTENTION_NAME, _native_rollout_attention)
 
 @contextmanager
 def sampling_attention(lm: PreTrainedModel, native: bool = False) -> Iterator[None]:
-    """Let ``lm`` use the attention of this module, and give it back its own at the end.
+    """Switch ``lm`` to this module's attention within the block, and restore its own attention afterwards.
 
     Args:
         lm: The model.
-        native: Decode with code that is compiled for it.
+        native: Decode with attention code compiled for the model.
 
     Raises:
-        UserError: the model's code does not let its attention be replaced.
+        UserError: The model's attention cannot be replaced.
     """
     if has_own_attention(lm):
         with replaced(lm, _native_rollout_attention if native else rollout_attention):
@@ -149,7 +149,9 @@ def sampling_attention(lm: PreTrainedModel, native: bool = False) -> Iterator[No
     lm.set_attn_implementation(name)
     try:
         if lm.config._attn_implementation != name:
-            raise UserError(f"the in-process sampler cannot run {type(lm).__name__}: its attention cannot be replaced")
+            raise UserError(
+                f"the in-process sampler cannot run {type(lm).__name__}: its attention cannot be replaced; choose another model"
+            )
         yield
     finally:
         lm.set_attn_implementation(own)

@@ -1,4 +1,4 @@
-"""Continuous batching: rows leave the moment they end, waiting rows take their places, and some steps write several tokens."""
+"""Continuous batching with speculative decoding: finished rows leave at once, and waiting rows take their slots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reft_pl.types import Completion, SampleRequest, StopReason
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """A request, and after its prefill where its keys lie and what comes first after it."""
+    """A request and, after its prefill, the location of its keys and the logits and value of its last token."""
 
     request: SampleRequest
     cache: PromptCache | None = None
@@ -31,63 +31,63 @@ class Prompt:
 
     @property
     def length(self) -> int:
-        """Number of prompt tokens."""
+        """Return the number of prompt tokens."""
         return len(self.request.prompt_ids)
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One completion being written."""
+    """One completion in progress."""
 
     prompt: Prompt
     index: int
-    sequence: list[int] = field(default_factory=list)  # with the prompt, from its admission on
+    sequence: list[int] = field(default_factory=list)  # includes the prompt once the row is admitted
     logprobs: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
-        """What its uniform numbers are counted from."""
+        """Return the seed of the row's uniform numbers."""
         return self.prompt.request.seeds[self.index]
 
     @property
     def written(self) -> int:
-        """Tokens after the prompt."""
+        """Return the number of tokens after the prompt."""
         return len(self.sequence) - self.prompt.length
 
     @property
     def left(self) -> int:
-        """Tokens that may still be written."""
+        """Return the number of tokens that may still be sampled."""
         return self.prompt.request.params.max_new_tokens - self.written
 
     @property
     def cached(self) -> int:
-        """Tokens whose keys are in the slot: all but the newest."""
+        """Return the number of tokens with keys in the slot: all except the newest."""
         return len(self.sequence) - 1
 
     @property
     def stop(self) -> StopReason | None:
-        """Why it has ended, if it has."""
+        """Return why the row has ended; None while it runs."""
         if self.sequence[-1] in self.prompt.request.eos_ids:
             return StopReason.EOS
         return None if self.left else StopReason.LENGTH
 
     def completion(self, stop: StopReason) -> Completion:
-        """What the caller gets to see."""
+        """Return the finished completion."""
         token_ids, values = tuple(self.sequence[self.prompt.length :]), tuple(self.values) or None
         return Completion(self.prompt.request.id, self.index, token_ids, tuple(self.logprobs), stop, values)
 
 
 class ContinuousBatch:
-    """Rows that wait, and rows in slots (row i in slot i).
+    """Waiting rows, and active rows in slots (row i in slot i).
 
     Args:
-        lm: The model, in sampling mode whenever ``run_until_one_ends`` is called.
-        requests: What is to be written.
+        lm: The model; it must be in sampling mode during ``run_until_one_ends``.
+        requests: What to sample.
         max_rows: Number of slots.
-        prefill_tokens: Prompt tokens that are read in one forward pass.
-        draft_tokens: Tokens that are guessed ahead of a row, at most.
-        value_head: Makes a value, [..., 1], of what the LM head sees, [..., D]: of each state in which a token is chosen.
+        prefill_tokens: Maximum number of prompt tokens per prefill pass.
+        draft_tokens: Maximum number of drafted tokens per row and step.
+        value_head: Maps the LM head's input, [..., D], to values, [..., 1]: the value of each state in which a token is chosen.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class ContinuousBatch:
         self.waiting = deque(Row(prompt, index) for prompt in prompts for index in range(len(prompt.request.seeds)))
         self.max_rows = min(max_rows, len(self.waiting))
         self.rows: list[Row] = []
-        self.params: DrawParams | None = None  # of the rows in slots; None when they have changed
+        self.params: DrawParams | None = None  # of the active rows; None after these change
         self.cache: SlotCache | None = None
 
     @property
     def done(self) -> bool:
-        """Whether every completion has ended."""
+        """Return whether every completion has ended."""
         return not self.rows and not self.waiting
 
     def run_until_one_ends(self) -> list[Completion]:
-        """Admit rows and decode until at least one completion has ended; those that ended together."""
+        """Admit rows and decode until at least one completion ends; return all that ended in that step."""
         ended: list[Completion] = []
         while not ended and not self.done:
             if self._admission_is_due():
@@ -128,12 +128,15 @@ class ContinuousBatch:
         return ended
 
     def _admission_is_due(self) -> bool:
-        """Prompts are read several at once, since a forward pass costs much the same for few tokens as for some more."""
+        """Return whether enough slots are free to prefill several prompts at once.
+
+        A small forward pass costs nearly as much as a somewhat larger one.
+        """
         free = self.max_rows - len(self.rows)
         return bool(self.waiting) and free >= min(len(self.waiting), max(1, self.max_rows // 8))
 
     def _admit(self) -> list[Completion]:
-        """Give the free slots to waiting rows; those that end with their first token need none."""
+        """Move waiting rows into free slots; rows that end with their first token need no slot."""
         free = self.max_rows - len(self.rows)
         admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         for row in admitted:
@@ -164,10 +167,10 @@ class ContinuousBatch:
         return ended
 
     def _prefill(self, prompts: Sequence[Prompt]) -> None:
-        """Read the prompts that have not been read, in passes of at most ``prefill_tokens`` tokens."""
+        """Prefill prompts that are not prefilled yet, in passes of at most ``prefill_tokens`` tokens."""
         unread: list[Prompt] = []
         for prompt in prompts:
-            if prompt.logits is not None or (unread and unread[-1] is prompt):  # samples of a prompt stand together
+            if prompt.logits is not None or (unread and unread[-1] is prompt):  # samples of a prompt are adjacent
                 continue
             if unread and sum(p.length for p in unread) + prompt.length > self.prefill_tokens:
                 self._read(unread)
@@ -177,7 +180,7 @@ class ContinuousBatch:
             self._read(unread)
 
     def _read(self, prompts: Sequence[Prompt]) -> None:
-        """One forward pass over the packed prompts."""
+        """Run one forward pass over the packed prompts."""
         packing = Packing.of([prompt.length for prompt in prompts], self.device)
         cache = PromptCache(self.lm)
         tokens = [token for prompt in prompts for token in prompt.request.prompt_ids]
@@ -191,7 +194,7 @@ class ContinuousBatch:
                 self.drafts.learn(prompt.request.prompt_ids)
 
     def _decode(self) -> list[Completion]:
-        """One step of all rows in slots, of one token or, where a row's next ones can be guessed, of several."""
+        """Run one decoding step of all active rows, with drafted tokens for rows that have a draft."""
         assert self.cache is not None
         guesses = self._guesses()
         lengths = [1 + len(guess) for guess in guesses]
@@ -206,7 +209,7 @@ class ContinuousBatch:
         return self._retire()
 
     def _guesses(self) -> list[list[int]]:
-        """What may come next in each row, no more in all than there are slots: a step is to stay a small one."""
+        """Draft tokens for each row, at most ``max_rows`` in total, to keep the decoding step small."""
         guesses, room = [], self.max_rows
         for row in self.rows:
             most = min(self.draft_tokens, row.left - 1, room)
@@ -216,9 +219,9 @@ class ContinuousBatch:
         return guesses
 
     def _forward(self, tokens: Sequence[int], packing: Packing, cache: Cache, **inputs: Any) -> tuple[Tensor, Tensor | None]:
-        """Logits [N, V] and, with a value head, values [N], where logits are asked for.
+        """Return logits [N, V] and, with a value head, values [N] at the positions with logits.
 
-        Models do not return what their LM head sees, which is what the value head reads too: a hook looks at it.
+        The value head reads the LM head's input, which models do not return, so a forward pre-hook captures it.
         """
         seen: list[Tensor] = []
         head: nn.Module = self.lm.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -245,14 +248,17 @@ class ContinuousBatch:
         values: Tensor | None,
         params: DrawParams,
     ) -> None:
-        """Draw what comes after each token that was read: a row keeps what it has drawn up to the first wrong guess.
+        """Sample the token after each input token; a row keeps its sampled tokens up to and including its first mismatch.
 
         Args:
-            rows: B of them.
-            guesses: What each of them read after its newest token.
-            logits: [N, V], side by side those of a row's newest token and of its guesses.
+            rows: B rows.
+            guesses: The drafted tokens that each row read after its newest token.
+            logits: [N, V]; the logits of a row's newest token and of its drafted tokens are adjacent.
             values: [N].
-            params: Of the N.
+            params: Sampling parameters of the N logits.
+
+        Raises:
+            FloatingPointError: The policy's logits are not finite.
         """
         places = [(row, row.written + step) for row, guess in zip(rows, guesses, strict=True) for step in range(1 + len(guess))]
         u = torch.from_numpy(uniforms_at([row.seed for row, _ in places], [index for _, index in places]))
@@ -276,7 +282,7 @@ class ContinuousBatch:
             first += 1 + len(guess)
 
     def _retire(self) -> list[Completion]:
-        """Take out the rows that have ended; the last rows move into the gaps."""
+        """Remove finished rows, and move the last rows into their slots."""
         assert self.cache is not None
         ended = []
         for slot in reversed(range(len(self.rows))):

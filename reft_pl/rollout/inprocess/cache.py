@@ -1,4 +1,4 @@
-"""Keys and values: of prompts as they are read, and of slots, one sequence each at its own length, the active ones in front."""
+"""KV caches: one for packed prompts, and one of slots, each holding a sequence of its length, active slots first."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from reft_pl.rollout.inprocess.packing import Packing
 
 _GRANULE = 64
-"""Lengths are allocated in multiples of this many tokens."""
+"""Slot lengths are allocated in multiples of this many tokens."""
 
 
 class PromptLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer's keys and values of packed prompts that are read in one pass, [1, K, N, D] each; None before."""
+    """One layer's keys and values of packed prompts, [1, K, N, D] each; None before the prefill."""
 
     is_sliding = False
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is prepared."""
+        """Do nothing: ``update`` stores the tensors it gets."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Keep them, and give them back."""
+        """Store keys and values, and return them."""
         self.keys, self.values = key_states, value_states
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """Nothing stands before prompts."""
+        """Return 0: prompts have no cached prefix."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that ``update`` returns."""
+        """Return the length and the offset of the keys that ``update`` returns."""
         return query_length, 0
 
     def get_max_length(self) -> int:
-        """No maximum."""
+        """Return -1: no maximum."""
         return -1
 
 
@@ -43,7 +43,7 @@ class PromptCache(Cache):
     """Keys and values of packed prompts.
 
     Args:
-        lm: Which is going to read them.
+        lm: The model that prefills them.
     """
 
     def __init__(self, lm: PreTrainedModel) -> None:
@@ -54,20 +54,24 @@ class PromptCache(Cache):
 
     @property
     def states(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer, [1, K, N, D]."""
+        """Return the keys and values of each layer, [1, K, N, D] each.
+
+        Raises:
+            TypeError: A layer has stored no keys and values.
+        """
         states = []
         for layer in self.prompt_layers:
             if layer.keys is None or layer.values is None:
-                raise TypeError("a layer of the model keeps no keys and values")
+                raise TypeError("a layer of the model does not store keys and values in the KV cache")
             states.append((layer.keys, layer.values))
         return states
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values of S slots, [S, K, L, D] each, L tokens of room.
+    """One layer's keys and values of S slots, [S, K, L, D] each, with room for L tokens.
 
-    Batched products read all of the room: a view that is shorter than its memory would be copied by the matrix product at every
-    step. Memory starts as zeros and only ever holds finite numbers, since a masked weight of 0 does not silence a NaN.
+    Batched products read all L tokens: if a view were shorter than its memory, the matrix product would copy it at every step.
+    Memory starts at zero and only ever holds finite numbers, because a masked weight of 0 does not cancel a NaN.
     """
 
     is_sliding = False
@@ -84,10 +88,10 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is left to do: the constructor knows the shapes."""
+        """Do nothing: the constructor allocates the tensors."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Store each of N new tokens in its row, at its position.
+        """Store each of N new tokens at its position in its row's slot.
 
         Args:
             key_states: [1, K, N, D].
@@ -96,7 +100,7 @@ class SlotLayer(CacheLayerMixin):
             **kwargs: Ignored.
 
         Returns:
-            Keys and values of all slots, [S, K, L, D].
+            Keys and values of all slots, [S, K, L, D] each.
         """
         self.keys[self.rows, :, self.positions] = key_states[0].transpose(0, 1)
         self.values[self.rows, :, self.positions] = value_states[0].transpose(0, 1)
@@ -104,23 +108,23 @@ class SlotLayer(CacheLayerMixin):
 
     @property
     def room(self) -> int:
-        """Tokens that fit into a slot."""
+        """Return the number of tokens that fit into a slot."""
         return self.keys.shape[2]
 
     def get_seq_length(self) -> int:
-        """An upper bound on the tokens before those being decoded; they tell their own by ``position_ids``."""
+        """Return an upper bound on the cached tokens; the exact positions are in ``position_ids``."""
         return self.room - 1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that ``update`` returns."""
+        """Return the length and the offset of the keys that ``update`` returns."""
         return self.room, 0
 
     def get_max_length(self) -> int:
-        """No maximum: the cache grows."""
+        """Return -1: the cache grows without a maximum."""
         return -1
 
     def resize(self, room: int, active: int) -> None:
-        """Give every slot room for ``room`` tokens, keeping what fits of the first ``active`` slots."""
+        """Resize every slot to ``room`` tokens, keeping what fits of the first ``active`` slots."""
         kept = min(room, self.room)
         for name in ("keys", "values"):
             old = getattr(self, name)
@@ -130,11 +134,11 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """The cache that decoding runs on, filled from the caches of prefills.
+    """KV cache for decoding, filled from prefill caches.
 
     Args:
-        slots: How many sequences it holds.
-        like: A prefill's cache, whose layers tell shapes and types.
+        slots: Number of sequences that it holds.
+        like: A prefill cache; its layers determine shapes and dtypes.
     """
 
     def __init__(self, slots: int, like: PromptCache) -> None:
@@ -142,7 +146,7 @@ class SlotCache(Cache):
         super().__init__(layers=list(self.slot_layers))
 
     def fit(self, length: int, active: int) -> None:
-        """Make room for ``length`` tokens in each of the first ``active`` slots, and give back room far beyond that."""
+        """Grow slots to at least ``length`` tokens, or shrink them if they are far larger; keep the first ``active`` slots."""
         room = self.slot_layers[0].room
         wanted = -(-(length + _GRANULE // 2) // _GRANULE) * _GRANULE
         if length > room or room >= wanted + 2 * _GRANULE:
@@ -162,6 +166,6 @@ class SlotCache(Cache):
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
     def place(self, packing: Packing) -> None:
-        """Prepare a decoding step: where its new tokens go."""
+        """Set where ``update`` stores the new tokens of the next decoding step."""
         for layer in self.slot_layers:
             layer.rows, layer.positions = packing.rows, packing.positions

@@ -1,4 +1,4 @@
-"""Models that look no attention up, and have a method for it instead (Codegen): sampling's attention in that method's place."""
+"""Replace the attention method of CodeGen, which bypasses ``AttentionInterface``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Attention = Callable[..., tuple[Tensor, None]]
 
 
 def has_own_attention(lm: PreTrainedModel) -> bool:
-    """Whether the model is one of those."""
+    """Return whether the model bypasses ``AttentionInterface``."""
     return any(isinstance(module, CodeGenAttention) for module in lm.modules())
 
 
 @contextmanager
 def replaced(lm: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """Let every attention module of ``lm`` use ``attention``."""
+    """Make every attention module of ``lm`` use ``attention`` within the block."""
 
     def attend(module: nn.Module) -> Callable[..., tuple[Tensor, None]]:
         def method(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, None]:
             output, _ = attention(module, query, key, value, attention_mask)
-            return output.transpose(1, 2), None  # as the method gives it, heads before tokens
+            return output.transpose(1, 2), None  # the original method returns heads before tokens
 
         return method
 

@@ -1,4 +1,4 @@
-"""Sampling with the cache and attention of transformers, for architectures that the packed sampler does not run."""
+"""Sampling with ``generate``, for architectures that the packed sampler does not support."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 @dataclass(slots=True, eq=False)
 class LibraryRow:
-    """One completion being written."""
+    """One completion in progress."""
 
     request: SampleRequest
     index: int
@@ -39,30 +39,30 @@ class LibraryRow:
 
     @property
     def stop(self) -> StopReason | None:
-        """Why it has ended, if it has."""
+        """Return why the row has ended; None while it runs."""
         if self.token_ids and self.token_ids[-1] in self.request.eos_ids:
             return StopReason.EOS
         return StopReason.LENGTH if len(self.token_ids) == self.request.params.max_new_tokens else None
 
     def completion(self) -> Completion:
-        """The finished completion."""
+        """Return the finished completion."""
         assert self.stop is not None
         values = tuple(self.values) or None
         return Completion(self.request.id, self.index, tuple(self.token_ids), tuple(self.logprobs), self.stop, values)
 
 
 class LibraryBatch:
-    """Groups of rows with prompts of equal length, one ``generate`` call each.
+    """Groups of rows with equally long prompts, one ``generate`` call each.
 
-    Equal lengths need no padding, which the state of a recurrent layer would take in. A row draws its tokens with the same
-    numbers as in ``ContinuousBatch``, so the batch changes samples by rounding alone.
+    Prompts of equal length need no padding, which would corrupt the state of recurrent layers. A row uses the same random
+    numbers as in ``ContinuousBatch``, so samples are identical up to rounding.
 
     Args:
         lm: The model.
-        requests: What to write.
-        max_rows: Rows of a group at most.
+        requests: What to sample.
+        max_rows: Maximum number of rows per group.
         value_head: Maps the LM head's input, [..., D], to values, [..., 1].
-        cached: Whether the library's cache is used; without it, each token takes a pass over the whole text.
+        cached: Use the KV cache of transformers; without it, each token takes a forward pass over the whole text.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LibraryBatch:
         self.max_rows = max_rows
         self.value_head = value_head
         rows = [LibraryRow(request, index) for request in requests for index in range(len(request.seeds))]
-        # Longest prompts first; of these the rows that write most, so that rows of a group end together.
+        # Longest prompts first, then the longest length limits, so that the rows of a group end together.
         rows.sort(key=lambda row: (len(row.request.prompt_ids), row.request.params.max_new_tokens), reverse=True)
         self.groups: deque[list[LibraryRow]] = deque()
         for _, same in groupby(rows, key=lambda row: len(row.request.prompt_ids)):
@@ -87,14 +87,14 @@ class LibraryBatch:
 
     @property
     def done(self) -> bool:
-        """Whether every completion has ended."""
+        """Return whether every completion has ended."""
         return not self.groups
 
     def run_until_one_ends(self) -> list[Completion]:
-        """Write the next group.
+        """Sample the next group.
 
         Raises:
-            FloatingPointError: the policy's logits are not finite.
+            FloatingPointError: The policy's logits are not finite.
         """
         rows = self.groups.popleft()
         prompts = torch.tensor([row.request.prompt_ids for row in rows], device=self.lm.device)
@@ -115,14 +115,14 @@ class LibraryBatch:
             do_sample=False,
             use_cache=self.cached,
             disable_compile=True,
-            pad_token_id=0,  # for the rows that have ended while others have not; nobody reads it
+            pad_token_id=0,  # pads finished rows; never read
         )
 
 
 def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
-    """Whether ``generate`` has the log-probabilities of plain forward passes: two rows of eight greedy tokens tell.
+    """Return whether ``generate`` and a plain forward pass agree on log-probabilities, for two rows of eight greedy tokens.
 
-    For some recurrent architectures it has not with the cache; these are sampled without.
+    For some recurrent architectures they disagree with the KV cache; these are sampled without it.
     """
     text = text_config(lm.config)
     if cached and text.model_type in WITHOUT_CACHE:
@@ -136,7 +136,7 @@ def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
     except Exception:
         if not cached:
             raise
-        return False  # whatever a cache that does not fit its model raises
+        return False  # a KV cache that does not fit the model may raise anything
     tolerance = 1e-3 if lm.dtype == torch.float32 else 0.2
     return all(
         _distance(lm, request, completion) < tolerance for request, completion in zip(requests, completions, strict=True)
@@ -144,7 +144,7 @@ def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
 
 
 def _distance(lm: PreTrainedModel, request: SampleRequest, completion: Completion) -> float:
-    """The largest difference, in nats, between a completion's log-probabilities and those of a plain forward pass."""
+    """Return the largest difference, in nats, between a completion's log-probabilities and a plain forward pass."""
     start, ids = len(request.prompt_ids), torch.tensor([request.prompt_ids + completion.token_ids], device=lm.device)
     scores = lm(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float().log_softmax(dim=-1)
     plain = scores.gather(-1, ids[0, start:, None]).squeeze(-1)
@@ -152,7 +152,7 @@ def _distance(lm: PreTrainedModel, request: SampleRequest, completion: Completio
 
 
 class _Drawing(LogitsProcessor):
-    """Draws each row's next token, and leaves ``generate`` no other choice."""
+    """Samples each row's next token, and masks all others so that ``generate`` must choose it."""
 
     def __init__(
         self, rows: Sequence[LibraryRow], value_head: nn.Module | None, seen: list[Tensor], device: torch.device
@@ -163,7 +163,7 @@ class _Drawing(LogitsProcessor):
         self.params = DrawParams.of([row.request.params for row in rows], device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Keep the drawn token alone of [B, V] logits."""
+        """Sample from [B, V] logits; return 0 for each row's sampled token and -inf elsewhere, [B, V]."""
         seeds = [row.request.seeds[row.index] for row in self.rows]
         u = torch.from_numpy(uniforms_at(seeds, [len(row.token_ids) for row in self.rows])).to(scores.device)
         drawn, logprobs = draw(scores, self.params, u)
@@ -180,21 +180,21 @@ class _Drawing(LogitsProcessor):
 
 
 class _Ended(StoppingCriteria):
-    """Stops when every row has ended."""
+    """Stops ``generate`` when every row has ended."""
 
     def __init__(self, rows: Sequence[LibraryRow]) -> None:
         self.rows = rows
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
-        """Which rows have ended, [B] bool."""
+        """Mark the rows that have ended, [B] bool."""
         return torch.tensor([row.stop is not None for row in self.rows], device=input_ids.device)
 
 
 @contextmanager
 def _plain_generation(lm: PreTrainedModel) -> Iterator[None]:
-    """Set aside the model's own generation settings, which ``generate`` merges in, and the layers' compiled code.
+    """Disable the model's own generation settings, which ``generate`` would merge in, and its compiled layers.
 
-    Layers are compiled for training; with the library's cache each of them would be compiled by itself.
+    The layers are compiled for training; with the KV cache of transformers, torch would recompile each layer separately.
     """
     own, layers = lm.generation_config, compiled_layers(lm)
     compiled = [layer._compiled_call_impl for layer in layers]
@@ -211,7 +211,7 @@ def _plain_generation(lm: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _head_inputs(lm: PreTrainedModel, value_head: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Collect what the LM head reads, [B, T, D] a call, if there is a value head to read it too."""
+    """Collect the LM head's input, [B, T, D] per call, if there is a value head that needs it."""
     seen: list[Tensor] = []
     if value_head is None:
         yield seen

@@ -1,9 +1,10 @@
-"""Guesses of what a row goes on with, from what all rows have been seen to go on with.
+"""Draft tokens for speculative decoding, from an n-gram model that each rollout trains on itself.
 
-Solutions to like questions are much alike, and a step over a few more tokens takes hardly longer. A guessed token is read
-together with the newest one; the next token is drawn with its own random number as ever, and only if it is the guessed one the
-guess has saved a step. So guesses change no sample, but for rounding: they are speculative decoding with an n-gram model that
-the rollout itself trains (arXiv 2211.17192 has the idea with a second network, and 2304.04487 with text to copy from).
+Solutions to similar questions are alike, and a decoding step over a few more tokens takes hardly longer. Drafted tokens are
+read together with the newest one. Every token is still sampled with its usual random number, and a draft saves a step only if
+it matches. Drafts therefore change samples only by rounding.
+
+Source: speculative decoding with a draft network, arXiv 2211.17192; with text to copy from, arXiv 2304.04487.
 """
 
 from __future__ import annotations
@@ -11,30 +12,31 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 ORDER = 3
-"""Tokens, at most, that a guess looks back on."""
+"""Maximum context length in tokens."""
 
 CONFIDENCE = 0.5
-"""A guess is made while it is right as often as this, all guesses before it included."""
+"""Drafting continues while the estimated probability that the whole draft matches is at least this."""
 
 MOST_COUNTS = 2**19
-"""Tokens that are remembered after a context, some 100 MB of them with their contexts; later ones are not."""
+"""Maximum number of (context, next token) pairs, about 100 MB with their contexts; later pairs are not stored."""
 
 _TOKEN_BITS = 32
 
 
 class NgramDrafts:
-    """An n-gram model of what is written, which learns as it is written.
+    """An n-gram model of the rollout's tokens, trained while they are sampled.
 
-    A context is a number, as is a context with what came after it: so many small objects would keep the garbage collector busy.
+    Contexts, and contexts with their next token, are encoded as integers: millions of small objects would burden the garbage
+    collector.
     """
 
     def __init__(self) -> None:
-        self._followers: dict[int, int] = {}  # of each context, how many tokens came after it
+        self._followers: dict[int, int] = {}  # context -> number of tokens seen after it
         self._most_frequent: dict[int, int] = {}
-        self._counts: dict[int, int] = {}  # of each context with a token after it
+        self._counts: dict[int, int] = {}  # (context, next token) -> count
 
     def learn(self, sequence: Sequence[int], start: int = 0) -> None:
-        """Remember what the tokens from ``start`` on came after."""
+        """Count the tokens from ``start`` on after their contexts."""
         for end in range(max(start, 1), len(sequence)):
             for context in _contexts(sequence[max(0, end - ORDER) : end]):
                 self._add(context, sequence[end])
@@ -43,7 +45,7 @@ class NgramDrafts:
         both, followers = _longer(context, token), self._followers.get(context, 0)
         count = self._counts.get(both, 0) + 1
         remembered = count > 1 or len(self._counts) < MOST_COUNTS
-        if remembered or followers:  # what is not remembered makes the others less probable all the same
+        if remembered or followers:  # a pair that is not stored still lowers the probability of the others
             self._followers[context] = followers + 1
         if remembered:
             self._counts[both] = count
@@ -54,14 +56,14 @@ class NgramDrafts:
         return self._counts[_longer(context, token)]
 
     def guess(self, sequence: Sequence[int], most: int, eos_ids: Collection[int]) -> list[int]:
-        """Up to ``most`` tokens that ``sequence`` probably goes on with, of those after which it goes on."""
+        """Draft up to ``most`` likely next tokens of ``sequence``, stopping before a token in ``eos_ids``."""
         recent, guessed, confidence = list(sequence[-ORDER:]), list[int](), 1.0
         while len(guessed) < most:
             context = next((c for c in reversed(_contexts(recent)) if c in self._followers), None)
             if context is None:
                 break
             token = self._most_frequent[context]
-            confidence *= self._count(context, token) / (self._followers[context] + 1)  # as if another had come once more
+            confidence *= self._count(context, token) / (self._followers[context] + 1)  # smoothed by 1
             if confidence < CONFIDENCE or token in eos_ids:
                 break
             guessed.append(token)
@@ -70,7 +72,7 @@ class NgramDrafts:
 
 
 def _contexts(recent: Sequence[int]) -> list[int]:
-    """The last token, the last two, and so on, each as one number."""
+    """Encode the last token, the last two tokens, and so on, each as one integer."""
     contexts, context = [], 0
     for distance, token in enumerate(reversed(recent)):
         context += (token + 1) << (_TOKEN_BITS * distance)
@@ -79,5 +81,5 @@ def _contexts(recent: Sequence[int]) -> list[int]:
 
 
 def _longer(context: int, token: int) -> int:
-    """A context and what came after it."""
+    """Encode a context and its next token as one integer."""
     return (context << _TOKEN_BITS) + token

@@ -1,4 +1,4 @@
-"""Several sequences' new tokens in one row, without padding: what attention has to know of them, and no other layer."""
+"""Token layout of several sequences packed into one row without padding; only attention needs it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(slots=True, eq=False)
 class Packing:
-    """Where the N new tokens of B sequences stand, those of a sequence side by side.
+    """Layout of the N new tokens of B sequences; the tokens of a sequence are adjacent.
 
-    ``rows`` [N] and ``positions`` [N] tell each token's sequence and its position there. ``padded`` [B, T] holds the packed
-    index of each token (0 in the padding on the right), ``packed`` [N] the flat index b * T + t of each packed token.
-    ``decoding`` says whether keys and values come from the slots of a cache, where those of earlier tokens lie too.
+    ``rows`` [N] and ``positions`` [N] are each token's sequence and its position there. ``padded`` [B, T] holds the packed
+    index of each token (0 in the padding on the right), and ``packed`` [N] the flat index b * T + t of each packed token.
+    ``decoding`` is true if keys and values come from the slots of a cache, which also holds those of earlier tokens.
     """
 
     rows: Tensor
@@ -28,12 +28,12 @@ class Packing:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device, starts: Sequence[int] | None = None) -> Packing:
-        """Lay the sequences out one after the other.
+        """Pack the sequences one after the other.
 
         Args:
-            lengths: New tokens of each sequence.
-            device: Where the tensors are wanted.
-            starts: Position of each sequence's first new token, in the slots of a cache; None for whole prompts.
+            lengths: Number of new tokens of each sequence.
+            device: Device of the tensors.
+            starts: Position of each sequence's first new token in its cache slot; None for whole prompts.
         """
         sizes = torch.tensor(lengths)
         columns = torch.arange(max(lengths))[None, :]
@@ -47,15 +47,15 @@ class Packing:
 
     @property
     def last(self) -> Tensor:
-        """The packed index of each sequence's last token, [B]."""
+        """Return the packed index of each sequence's last token, [B]."""
         return self.padded.amax(dim=1)
 
     def mask(self, room: int, dtype: torch.dtype, window: int = 0) -> Tensor:
-        """What to add to the scores over ``room`` cached tokens, [B, 1, T, L]: 0 or -inf.
+        """Return the additive attention mask over ``room`` cached tokens, [B, 1, T, L]: 0 or -inf.
 
-        It is 0 at the token itself and before, with a ``window`` at the last that many of these (0 for no window).
+        It is 0 at the token itself and at earlier tokens, limited to the last ``window`` of them unless ``window`` is 0.
         """
-        if window not in self._masks:  # the same for every layer of a kind
+        if window not in self._masks:  # shared by all layers with the same window
             own, other = self.positions[self.padded][..., None], torch.arange(room, device=self.padded.device)
             hidden = other > own
             if window:
@@ -70,10 +70,10 @@ _current: list[Packing] = []
 
 @contextmanager
 def packed(packing: Packing) -> Iterator[None]:
-    """A block in which the sampler's attention finds its tokens laid out in this way.
+    """Set the token layout that the sampler's attention uses within the block.
 
-    It is not handed through the model: not every model would hand it on, and compiled layers would be compiled for its shapes.
-    Samplers of one process share a thread.
+    The layout is not passed through the model: not every model would forward it, and compiled layers would specialize on its
+    shapes. A global is safe because the samplers of a process share one thread.
     """
     _current.append(packing)
     try:
@@ -83,5 +83,5 @@ def packed(packing: Packing) -> Iterator[None]:
 
 
 def current_packing() -> Packing:
-    """That of the innermost block."""
+    """Return the layout of the innermost ``packed`` block."""
     return _current[-1]

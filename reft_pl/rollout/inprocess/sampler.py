@@ -1,4 +1,4 @@
-"""Sampling in the trainer's own process, with the policy's own weights."""
+"""Sampling in the training process, with the policy's own weights."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 class InProcessSampler(Sampler):
-    """Samples with the training process's own model: nothing to install, no second copy of the weights.
+    """Samples with the training process's own model: no extra dependency, no second copy of the weights.
 
-    Decoding runs on a batch of slots. A row that has ended leaves at once and a waiting one takes its place, prompts are
-    prefilled without padding and once for all their samples, and each row has its own positions, so that models with absolute
-    positions need no left padding. Architectures outside ``architectures.PACKED`` are sampled more slowly by the library's
-    ``generate``, with the same random numbers.
+    It uses continuous batching over a fixed number of slots: a finished row leaves at once, and a waiting row takes its slot.
+    A prompt is prefilled without padding, once for all its samples. Each row has separate positions, so models with
+    absolute positions need no left padding. Architectures outside ``architectures.PACKED`` use the slower ``generate`` of
+    transformers, with the same random numbers.
 
     Args:
-        max_rows: Sequences that are decoded side by side. More is faster, up to a point, and takes more memory.
-        prefill_tokens: Prompt tokens that are read in one forward pass (a longer prompt has a pass to itself).
-        draft_tokens: Tokens that may be guessed ahead of a row from what has been written so far, 0 for none. What is sampled
-            does not depend on it, but for rounding.
+        max_rows: Number of sequences decoded in parallel. More rows are faster, up to a point, and take more memory.
+        prefill_tokens: Maximum number of prompt tokens per prefill pass; a longer prompt gets a separate pass.
+        draft_tokens: Maximum number of tokens drafted ahead of a row by speculative decoding; 0 disables it. Samples are
+            identical up to rounding for any value.
     """
 
     records_values = True
@@ -53,13 +53,13 @@ class InProcessSampler(Sampler):
         self.draft_tokens = draft_tokens
         self._lm: PreTrainedModel | None = None
         self._value_head: ValueHead | None = None
-        self._cached: bool | None = None  # whether the library's cache serves this model; None before it is needed
+        self._cached: bool | None = None  # whether the KV cache of transformers works for this model; None: unchecked
 
     def check(self, policy: Policy) -> None:
-        """Write two tokens with the policy.
+        """Sample two tokens from the policy.
 
         Raises:
-            UserError: its architecture is none that this sampler runs.
+            UserError: The sampler does not support the architecture.
         """
         self.sync(policy)
         try:
@@ -69,23 +69,23 @@ class InProcessSampler(Sampler):
         except Exception as error:
             kind = policy.lm.config.model_type
             raise UserError(
-                f"the in-process sampler cannot run models of the kind {kind!r} ({described(error)}): choose another model"
+                f"the in-process sampler cannot run models of type {kind!r} ({described(error)}): choose another model"
             ) from error
 
     def sync(self, policy: Policy) -> None:
-        """Refer to the policy; its weights are read in place."""
+        """Keep a reference to the policy; its weights are read in place."""
         if self._lm is not policy.lm:
             self._cached = None
         self._lm = policy.lm
         self._value_head = policy.value_head if policy.value_kind == "shared" else None
 
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
-        """Yield every completion as soon as it has ended; the longest prompts are begun first.
+        """Yield every completion as soon as it ends; the longest prompts start first.
 
         Raises:
             RuntimeError: ``sync`` has not been called.
-            UserError: a completion may become longer than the model can be.
-            FloatingPointError: the policy's logits are not finite.
+            UserError: A completion may exceed the model's maximum length.
+            FloatingPointError: The policy's logits are not finite.
         """
         if self._lm is None:
             raise RuntimeError("call sync(policy) before stream(requests)")
@@ -95,7 +95,7 @@ class InProcessSampler(Sampler):
         batch = self._batch(self._lm, requests, packed)
         acceleration = Acceleration(self._lm, batch.max_rows, packed)
         while not batch.done:
-            # The model is in sampling mode only inside, never while the caller works on what was yielded.
+            # Leave sampling mode before yielding: the caller may use the model between completions.
             with _sampling_mode(self._lm, packed, acceleration.compiles_attention), acceleration.applied():
                 ended = batch.run_until_one_ends()
             yield from ended
@@ -109,50 +109,50 @@ class InProcessSampler(Sampler):
                 self._cached = serves_exactly(lm, cached=True)
                 if not self._cached and not serves_exactly(lm, cached=False):
                     raise UserError(
-                        f"models of the kind {lm.config.model_type!r} cannot be sampled: transformers generates with other "
-                        "log-probabilities than the model's; choose another model"
+                        f"models of type {lm.config.model_type!r} cannot be sampled: log-probabilities from `generate` differ "
+                        "from those of the model's forward pass; choose another model"
                     )
             _warn_of_library(lm.config.model_type, self._cached)
         return LibraryBatch(lm, requests, self.max_rows, value_head, self._cached)
 
 
 def _check_length(lm: PreTrainedModel, request: SampleRequest) -> None:
-    """Refuse what has no position, or rotary factors that change on the way.
+    """Refuse requests beyond the model's positions, or beyond the length at which its rotary factors change.
 
     Raises:
-        UserError: the completion may become longer than the model can be.
+        UserError: The completion may exceed the model's maximum length.
     """
     tokens = len(request.prompt_ids) + request.params.max_new_tokens
     positions = getattr(text_config(lm.config), "max_position_embeddings", None)
     if positions is not None and tokens - 1 > positions:  # the last token is never read
         raise UserError(
-            f"request {request.id!r} may take {tokens} tokens of prompt and completion, and the model has {positions} "
+            f"request {request.id!r} may take {tokens} tokens of prompt and completion, but the model has only {positions} "
             "positions; lower max_tokens"
         )
     limit = rotary_limit(lm.config)
     if limit is not None and tokens > limit:
         raise UserError(
-            f"request {request.id!r} may take {tokens} tokens of prompt and completion, and beyond {limit} the model's rotary "
-            "factors depend on the length of the text, so that samples cannot be scored; lower max_tokens"
+            f"request {request.id!r} may take {tokens} tokens of prompt and completion, but beyond {limit} tokens the model's "
+            "rotary factors depend on the text's length, so samples cannot be scored; lower max_tokens"
         )
 
 
 @cache
 def _warn_of_library(kind: str, cached: bool) -> None:
-    """Warn once of slow sampling."""
-    how = "the cache and attention of transformers" if cached else "transformers and without a cache"
-    rank_zero_warn(f"models of the kind {kind!r} are sampled with {how}, which is slower than the sampler's own")
+    """Warn once that sampling is slow."""
+    how = "the KV cache and attention of transformers" if cached else "transformers and without a KV cache"
+    rank_zero_warn(f"models of type {kind!r} are sampled with {how}, which is slower than the packed sampler")
 
 
 @contextmanager
 def _sampling_mode(lm: PreTrainedModel, packed: bool, native: bool = False) -> Iterator[None]:
-    """Disable gradients and dropout, and use the engine's attention for a ``packed`` model; restore all at the end."""
+    """Disable gradients and dropout, and use the engine's attention for a ``packed`` model; restore everything afterwards."""
     training = [module for module in lm.modules() if module.training]
     lm.eval()  # type: ignore[no-untyped-call]
     if rotary_limit(lm.config) is not None:
         restore_rotary(lm)
     try:
-        # Not inference_mode: what a model computes once and keeps (rotary tables) must remain usable in training.
+        # Not inference_mode: tensors that a model caches (rotary tables) must remain usable in training.
         with ExitStack() as blocks:
             blocks.enter_context(torch.no_grad())
             if packed:

@@ -1,4 +1,4 @@
-"""From logits and one uniform number a row to tokens and their log-probabilities."""
+"""Sample tokens, with their log-probabilities, from logits and one uniform number per row."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from reft_pl.types import SamplingParams
 
 BLOCK = 256
-"""Tokens whose probabilities are added up together."""
+"""Block size, in tokens, of the two-level cumulative sum."""
 
 CHUNK_LOGITS_CPU = 2**20
-"""Logits that are worked on at once in float32 on the CPU: 4 MB, so that the passes over them stay in the cache."""
+"""Number of logits processed at once in float32 on the CPU: 4 MB, which fits in the CPU cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawParams:
-    """The sampling parameters of B rows as tensors [B]; None where no row uses the feature.
+    """The sampling parameters of B rows as tensors [B]; None if no row uses the feature.
 
-    ``suppressed`` [B] indexes ``ranges``, the different ``SamplingParams.suppressed`` of the rows.
+    ``suppressed`` [B] indexes ``ranges``, the distinct ``SamplingParams.suppressed`` of the rows.
     """
 
     temperature: Tensor | None
@@ -33,7 +33,7 @@ class DrawParams:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], device: torch.device) -> DrawParams:
-        """Collect the parameters of the rows of a batch. Greedy rows (temperature 0) have temperature 1 and no truncation."""
+        """Collect the parameters of a batch's rows. Greedy rows (temperature 0) get temperature 1 and no truncation."""
         temperature = [p.temperature or 1.0 for p in params]
         greedy = [p.temperature == 0 for p in params]
         top_k = [0 if g else p.top_k for p, g in zip(params, greedy, strict=True)]
@@ -50,18 +50,18 @@ class DrawParams:
         )
 
     def rows(self, rows: slice | Tensor) -> DrawParams:
-        """The parameters of some of the rows: a slice, or [N] int64, where a row may stand more than once."""
+        """Select the parameters of some rows: a slice, or [N] int64 indices, which may repeat."""
         tensors = (self.temperature, self.greedy, self.top_k, self.top_p, self.suppressed)
         temperature, greedy, top_k, top_p, suppressed = (None if t is None else t[rows] for t in tensors)
         return DrawParams(temperature, greedy, top_k, top_p, suppressed, self.ranges)
 
 
 def draw(logits: Tensor, params: DrawParams, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose one token a row.
+    """Sample one token per row.
 
     Args:
-        logits: Of the next token, [B, V], any floating type.
-        params: Of the B rows.
+        logits: Next-token logits, [B, V], any floating-point dtype.
+        params: Sampling parameters of the B rows.
         u: Uniform numbers in [0, 1), [B] float64.
 
     Returns:
@@ -93,9 +93,9 @@ def _draw_chunk(logits: Tensor, params: DrawParams, u: Tensor) -> tuple[Tensor, 
 
 
 def inverse_cdf(scores: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The first token, by id, at which the cumulative probability exceeds ``u``.
+    """Return the first token, by id, at which the cumulative probability exceeds ``u``.
 
-    The cumulative sum is taken over blocks of tokens, then within the block that ``u`` falls into.
+    The cumulative sum runs over blocks of tokens, then within the block that ``u`` falls into.
 
     Args:
         scores: Unnormalised log-probabilities, [B, V] fp32; -inf is never chosen.
@@ -113,20 +113,20 @@ def inverse_cdf(scores: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         blocks = torch.cat([blocks, weights[:, whole:].sum(dim=-1, keepdim=True)], dim=-1)
     block_cdf = blocks.cumsum(dim=-1, dtype=torch.float64)
     total = block_cdf[:, -1:]
-    target = u[:, None] * total  # the sum is not quite 1: the number is scaled to it, so that no token is favoured
+    target = u[:, None] * total  # the total is unnormalized and rounded: scale u to it, to avoid bias
     block = _first_above(block_cdf, target)
     before = torch.where(block > 0, block_cdf.gather(-1, (block - 1).clamp(min=0)), 0.0)
     columns = block * BLOCK + torch.arange(min(BLOCK, vocab), device=scores.device)
     inside = weights.gather(-1, columns.clamp(max=vocab - 1)).masked_fill(columns >= vocab, 0.0)
     token = block * BLOCK + _first_above(inside.cumsum(dim=-1, dtype=torch.float64), target - before)
-    # Where a distribution is not finite nothing is found: stay in the vocabulary, the log-probability tells of it.
+    # In a non-finite distribution no token is found: clamp to the vocabulary; the log-probability reveals the fault.
     return token.clamp(max=vocab - 1).squeeze(-1), (highest + total.log()).squeeze(-1).float()
 
 
 def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
-    """The first index of each row at which ``cdf`` [B, N] exceeds ``target`` [B, 1]: [B, 1].
+    """Return each row's first index at which ``cdf`` [B, N] exceeds ``target`` [B, 1]: [B, 1].
 
-    Rounding may carry the target up to the row's total: then it is the last index that adds to the total.
+    If rounding lifts the target to the row's total, return the last index that contributes to the total.
     """
     return torch.minimum(torch.searchsorted(cdf, target, right=True), torch.searchsorted(cdf, cdf[:, -1:].contiguous()))
 
@@ -136,7 +136,7 @@ def suppress(scores: Tensor, suppressed: Tensor, ranges: Sequence[Sequence[tuple
 
     Args:
         scores: [B, V] fp32.
-        suppressed: [B] int64, which of ``ranges`` each row has.
+        suppressed: [B] int64, each row's index into ``ranges``.
         ranges: Half-open ranges of token ids.
     """
     kept = scores.clone()
@@ -148,7 +148,7 @@ def suppress(scores: Tensor, suppressed: Tensor, ranges: Sequence[Sequence[tuple
 
 
 def truncate_top_k(scores: Tensor, top_k: Tensor) -> Tensor:
-    """Set what is below a row's k-th highest score to -inf; ties with it stay, k = 0 keeps the whole row.
+    """Set everything below a row's k-th highest logit to -inf. Ties are kept; k = 0 keeps the whole row.
 
     Args:
         scores: [B, V].
@@ -161,9 +161,9 @@ def truncate_top_k(scores: Tensor, top_k: Tensor) -> Tensor:
 
 
 def truncate_top_p(scores: Tensor, top_p: Tensor) -> Tensor:
-    """Keep a row's most probable tokens until their probabilities add up to at least p (nucleus sampling), -inf elsewhere.
+    """Keep each row's most probable tokens until their probabilities sum to at least p; set the others to -inf.
 
-    The most probable token always stays; p = 1 keeps the whole row.
+    This is nucleus sampling. The most probable token is always kept; p = 1 keeps the whole row.
 
     Args:
         scores: [B, V] fp32.

@@ -337,7 +337,7 @@ def test_weights_that_are_not_finite_are_found() -> None:
 def test_slow_sampling_is_warned_of_once() -> None:
     inprocess._warn_of_library.cache_clear()
     policy = Policy(build(config_of("gptj")))
-    with pytest.warns(UserWarning, match="'gptj' are sampled with the cache and attention of transformers"):
+    with pytest.warns(UserWarning, match="'gptj' are sampled with the KV cache and attention of transformers"):
         sample(policy, requests(SamplingParams(2)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -16,7 +16,7 @@ from reft_pl.rollout.inprocess.acceleration.packed_weights import PackedWeights
 
 
 class Acceleration:
-    """What applies to a model on this machine; nothing on a GPU.
+    """The accelerations that apply to a model on this machine; none on a GPU unless its layers are compiled.
 
     Args:
         lm: The model. Its weights must not change during the lifetime of this object.
@@ -31,7 +31,7 @@ class Acceleration:
 
     @property
     def compiles_attention(self) -> bool:
-        """Whether decoding may use compiled attention: the user has asked for compiled layers."""
+        """Return whether decoding may use compiled attention: only if the user asks for compiled layers."""
         return bool(compiled_layers(self._lm))
 
     @contextmanager

@@ -1,9 +1,9 @@
-// Attention of the newest tokens of each row over its cached keys, as far as the row has been written.
+// Attention of each row's newest tokens over its cached keys, reading only the tokens written so far.
 //
-// Compiled for one model by reft_pl/rollout/inprocess/acceleration/native_attention.py, which defines
-//   NUMBER  the type of the numbers: float, or uint16_t for the bits of a bfloat16
-//   GROUP   query heads that share a key head
-//   WIDTH   of a head, a multiple of LANES
+// reft_pl/rollout/inprocess/acceleration/native_attention.py compiles it for one model, and defines
+//   NUMBER  element type: float, or uint16_t for the bits of a bfloat16
+//   GROUP   number of query heads that share a key head
+//   WIDTH   head width, a multiple of LANES
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -32,8 +32,8 @@ static inline Floats load(const uint16_t* from) {
 static inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
 static inline void store(uint16_t* to, Floats x) {
   Words words = reinterpret_cast<Words>(x);
-  Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;  // to the nearest, of two to the even one
-  rounded = x == x ? rounded : Words{} + 0x7fc0;                 // what is no number stays none
+  Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;  // round to nearest even
+  rounded = x == x ? rounded : Words{} + 0x7fc0;                 // NaN stays NaN
   Halves bits = __builtin_convertvector(rounded, Halves);
   std::memcpy(to, &bits, sizeof bits);
 }
@@ -48,7 +48,8 @@ template <int N> static inline float sum(typename VectorOf<N>::type x) {
   }
 }
 
-// The exponential of x <= 0, to some 1e-7 of it, and 1e-38 where it is less: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor polynomial.
+// exp(x) for x <= 0, with a relative error of about 1e-7 and a floor of 1e-38: 2^n e^r with |r| <= ln(2) / 2, and e^r by its
+// Taylor polynomial.
 static inline Floats exponential(Floats x) {
   typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
   x = x > -87.0f ? x : (x == x ? Floats{} - 87.0f : x);
@@ -60,13 +61,13 @@ static inline Floats exponential(Floats x) {
   return e * reinterpret_cast<Floats>(power);
 }
 
-// Asks for a token's numbers before they are needed: rows of a cache are too short for a processor to see what comes next.
+// Prefetch a token's elements: rows of the cache are too short for the hardware prefetcher to detect the pattern.
 static inline void prefetch(const NUMBER* token) {
   for (int p = 0; p < WIDTH; p += 64 / sizeof(NUMBER)) __builtin_prefetch(token + p);
 }
 
-// One token and key head: query [GROUP, WIDTH], keys and values [length, WIDTH]; scores is room for GROUP * stride, where stride is
-// length rounded up to LANES.
+// One token and key head: query [GROUP, WIDTH], keys and values [length, WIDTH]; scores is scratch space for GROUP * stride
+// elements, where stride is length rounded up to a multiple of LANES.
 static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values, int64_t length, int64_t stride, float scaling,
                    float* scores, NUMBER* output) {
   Floats q[GROUP][PARTS];
@@ -110,11 +111,11 @@ static void attend(const NUMBER* query, const NUMBER* keys, const NUMBER* values
 }
 
 // query and output [tokens, heads * GROUP, WIDTH], keys and values [slots, heads, room, WIDTH]; rows [tokens] is each token's slot,
-// those of a slot side by side, and positions [tokens] how many tokens of its slot stand before it.
+// with the tokens of a slot adjacent, and positions [tokens] the number of tokens before it in its slot.
 extern "C" void decode_attention(const NUMBER* query, const NUMBER* keys, const NUMBER* values, const int64_t* rows,
                                  const int64_t* positions, NUMBER* output, int64_t tokens, int64_t heads, int64_t room,
                                  float scaling) {
-  std::vector<int64_t> firsts;  // of each slot's tokens, which one thread works on while keys and values are near
+  std::vector<int64_t> firsts;  // index of each slot's first token; one thread handles a whole slot, for locality
   for (int64_t n = 0; n < tokens; ++n)
     if (n == 0 || rows[n] != rows[n - 1]) firsts.push_back(n);
   const int64_t slots = firsts.size();

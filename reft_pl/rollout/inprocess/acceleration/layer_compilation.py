@@ -1,6 +1,7 @@
-"""Sampling with compiled layers: their many small operations become a few, for any number of tokens and any room.
+"""Compiled layers for sampling: a few fused kernels for any number of tokens and any cache size.
 
-A compiled layer must not see which layer it is, or each of them would be compiled by itself: it gets its own part of the cache.
+Compiled code must not depend on the layer's index, or torch would compile every layer separately. Each layer therefore gets
+only its part of the cache.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from reft_pl.models.compilation import compiled_layers
 
 
 class OwnCache:
-    """What a layer sees of the cache: its own part, whatever number it calls itself.
+    """A view of the cache for one layer, which ignores the layer index.
 
     Args:
-        layer: That part, a ``SlotLayer`` or a ``PromptLayer``.
+        layer: The layer's part of the cache, a ``SlotLayer`` or a ``PromptLayer``.
     """
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """As that part does."""
+        """Update the layer's part of the cache."""
         states: tuple[Tensor, Tensor] = self.layer.update(key_states, value_states)
         return states
 
     def get_seq_length(self, *args: object) -> int:
-        """As the whole cache says."""
+        """Return the sequence length, which is the same for all layers."""
         length: int = self.layer.get_seq_length()
         return length
 
 
 @contextmanager
 def compiled_sampling(lm: PreTrainedModel) -> Iterator[None]:
-    """A block in which ``lm``'s layers, if they are compiled for training, have other code: compiled for sampling."""
+    """Within the block, replace the code of layers compiled for training with code compiled for sampling."""
     layers = compiled_layers(lm)
     for_training = [layer._compiled_call_impl for layer in layers]
     for index, layer in enumerate(layers):
@@ -60,7 +61,7 @@ def _sampling(layer: nn.Module, index: int, layers: int) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         whole = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
-        if whole is None or len(whole.layers) != layers:  # where layers share a cache, order does not tell whose it is
+        if whole is None or len(whole.layers) != layers:  # if layers share a cache, order does not identify a layer's part
             return as_written(*args, **kwargs)
         return _compiled()(layer, tuple(map(own, args)), {name: own(value) for name, value in kwargs.items()})
 

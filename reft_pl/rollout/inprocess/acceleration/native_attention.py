@@ -1,7 +1,7 @@
-"""Attention of a decoding step in one pass over keys and values, compiled for the model at hand (``decode_attention.cpp``).
+"""Decoding attention in one pass over keys and values, compiled for the model at hand (``decode_attention.cpp``).
 
-Batched matrix products read a row's whole room, keys and values in calls of their own; with a query or two a row they are
-over sooner than they are set up. Reading what has been written, once, is all that is left here.
+Batched matrix products read a row's whole slot, in separate calls for keys and values, and with one or two queries per row
+their setup takes longer than the arithmetic. This code reads only the tokens written so far, once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 LANES = 16
-"""Numbers that are worked on side by side, as the source has it: head widths are multiples of it."""
+"""SIMD lanes in the C++ source; head widths must be multiples of it."""
 
 _NUMBERS = {torch.float32: "float", torch.bfloat16: "uint16_t"}
 
-# Beyond what a processor's registers hold nothing is gained.
+# Larger heads exceed the processor's registers, so the code gains nothing.
 _MOST_GROUPS, _WIDEST = 16, 256
 
 _WIDE_VECTORS = ("-mprefer-vector-width=512",) if platform.machine().lower() in {"x86_64", "amd64"} else ()
@@ -28,12 +28,12 @@ _FLAGS = ("-O3", "-ffp-contract=fast", *_WIDE_VECTORS)
 
 
 def has_native_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether there is code for these: on the CPU, in float32 or bfloat16, with heads of a common width.
+    """Return whether the code supports these inputs: on the CPU, in float32 or bfloat16, with a supported head width.
 
     Args:
         query: [1, H, N, D].
         key: [S, K, L, D].
-        value: As ``key``, or there is none.
+        value: [S, K, L, D]; other shapes are unsupported.
     """
     heads, width = query.shape[1], query.shape[3]
     return (
@@ -49,15 +49,15 @@ def has_native_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def native_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, rows: Tensor, positions: Tensor) -> Tensor:
-    """As ``attention.decode_attention``, of what ``has_native_attention``; no gradient.
+    """Compute ``attention.decode_attention`` for inputs that ``has_native_attention`` accepts, without gradient.
 
     Args:
         query: [1, H, N, D].
         key: [S, K, L, D].
-        value: As ``key``.
-        scaling: Factor on the scores.
-        rows: The slot of each token, those of a slot side by side, [N] int64.
-        positions: How many tokens of its slot stand before each token, [N] int64.
+        value: Same shape as ``key``.
+        scaling: Factor on the attention scores.
+        rows: Slot of each token, [N] int64; the tokens of a slot are adjacent.
+        positions: Number of tokens before each token in its slot, [N] int64.
 
     Returns:
         [1, N, H, D].
@@ -73,8 +73,8 @@ def native_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
 
 @cache
 def _code(dtype: torch.dtype, group: int, width: int) -> Any:
-    """The compiled function, which torch's compiler keeps on disk beside its own."""
-    from torch._inductor.codecache import CppCodeCache  # noqa: PLC0415 (a second, which only compiled models take)
+    """Compile the function; torch caches the result on disk."""
+    from torch._inductor.codecache import CppCodeCache  # noqa: PLC0415 (takes a second; only compiled models need it)
 
     source = files("reft_pl.rollout.inprocess.acceleration").joinpath("decode_attention.cpp").read_text(encoding="utf-8")
     named = f"#define NUMBER {_NUMBERS[dtype]}\n#define GROUP {group}\n#define WIDTH {width}\n"

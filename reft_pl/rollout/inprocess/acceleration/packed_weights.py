@@ -1,7 +1,7 @@
-"""Linear layers whose weights oneDNN has laid out beforehand.
+"""Linear layers with weights prepacked by oneDNN.
 
-Multiplying the few rows of a decoding step is over sooner than bringing the weights into the order that the processor
-multiplies in, which happens anew in every call. While a rollout lasts the weights do not change: they are ordered once.
+For the few rows of a decoding step, multiplying takes less time than reordering the weights into the processor's layout, which
+oneDNN otherwise repeats in every call. Weights do not change during a rollout, so they are reordered once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST = 2**16
-"""Weights of fewer numbers, such as a tiny model's, stay as they are: there is little to order (chosen, not measured)."""
+"""Weights with fewer elements, such as a tiny model's, are not packed: reordering them is cheap (chosen, not measured)."""
 
 _in_use: list[PackedWeights] = []
-"""Where compiled code, which hands on plain tensors alone, finds the packed ones."""
+"""A stack that gives compiled code, which passes only plain tensors, access to the packed weights."""
 
 _operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _operators.define("packed_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
@@ -35,22 +35,22 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class PackedLinear(nn.Linear):
-    """What a linear layer is while its weight is packed."""
+    """The class of a linear layer while its weight is packed."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name it has in torch)
-        """As ``nn.Linear``, without gradient."""
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name for it)
+        """Compute ``nn.Linear`` without gradient."""
         output: Tensor = torch.ops.reft_pl.packed_linear(input, self.weight, self.bias)
         return output
 
 
 class PackedWeights:
-    """The packed weights of a model's linear layers; none where oneDNN has nothing to pack, as on a GPU.
+    """The packed weights of a model's linear layers; none if oneDNN cannot pack them, as on a GPU.
 
-    A weight is packed when it is first used.
+    A weight is packed on first use.
 
     Args:
-        model: Whose weights do not change while these are used.
-        rows: For which the order is chosen; it serves any number.
+        model: The model. Its weights must not change while the packed ones are in use.
+        rows: Number of input rows to optimize the layout for; it works for any number.
     """
 
     def __init__(self, model: nn.Module, rows: int) -> None:
@@ -68,7 +68,7 @@ class PackedWeights:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """A block in which the layers multiply with their packed weights."""
+        """Make the layers use their packed weights within the block."""
         _in_use.append(self)
         for layer in self._layers:
             layer.__class__ = PackedLinear
@@ -81,7 +81,7 @@ class PackedWeights:
 
 
 def _can_be_packed(weight: Tensor) -> bool:
-    """Whether it lies whole in the memory of a processor that oneDNN multiplies its numbers on."""
+    """Return whether oneDNN can pack the weight: a contiguous CPU matrix, large enough, in a supported dtype."""
     if type(weight) is not nn.Parameter or weight.device.type != "cpu" or weight.ndim != 2 or weight.numel() < SMALLEST:
         return False
     available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
