@@ -28,6 +28,7 @@ def metrics(card: ModelCard) -> set[tuple[str, str]]:
     return {(result.dataset_name, result.metric_name) for result in card.data.eval_results or []}
 
 
+@pytest.mark.slow
 def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
     sft = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *sft]) == 0

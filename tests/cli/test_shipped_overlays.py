@@ -133,6 +133,7 @@ def test_sft_on_prepared_mathqa(
     assert 0 < n <= 16
 
 
+@pytest.mark.slow
 def test_ppo_on_public_questions_without_solutions(few_rows: Path, micro_model: Path, small: Callable[..., list[str]]) -> None:
     model = few_rows / "instruct"
     shutil.copytree(micro_model, model)

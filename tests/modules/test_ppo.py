@@ -273,7 +273,15 @@ ESTIMATORS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", ESTIMATORS, ids=["grpo", "rloo", "reinforce", "reinforce_baseline", "dr_grpo", "maxrl"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(settings, id=name, marks=[] if name in ("grpo", "reinforce_baseline") else [pytest.mark.slow])
+        for name, settings in zip(
+            ("grpo", "rloo", "reinforce", "reinforce_baseline", "dr_grpo", "maxrl"), ESTIMATORS, strict=True
+        )
+    ],
+)
 def test_gradients_of_every_estimator_do_not_depend_on_micro_batches(
     settings: dict[str, Any], tmp_path: Path, micro_model: Path
 ) -> None:

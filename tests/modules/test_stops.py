@@ -39,7 +39,7 @@ def test_stopped_by_max_steps_anywhere(trainer: dict[str, Any], overlay: Overlay
         assert_same_run(tmp_path / "whole", parts)
 
 
-@pytest.mark.parametrize("batch", [2, 4])
+@pytest.mark.parametrize("batch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_by_a_callback_within_an_epoch(
     batch: int, overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
