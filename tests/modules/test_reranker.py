@@ -140,7 +140,8 @@ def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
     monkeypatch.syspath_prepend(tmp_path)
 
     def fit(run: str, *more: str) -> int:
-        return main(["fit", *arguments, "--run_dir", str(tmp_path / run), "--trainer.max_epochs", "2", *more])
+        constant = ["--model.schedule.kind", "constant", "--model.schedule.epochs", "null", "--model.schedule.warmup", "0"]
+        return main(["fit", *arguments, *constant, "--run_dir", str(tmp_path / run), "--trainer.max_epochs", "2", *more])
 
     assert fit("whole") == 0
     assert fit("steps", "--trainer.max_steps", "3") == 0
