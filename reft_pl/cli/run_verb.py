@@ -35,7 +35,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         sentence = user_error(error)
         if sentence is None:
             raise
-        raise sentence from error
+        raise sentence from None  # it may be the error's own cause, and a cycle of causes has no end
     finally:
         sys.argv = argv
     return 0
