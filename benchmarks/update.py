@@ -55,10 +55,12 @@ def _experience(tokens: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 def ours(args: argparse.Namespace, policy: Any, work: Workload) -> Any:
     """Return a turn with the modules' loss code."""
-    tokens, problems = work.tokens(policy), SimpleNamespace(codec=work.codec)
+    tokens = work.tokens(policy)
+    before_training = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0))
+    trainer = SimpleNamespace(world_size=1, datamodule=SimpleNamespace(codec=work.codec), fit_loop=before_training)
     settings: dict[str, Any] = {"policy": policy_settings(args), "micro_batch_tokens": args.micro_batch_tokens}
     module: Any = PPOModule(**settings) if args.ppo else SFTModule(**settings)
-    module.policy, module._trainer, module.problems = policy, SimpleNamespace(world_size=1), problems
+    module.policy, module._trainer = policy, trainer
     old, values, advantages, returns = _experience(tokens)
     rollout = ScoredRollout((), tokens, torch.zeros(len(old)), old, old, values, old, old)
 
