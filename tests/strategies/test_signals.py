@@ -27,7 +27,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "ranks"), [("ddp", [0]), ("ddp", [0, 1])], ids=str)
+@pytest.mark.parametrize(("strategy", "ranks"), [("ddp", [0]), ("ddp", [0, 1]), ("zero2", [0, 1])], ids=str)
 def test_a_signal_ends_all_ranks_and_the_run_resumes(
     strategy: str, ranks: list[int], arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
