@@ -21,7 +21,7 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, MaxRL, Reinforce
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.rollout.vllm import VLLMSampler

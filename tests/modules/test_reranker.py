@@ -97,7 +97,7 @@ def test_it_learns_to_pick_the_right_sample(
 
     # The export is a classifier that anyone can load, and says what ours said.
     model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
-    assert model.config.id2label == {0: "wrong", 1: "right"}
+    assert model.config.id2label == {0: "wrong", 1: "correct"}
     tokenizer = AutoTokenizer.from_pretrained(run / "hf")
     first = json.loads((tmp_path / "ordinary.jsonl").read_text().splitlines()[0])
     text = f"Question:\n{first['question']}\nAnswer reasoning:\n{first['predictions'][0]['completion']}"
@@ -169,7 +169,7 @@ def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path,
 def test_candidates_are_the_different_solutions() -> None:
     same = Prediction("def solution():\n    return 1", 1.0, True)
     found = candidates([SampledQuestion("q", "?", 1.0, (same, same, Prediction("x", None, False)))])
-    assert [(c.text, c.right) for c in found] == [(same.text, True), ("x", False)]
+    assert [(c.text, c.correct) for c in found] == [(same.text, True), ("x", False)]
 
 
 def test_groups_are_bounded_and_complete() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reft_pl.rl.diagnostics import explained_variance
+from reft_pl.rl.statistics import explained_variance
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True, False], [True, True, False]])

@@ -72,10 +72,10 @@ DRIVER = """
 const said = [];
 const say = (name) => said.push(name + "=" + document.getElementById("found").value);
 document.getElementById("after").click(); say("next");
-form.elements.verdict.value = "right";
+form.elements.verdict.value = "correct";
 form.dispatchEvent(new Event("input", { bubbles: true }));
 setTimeout(() => {
-  say("right");
+  say("correct");
   document.querySelector("#cards button").click();
   said.push("address=" + location.hash);
   document.getElementById("question-after").click();
