@@ -91,8 +91,8 @@ def tokenize(text: str) -> list[Token]:
 
     Raises:
         Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number with an ambiguous
-            continuation (``1,5``, ``0,125``, ``1.2.3``), a middle dot that may not be a product (``1\u00b75``, ``1\u00b7000``), or an
-            en dash between two numbers, which marks a range.
+            continuation (``1,5``, ``0,125``, ``1.2.3``), a middle dot that may not be a product (``1\u00b75``, ``1\u00b7000``),
+            or an en dash between two numbers, which marks a range.
     """
     return _Tokenizer(_plain(text)).tokens()
 
@@ -122,7 +122,7 @@ def _plain(text: str) -> str:
 
 
 def _check_dots(text: str) -> None:
-    """Refuse a middle dot that may be a decimal point or separate thousands: ``1\u00b75``, ``1\u00b7000``, ``6\u00b702\u00b710^23``.
+    """Refuse a middle dot that may be a decimal point or separate thousands (``1\u00b75``, ``1\u00b7000``).
 
     In a calculation before an equals sign it is a product, which must agree with the number after the sign.
     """
