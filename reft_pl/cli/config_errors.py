@@ -7,12 +7,13 @@ import sysconfig
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from reft_pl.cli.config_items import item_of
 from reft_pl.cli.setting_types import bases, classes, expected, listed, settings_of, types_of
 
 _UNKNOWN_KEY = re.compile(
@@ -31,6 +32,9 @@ _GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: 
 _SECTION = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s+Unable to load config '(?P<value>.*)'")
 _CONFIG = re.compile(r"Parser key \"config\":\s+(?:File does not exist|Path is not a file): '(?P<path>.*)'")
 _SETTING = re.compile(r"NestedArg\(key='(?P<key>[\w.]+)', val=(?P<value>.*)\)")
+_LINKED = re.compile(
+    r"argument (?P<source>[\w.]+) --> (?P<target>[\w.]+):|Linked \"(?P<linked>[\w.]+)\" must be given via \"(?P<via>[\w.]+)\""
+)
 _MOST_NAMED = 12  # keys of a class are listed up to this many
 _MOST_SHOWN = 80  # characters of a value
 
@@ -42,6 +46,9 @@ class Setting:
     key: str
     hint: Any
     end: int
+    first: str
+    """The key of the parser, without the settings of a class."""
+    first_hint: Any
 
 
 def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one return per kind of mistake)
@@ -58,23 +65,38 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
     config = _CONFIG.search(message)
     if config is not None:
         return f"there is no config {config['path']}: check the path after --config"
+    linked = _LINKED.search(message)
+    if linked is not None:
+        source = (linked["source"] or linked["via"]).replace(".init_args", "")
+        return f"{linked['target'] or linked['linked']} always equals {source}: set --{source} instead"
     setting = _setting(message, parser)
     required = _REQUIRED.search(message)
     if required is not None:
-        return _missing(message, required)
+        names = [part for owner in _OWNER.finditer(message) for part in (owner["path"], owner["path"].rsplit(".", 1)[-1])]
+        return _with_item(_missing(message, required), message, setting, *names)
     wrong_class = class_that_cannot_be_had(message)
     if wrong_class is not None:
         start, what = wrong_class
-        return f"{_keys_before(message, start) or 'the config'} {what}"
+        sentence = f"{_keys_before(message, start) or 'the config'} {what}"
+        return _with_item(sentence, message, setting, what.removeprefix("names ").partition(",")[0])
     unknown = _UNKNOWN_KEY.search(message)
     if unknown is not None:
-        return _unknown_key(message, unknown, list(_keys(parser)))
+        sentence = _unknown_key(message, unknown, list(_keys(parser)))
+        return _with_item(sentence, message, setting, (unknown["option"] or "").partition(".")[0])
     name = _UNKNOWN_CLASS.search(message)
     if name is not None and (setting is None or setting.hint is None or bases(setting.hint)):
-        return _unknown_class(message, name, setting)
+        return _with_item(_unknown_class(message, name, setting), message, setting, name["short"] or name["attribute"])
     if setting is not None:
         return _wrong_value(message, setting)
     return " ".join(message.split())
+
+
+def _with_item(sentence: str, message: str, setting: Setting | None, *wrong: str) -> str:
+    """Name the item of a list or mapping in a sentence that names the list or mapping; no option sets it."""
+    if setting is None:
+        return sentence
+    item = next(filter(None, (item_of(message, setting.first, setting.first_hint, text) for text in wrong)), None)
+    return sentence if item is None else sentence.replace("give --", "set ").replace(setting.first, item.key)
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -102,6 +124,7 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
     owner: str | None = None
     types: dict[str, Any] = {}
     hint: Any = None
+    first_hint: Any = None
     indent, end, place = -1, 0, 0
     for line in message.splitlines(keepends=True):
         depth = len(line) - len(line.lstrip())
@@ -117,8 +140,9 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
             types = dict(types_of_all(parser)) if owner is None else settings_of(owner)
             path.append(named["key"])
             hint, indent, end = types.get(named["key"]), depth, place + named.end()
+            first_hint = hint if len(path) == 1 else first_hint
         place += len(line)
-    return Setting(".".join(path), hint, end) if path else None
+    return Setting(".".join(path), hint, end, path[0], first_hint) if path else None
 
 
 def types_of_all(parser: Any) -> Iterator[tuple[str, Any]]:
@@ -220,6 +244,12 @@ def _wrong_value(message: str, setting: Setting) -> str:
         return (
             f"{setting.key}.{nested['key']} is a setting of a class, but {setting.key} names no class: choose one first with "
             f"--{setting.key}, {expected(setting.hint) if setting.hint is not None else 'by its full path'}"
+        )
+    item = item_of(message, setting.first, setting.first_hint, value)
+    if item is not None:
+        whole = setting.key == setting.first
+        setting = replace(
+            setting, key=item.key + setting.key.removeprefix(setting.first), hint=item.hint if whole else setting.hint
         )
     value = "null" if value == "None" else value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
     if setting.hint is None:
