@@ -92,7 +92,6 @@ class Interruption:
             yield
             return
         self.signum, self.deferred, self.at_once, self._received = None, False, None, False
-        self.requeue_signal = None
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         former = {signum: signal.getsignal(signum) for signum in SIGNALS}
         self.install()
@@ -103,6 +102,7 @@ class Interruption:
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             if self.requeue_signal is not None:
                 signal.signal(self.requeue_signal, signal.SIG_DFL)
+                self.requeue_signal = None
 
     def install(self) -> None:
         """Install the signal handlers, replacing any that a library installed in the meantime.
