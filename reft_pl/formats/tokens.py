@@ -90,9 +90,9 @@ def tokenize(text: str) -> list[Token]:
     """Split a text into tokens, in time linear in its length.
 
     Raises:
-        Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number with an ambiguous
-            continuation (``1,5``, ``0,125``, ``1.2.3``), a middle dot that may not be a product (``1\u00b75``, ``1\u00b7000``),
-            or an en dash between two numbers, which marks a range.
+        Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, or a number with an ambiguous
+            continuation (``1,5``, ``0,125``, ``1.2.3``). An en dash between two numbers marks a range, and a middle dot may be a
+            decimal point (``1\u00b75``).
     """
     return _Tokenizer(_plain(text)).tokens()
 
