@@ -91,7 +91,7 @@ def tokenize(text: str) -> list[Token]:
 
     Raises:
         Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, or a number with an ambiguous
-            continuation (``1,5``, ``0,125``, ``1.2.3``). An en dash between two numbers marks a range, and a middle dot may be a
+            continuation (``1,5``, ``0,125``, ``1.2.3``). An en dash between two numbers marks a range. A middle dot may be a
             decimal point (``1\u00b75``).
     """
     return _Tokenizer(_plain(text)).tokens()
