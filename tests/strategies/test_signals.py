@@ -27,28 +27,18 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("strategy", "ranks", "signum"),
-    [
-        ("ddp", [0], signal.SIGTERM),
-        ("ddp", [0, 1], signal.SIGTERM),
-        ("ddp", [0, 1], signal.SIGHUP),  # as a closed terminal sends it
-        ("zero2", [0, 1], signal.SIGTERM),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("strategy", "ranks"), [("ddp", [0]), ("ddp", [0, 1]), ("zero2", [0, 1])], ids=str)
 def test_a_signal_ends_all_ranks_and_the_run_resumes(
-    strategy: str, ranks: list[int], signum: signal.Signals, arguments: Callable[..., list[str]], tmp_path: Path
+    strategy: str, ranks: list[int], arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
     forked("commands", 2, *arguments("fit", strategy, "whole"), folder=tmp_path)
-    settings = {"hook": "training update", "n": 2, "ranks": ranks, "signum": int(signum)}
-    callback = {"class_path": "signal_at.SignalAt", "init_args": settings}
+    callback = {"class_path": "signal_at.SignalAt", "init_args": {"hook": "training update", "n": 2, "ranks": ranks}}
     command = [str(Path(sys.executable).parent / "reft-pl"), *arguments("fit", strategy, "stopped")]
     command += ["--trainer.callbacks+", json.dumps(callback)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 128 + signum, done.stderr[-3000:]
-    assert done.stderr.count(f"stopped by {signum.name}; ") == 1, "once, not once a rank"
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-3000:]
+    assert done.stderr.count("stopped by SIGTERM; ") == 1, "once, not once a rank"
     assert "Traceback" not in done.stderr
     assert not processes_of(tmp_path), "no rank is left"
     forked("commands", 2, *arguments("fit", strategy, "stopped"), folder=tmp_path)
