@@ -50,6 +50,8 @@ class Interruption:
         """Whether a signal waits for ``check`` instead of being raised on arrival."""
         self.at_once: Callable[[], None] | None = None
         """Called before a second signal ends this process, to kill the processes it started."""
+        self.requeue_signal: int | None = None
+        """The signal by which Slurm announces the end of the job's time, handled like the others; None outside Slurm."""
         self._received = False
         self._terminals: list[int] = []
 
@@ -98,6 +100,9 @@ class Interruption:
         finally:
             for signum, handler in former.items():
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+            if self.requeue_signal is not None:
+                signal.signal(self.requeue_signal, signal.SIG_DFL)
+                self.requeue_signal = None
 
     def install(self) -> None:
         """Install the signal handlers, replacing any that a library installed in the meantime.
@@ -105,7 +110,7 @@ class Interruption:
         SIGHUP stays ignored under ``nohup``.
         """
         if threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
+            for signum in (*SIGNALS, *([] if self.requeue_signal is None else [self.requeue_signal])):
                 if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                     signal.signal(signum, self._handle)
 

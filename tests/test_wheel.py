@@ -14,12 +14,15 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_the_wheel_runs_the_shipped_configs_in_an_empty_folder(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet"]
-    build = ["wheel", "--no-deps", "--wheel-dir", str(tmp_path / "dist"), str(ROOT)]
-    subprocess.run([*pip, *build], check=True, capture_output=True, cwd=tmp_path)
+    build = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--wheel-dir", str(tmp_path / "dist"), str(ROOT)]
+    built = subprocess.run(build, check=True, capture_output=True, cwd=tmp_path, text=True)
+    assert "would be ignored" not in built.stdout + built.stderr, "setuptools takes no folder of data for a package"
     (wheel,) = (tmp_path / "dist").glob("reft_pl-*.whl")
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
     configs = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.*") if path.suffix != ".pyc"}
+    data = {path.relative_to(ROOT) for path in (ROOT / "reft_pl").rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert data <= {path.relative_to(site) for path in (site / "reft_pl").rglob("*.*")}
     assert configs <= {path.relative_to(site / "reft_pl_configs") for path in (site / "reft_pl_configs").rglob("*.*")}
     empty = tmp_path / "empty"
     empty.mkdir()

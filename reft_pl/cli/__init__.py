@@ -14,6 +14,8 @@ from reft_pl.interruption import Interrupted, interruption
 from reft_pl.terminal import echo, escape_logs
 
 VERBS = ("fit", "validate", "test", "predict")
+_WRITING = ("import-gguf", "prepare", "report")
+"""Commands that a signal must not leave with half of their files written."""
 
 USAGE = """usage: reft-pl COMMAND ...
 
@@ -51,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
         echo(f"reft-pl {version('reft-pl')}")
         return 0
     try:
-        with interruption.handled() if command in VERBS else nullcontext():
+        with interruption.handled() if command in (*VERBS, *_WRITING) else nullcontext():
             return _with_user_modules(command, rest)
     except UserError as error:
         echo(f"reft-pl {command}: {error}", error=True)

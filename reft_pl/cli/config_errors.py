@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import sysconfig
-import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from reft_pl.cli.config_items import item_of
+from reft_pl.cli.import_errors import unimportable_class
 from reft_pl.cli.setting_types import bases, classes, expected, listed, settings_of, types_of
 
 _UNKNOWN_KEY = re.compile(
@@ -31,6 +29,9 @@ _GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: 
 _SECTION = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s+Unable to load config '(?P<value>.*)'")
 _CONFIG = re.compile(r"Parser key \"config\":\s+(?:File does not exist|Path is not a file): '(?P<path>.*)'")
 _SETTING = re.compile(r"NestedArg\(key='(?P<key>[\w.]+)', val=(?P<value>.*)\)")
+_LINKED = re.compile(
+    r"argument (?P<source>[\w.]+) --> (?P<target>[\w.]+):|Linked \"(?P<linked>[\w.]+)\" must be given via \"(?P<via>[\w.]+)\""
+)
 _MOST_NAMED = 12  # keys of a class are listed up to this many
 _MOST_SHOWN = 80  # characters of a value
 
@@ -42,6 +43,9 @@ class Setting:
     key: str
     hint: Any
     end: int
+    first: str
+    """The key of the parser, without the settings of a class."""
+    first_hint: Any
 
 
 def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one return per kind of mistake)
@@ -58,23 +62,38 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
     config = _CONFIG.search(message)
     if config is not None:
         return f"there is no config {config['path']}: check the path after --config"
+    linked = _LINKED.search(message)
+    if linked is not None:
+        source = (linked["source"] or linked["via"]).replace(".init_args", "")
+        return f"{linked['target'] or linked['linked']} always equals {source}: set --{source} instead"
     setting = _setting(message, parser)
     required = _REQUIRED.search(message)
     if required is not None:
-        return _missing(message, required)
+        names = [part for owner in _OWNER.finditer(message) for part in (owner["path"], owner["path"].rsplit(".", 1)[-1])]
+        return _with_item(_missing(message, required), message, setting, *names)
     wrong_class = unimportable_class(message)
     if wrong_class is not None:
         start, what = wrong_class
-        return f"{_keys_before(message, start) or 'the config'} {what}"
+        sentence = f"{_keys_before(message, start) or 'the config'} {what}"
+        return _with_item(sentence, message, setting, what.removeprefix("names ").partition(",")[0])
     unknown = _UNKNOWN_KEY.search(message)
     if unknown is not None:
-        return _unknown_key(message, unknown, list(_keys(parser)))
+        sentence = _unknown_key(message, unknown, list(_keys(parser)))
+        return _with_item(sentence, message, setting, (unknown["option"] or "").partition(".")[0])
     name = _UNKNOWN_CLASS.search(message)
     if name is not None and (setting is None or setting.hint is None or bases(setting.hint)):
-        return _unknown_class(message, name, setting)
+        return _with_item(_unknown_class(message, name, setting), message, setting, name["short"] or name["attribute"])
     if setting is not None:
         return _wrong_value(message, setting)
     return " ".join(message.split())
+
+
+def _with_item(sentence: str, message: str, setting: Setting | None, *wrong: str) -> str:
+    """Name the item of a list or mapping in a sentence that names the list or mapping; no option sets it."""
+    if setting is None:
+        return sentence
+    item = next(filter(None, (item_of(message, setting.first, setting.first_hint, text) for text in wrong)), None)
+    return sentence if item is None else sentence.replace("give --", "set ").replace(setting.first, item.key)
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -102,6 +121,7 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
     owner: str | None = None
     types: dict[str, Any] = {}
     hint: Any = None
+    first_hint: Any = None
     indent, end, place = -1, 0, 0
     for line in message.splitlines(keepends=True):
         depth = len(line) - len(line.lstrip())
@@ -117,8 +137,9 @@ def _setting(message: str, parser: ArgumentParser) -> Setting | None:
             types = dict(types_of_all(parser)) if owner is None else settings_of(owner)
             path.append(named["key"])
             hint, indent, end = types.get(named["key"]), depth, place + named.end()
+            first_hint = hint if len(path) == 1 else first_hint
         place += len(line)
-    return Setting(".".join(path), hint, end) if path else None
+    return Setting(".".join(path), hint, end, path[0], first_hint) if path else None
 
 
 def types_of_all(parser: Any) -> Iterator[tuple[str, Any]]:
@@ -221,6 +242,12 @@ def _wrong_value(message: str, setting: Setting) -> str:
             f"{setting.key}.{nested['key']} is a setting of a class, but {setting.key} names no class: choose one first with "
             f"--{setting.key}, {expected(setting.hint) if setting.hint is not None else 'by its full path'}"
         )
+    item = item_of(message, setting.first, setting.first_hint, value)
+    if item is not None:
+        whole = setting.key == setting.first
+        setting = replace(
+            setting, key=item.key + setting.key.removeprefix(setting.first), hint=item.hint if whole else setting.hint
+        )
     value = "null" if value == "None" else value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
     if setting.hint is None:
         return f"{setting.key} cannot be {value}: {' '.join(message[setting.end :].split())[:200]}"
@@ -230,90 +257,3 @@ def _wrong_value(message: str, setting: Setting) -> str:
 def _keys_before(message: str, end: int) -> str:
     """Return the full key that the message names before index ``end``; empty if none."""
     return ".".join(found["key"] for found in _KEY.finditer(message[:end]))
-
-
-_DOTTED = r"(?P<path>[A-Za-z_]\w*(?:\.\w+)+)"
-_CLASS = re.compile(rf"(?:class_path(?:': | |=)'|Expected a path but ){_DOTTED}")
-_STRING = re.compile(rf"(?:val=|\[|, |: )'{_DOTTED}'")
-_WRONG_BASE = re.compile(
-    r"Import path (?:(?P<path>[\w.]+) )?does not correspond to a subclass of (?P<base>\w+)"
-    r"|Expected '(?P<made>[\w.]+)' to be a (?:subclass of|function that returns) <class '(?P<product>\w+)'>"
-)
-
-
-def unimportable_class(message: str) -> tuple[int, str] | None:
-    """Explain why a ``class_path`` cannot be imported or has the wrong base class; None if neither is the problem.
-
-    Args:
-        message: The message of jsonargparse. It reports a failed import by the exception's text, often without the class, so
-            the classes that it names are imported again here.
-
-    Returns:
-        Index of the class in the message, and the sentence without its subject.
-    """
-    named = list(_CLASS.finditer(message))
-    if "Got value" not in message:  # a rejected value may contain a dot without being a class
-        named += _STRING.finditer(message)
-    for match in named:
-        wrong = _import_failure(match["path"])
-        if wrong is not None:
-            return match.start(), wrong
-    wrong_base = _WRONG_BASE.search(message)
-    if wrong_base is None:
-        return None
-    start, base = wrong_base.start(), wrong_base["base"] or wrong_base["product"]
-    path = (
-        wrong_base["path"] or wrong_base["made"] or next((m["path"] for m in reversed(named) if m.start() < start), "a class")
-    )
-    full = re.search(rf"\b[\w.]+\.{base}\b", message)
-    return start, f"names {path}, which is not a {base}: name a class that inherits from {full[0] if full else base}"
-
-
-def _import_failure(path: str) -> str | None:
-    """Explain why the module of a class cannot be imported; None if it can."""
-    module = path.rpartition(".")[0]
-    top = module.partition(".")[0]
-    try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == top:
-            near = get_close_matches(top, [file.stem for file in Path().glob("*.py")], n=1, cutoff=0.75)
-            hint = f"did you mean {near[0]}{path.removeprefix(top)}?" if near else ""
-            hint = hint or f"put {top}.py into the working folder, or install its package"
-            return f"names {path}, but there is no module {top!r}: {hint}"
-        if error.name and module.startswith(error.name):  # `file.Class.Inner`, or a name that is not in the package
-            return None
-        return _described(path, error)
-    except Exception as error:  # running the user's file may raise anything
-        return _described(path, error)
-    return None
-
-
-def missing_package(error: BaseException) -> str | None:
-    """Return a sentence if creating a class failed because a package is not installed; None for any other error."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ImportError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return None
-    named = list(_CLASS.finditer(str(error)))
-    name = named[0]["path"].rsplit(".", 1)[-1] if named else "a class of the config"
-    return f"{name} needs a package that is not installed: {' '.join(str(cause).split()).rstrip('.')}"
-
-
-def _described(path: str, error: Exception) -> str:
-    """Describe the exception, with the line of the user's file that raised it."""
-    where = list(_places(error))
-    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    what = f"{type(error).__name__}: {text}"
-    return f"names {path}, but its file cannot be imported: fix " + (f"{where[-1]} ({what})" if where else f"this {what}")
-
-
-def _places(error: Exception) -> Iterator[str]:
-    """Yield file and line of the frames outside Python and installed packages, outermost first."""
-    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(("<", *installed, str(Path(__file__).parents[1]))):
-            yield f"line {frame.lineno} of {frame.filename}"
-    if isinstance(error, SyntaxError) and error.filename:
-        yield f"line {error.lineno} of {error.filename}"

@@ -28,7 +28,7 @@ from reft_pl.cli.run_folder import (
     require_folder,
     require_paths,
 )
-from reft_pl.cli.signals import EndsOnSignals, end_started_ranks
+from reft_pl.cli.signals import EndsOnSignals, end_started_ranks, take_requeue_signal
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_results, update_results, write_aside
@@ -165,6 +165,7 @@ class ReftCLI(LightningCLI):
         refuse_strategy(made)
         made.callbacks[:0] = [EndsOnSignals(), GivesFreedMemoryBack()]  # type: ignore[attr-defined]
         interruption.at_once = partial(end_started_ranks, made)
+        take_requeue_signal(made)
         return made
 
     def _event_files(self, folder: str) -> TensorBoardLogger:

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from reft_pl.cli.config_errors import explain, missing_package
+from reft_pl.cli.config_errors import explain
 from reft_pl.cli.default_classes import name_default_classes
+from reft_pl.cli.import_errors import missing_package
 from reft_pl.cli.nulls import refuse_nulls
 from reft_pl.cli.setting_types import defaults_of, types_of
 from reft_pl.errors import UserError, first_line

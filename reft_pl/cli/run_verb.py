@@ -13,6 +13,7 @@ from reft_pl.cli.allocator import keep_freed_memory
 from reft_pl.cli.lightning_cli import ReftCLI
 from reft_pl.cli.parser import resolve_configs
 from reft_pl.cli.quiet import quieten
+from reft_pl.cli.signals import requeue
 from reft_pl.errors import UserError, first_line
 from reft_pl.interruption import Interrupted, interruption
 
@@ -30,6 +31,8 @@ def run_verb(verb: str, args: list[str]) -> int:
         stop.reported = getattr(rank_zero_only, "rank", 0) == 0
         if interruption.at_once is not None:
             interruption.at_once()
+        if stop.signum == interruption.requeue_signal and stop.reported:
+            stop.outcome += f"; {requeue()}"
         raise
     except Exception as error:
         sentence = user_error(error)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reft_pl.damage import kind_of
 from reft_pl.errors import UserError
 
 _GZIP = b"\x1f\x8b"
@@ -24,10 +25,6 @@ _OTHER = {
     b"ARROW1": "an Arrow file: name the folder that save_to_disk wrote",
     b"%PDF": "a PDF: convert it to JSON lines",
     b"SQLite format 3": "an SQLite database: convert it to JSON lines",
-    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
-    b"<!DOCTYPE": "a web page: download the file itself",
-    b"<!doctype": "a web page: download the file itself",
-    b"<html": "a web page: download the file itself",
 }
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -130,9 +127,9 @@ def read_text(path: Path) -> str:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} is a damaged gzip file ({error}): copy it again") from None
-    for begin, what in _OTHER.items():
-        if data.lstrip(b" \r\n\t").startswith(begin):
-            raise UserError(f"{path} is {what}")
+    what = kind_of(data) or next((what for begin, what in _OTHER.items() if data.lstrip(b" \r\n\t").startswith(begin)), None)
+    if what is not None:
+        raise UserError(f"{path} is {what}")
     encoding = next((name for bom, name in _BOMS.items() if data.startswith(bom)), None) or _without_bom(data)
     try:
         return data.decode(encoding)

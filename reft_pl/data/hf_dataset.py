@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from reft_pl.damage import damage
 from reft_pl.data.files import RowError, format_of, read_csv_rows, read_json_rows
 from reft_pl.data.rows import AnswerKind, OnBadRow, Row, to_problems
 from reft_pl.data.sources import ProblemSource
@@ -161,7 +162,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowErro
     except FileNotFoundError:
         raise UserError(f"file not found: {path}; check the path in the config") from None
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise UserError(f"{path} is not a Parquet file: {first_line(error)}") from None
+        raise damage([path]) or UserError(f"{path} is not a Parquet file: {first_line(error)}; download it again") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 

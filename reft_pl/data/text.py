@@ -14,7 +14,7 @@ _TYPOGRAPHY = {
 }
 _GROUPED = r"[1-9]\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?:_\d{3})+)"
 _NUMBER = re.compile(rf"[+-]?(?:(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
-_DIGITS_AND_SEPARATORS = re.compile(r"[\s$%+-]*(?:[\s.,'_\u066b\u066c\u3001\ufe50\u201a;]*\d)+[\s.,'_%$]*")
+_DIGITS_AND_SEPARATORS = re.compile(r"[\s$%+-]*(?:[\s.,'_\u066b\u066c\u00b7\u3001\ufe50\u201a;]*\d)+[\s.,'_%$]*")
 
 
 def without_annotations(solution: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
 
+from reft_pl.damage import damage_in
 from reft_pl.data.stop_ids import declared_stop_ids
 from reft_pl.errors import UserError, described, first_line
 from reft_pl.hub import locate, remote_code_refused, unusable_config
@@ -14,6 +15,7 @@ from reft_pl.hub import locate, remote_code_refused, unusable_config
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
 _PROBE = "Ann has 12 pens\nand 3 books"
 """A text that every tokenizer round-trips, up to case and whitespace."""
 
@@ -41,10 +43,13 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> PreTra
             raise remote_code_refused(name_or_path) from None
         if isinstance(error, StrictDataclassError):
             raise unusable_config(name_or_path, error) from None
-        raise UserError(
+        raise damage_in(source, *_FILES) or UserError(
             f"no tokenizer could be loaded from {name_or_path!r} ({described(error).rstrip(': ')}): check its tokenizer files"
         ) from None
-    _check_text(tokenizer, name_or_path)
+    try:
+        _check_text(tokenizer, name_or_path)
+    except UserError as error:
+        raise damage_in(source, *_FILES) or error from None
     _check_templates(tokenizer, name_or_path)
     missing = [role for role in ("eos_token", "pad_token") if getattr(tokenizer, role) is None]
     if missing:

@@ -3,6 +3,7 @@ r"""Evaluate tokenised arithmetic exactly (``2^3``, ``5!``, ``\frac12``, ``2\sqr
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from reft_pl.formats.tokens import Token, Unreadable
 from reft_pl.formats.words import CURRENCIES
 
 MAX_DEPTH = 40
+_PADDED = re.compile(r"0\d")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -91,6 +93,8 @@ class Arithmetic:
                 continue
             if operator == "/" and divided:
                 raise Unreadable("two divisions")  # or a date
+            if _PADDED.match(self._text() or ""):
+                raise Unreadable("a factor with leading zeros")  # 1*000 is no product, 12/03 a date
             right = self._signed()
             if operator == "/":
                 divided = True

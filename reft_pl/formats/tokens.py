@@ -51,7 +51,12 @@ _CHARACTERS: dict[int, str] = {
     ord("\u2109"): "\\degree F",
     0xA0: " ",
 }
-_MIDDLE_DOT = re.compile(r"(?<![\d.,\u00b7])\d+\u00b7\d+(?![\d.,\u00b7^\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b])")
+_DOTS = "\u00b7\u22c5\u2219"
+_DOTTED = re.compile(rf"[\d,.'_{_DOTS}]+")
+_GROUP_OF_THREE = re.compile(r"\d{3}(?:\.\d*)?")
+_RAISED = re.compile(r"\s*(?:\^|\*\*|[\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b])")
+_RELATION = re.compile("=|\u2248|\u2243|\u2245|\u21d2|\u2192|\\\\(?:approx|simeq|implies|Rightarrow)(?![a-zA-Z])")
+_BARE_DIGIT = re.compile(r"(?<!\w)\d")
 _EN_DASH_RANGE = re.compile(r"\d[ ]?\u2013[ ]?\d")
 _SUPERSCRIPT = re.compile("[\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u207b]+")
 _UP = str.maketrans("\u00b9\u00b2\u00b3\u2070\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "1230456789-")
@@ -85,8 +90,9 @@ def tokenize(text: str) -> list[Token]:
     """Split a text into tokens, in time linear in its length.
 
     Raises:
-        Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, a number with an ambiguous
-            continuation (``1,5``, ``0,125``, ``1.2.3``), or an en dash between two numbers, which marks a range.
+        Unreadable: the text has more than ``MAX_TOKENS`` tokens or ``MAX_CHARACTERS`` characters, or a number with an ambiguous
+            continuation (``1,5``, ``0,125``, ``1.2.3``). An en dash between two numbers marks a range. A middle dot may be a
+            decimal point (``1\u00b75``).
     """
     return _Tokenizer(_plain(text)).tokens()
 
@@ -98,8 +104,7 @@ def _plain(text: str) -> str:
         raise Unreadable("too long")
     if _EN_DASH_RANGE.search(text):
         raise Unreadable("a range")
-    if "=" not in text and _MIDDLE_DOT.search(text):
-        raise Unreadable("a decimal point or a product")  # \u00a31\u00b750
+    _check_dots(text)
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_UP) + "}", text)
     text = _VULGAR.sub(lambda match: _vulgar(match[0]), text).translate(_CHARACTERS)
     if not text.isascii():
@@ -114,6 +119,26 @@ def _plain(text: str) -> str:
             break
         text = text[1:-1].strip()
     return _TIMES_TEN.sub("*", text)
+
+
+def _check_dots(text: str) -> None:
+    """Refuse a middle dot that may be a decimal point or separate thousands (``1\u00b75``, ``1\u00b7000``).
+
+    In a calculation before an equals sign it is a product, which must agree with the number after the sign.
+    """
+    *before, last = _RELATION.split(text)
+    if not before or not _BARE_DIGIT.search(last):  # 1\u00b7000 = x states its first side
+        last = text
+    for match in _DOTTED.finditer(last):
+        run = match[0].lstrip(",'_").rstrip(",.'_")
+        first, *others = re.split(f"[{_DOTS}]", run)
+        if not others or not first or not all(other[:1].isdigit() for other in others):
+            continue
+        grouped = len(first) <= 3 and first.isdigit() and all(_GROUP_OF_THREE.fullmatch(other) for other in others)
+        ten = others[-1] == "10"  # 3\u00b710^5 is a product, and 6\u00b702\u00b710^23 may have a decimal point
+        decimal = ten if len(others) > 1 else not (ten and _RAISED.match(last, match.end()))
+        if grouped or (decimal and "." not in first and run[len(first)] == "\u00b7"):
+            raise Unreadable("a decimal point, separated thousands or a product")
 
 
 def _digit(character: str) -> str:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from reft_pl.damage import damage_in
 from reft_pl.errors import UserError, first_line
 from reft_pl.hub import locate, stored_file
 from reft_pl.models.adapters import NAME, inject, merge
@@ -39,7 +40,9 @@ class AdapterFolder:
         try:
             config = PeftConfig.from_pretrained(str(_file(source, CONFIG_FILE, options).parent))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{source}/{CONFIG_FILE} cannot be read ({first_line(error)}): restore the file.") from error
+            raise damage_in(source, CONFIG_FILE) or UserError(
+                f"{source}/{CONFIG_FILE} cannot be read ({first_line(error)}): restore the file."
+            ) from error
         special = isinstance(config, LoraConfig) and (
             config.use_dora or config.lora_bias or config.bias != "none" or config.modules_to_save or config.target_parameters
         )
@@ -67,7 +70,9 @@ class AdapterFolder:
         try:
             stored = load_file(_file(self.source, WEIGHTS_FILE, self.options))
         except (OSError, SafetensorError) as error:
-            raise UserError(f"the adapters in {self.source} cannot be read ({error}): save them again.") from error
+            raise damage_in(self.source, WEIGHTS_FILE) or UserError(
+                f"the adapters in {self.source} cannot be read ({error}): save them again."
+            ) from error
         inject(model, self.config, f"the adapters in {self.source}")
         try:
             result: Any = set_peft_model_state_dict(model, {n.removeprefix(_PREFIX): t for n, t in stored.items()}, NAME)

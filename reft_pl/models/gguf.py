@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
+from reft_pl.damage import damage
 from reft_pl.errors import UserError, described
 from reft_pl.escapes import one_line
 from reft_pl.models.base_model_metadata import CARD_FILE
@@ -182,7 +183,10 @@ def _convert(file: Path, out: Path) -> None:
             lm, info = _CausalLM.from_pretrained(alone, **settings)
             unplaced = unplaced_tensors(file, lm)
         except Exception as error:  # readers of untrusted binary files raise any type
-            raise UserError(f"transformers cannot read the GGUF file {file}: {one_line(described(error))}") from error
+            raise damage([file]) or UserError(
+                f"transformers cannot read the GGUF file {file} ({one_line(described(error))}): download it again, or take "
+                "another file."
+            ) from error
     _check_weights(file, lm, info, unplaced)
     forget_quantization(lm)
     with replace_folder(out) as folder:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
+from reft_pl.damage import damage_in
 from reft_pl.errors import UserError, first_line
 from reft_pl.hub import BAD_VALUE, remote_code_refused, unusable_config
+from reft_pl.models.config_values import refuse_values
 from reft_pl.models.stored_weights import StoredWeights, explained
 
 VALUE_HEAD = "v_head."
@@ -44,7 +46,7 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
     References to remote code are removed unless ``options`` trust it, so neither loading nor an export runs that code.
 
     Raises:
-        UserError: The configuration is missing, unknown to transformers, or needs untrusted code.
+        UserError: The configuration is missing, unknown to transformers, needs untrusted code, or holds an impossible number.
     """
     options = {"trust_remote_code": False, **options}
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
@@ -53,7 +55,9 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
     except OSError as error:
         if Path(source).is_dir():
-            raise UserError(f"{source}/config.json cannot be read ({first_line(error)}): restore the file.") from error
+            raise damage_in(source, "config.json") or UserError(
+                f"{source}/config.json cannot be read ({first_line(error)}): restore the file."
+            ) from error
         raise UserError(
             f"{source} is not a folder, the hub cannot be reached, and the hub's cache does not have it: "
             "name an existing folder, or connect to the network and try again."
@@ -66,6 +70,7 @@ def load_config(source: str, options: Mapping[str, Any]) -> PreTrainedConfig:
         raise unusable_config(source, error) from error
     if not options["trust_remote_code"]:
         _forget_code(config, source)
+    refuse_values(source, config)
     return config
 
 

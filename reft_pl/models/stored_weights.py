@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from reft_pl.damage import damage, damage_in
 from reft_pl.errors import UserError, first_line
 from reft_pl.hub import remote_code_refused, stored_file
 
+_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 WRAPPER = "pretrained_model."
 """Prefix that TRL puts before the language model's weight names if it stores the model with its wrapper."""
 
@@ -86,8 +88,32 @@ class StoredWeights:
                 return dict.fromkeys(_names(file), whole)
             file = stored_file(self.source, index, self.options)
             if file is not None:
-                return _weight_map(file)
+                return self._weight_map(file)
         return {}
+
+    def _weight_map(self, index: Path) -> dict[str, str]:
+        """Read an index of shards, and check that a folder has them all.
+
+        Raises:
+            UserError: The index is broken, or a shard is missing.
+        """
+        where = f"{self.source}/{index.name}"
+        try:
+            content = json.loads(index.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise damage([index]) or UserError(f"{where} is not JSON ({first_line(error)}): download it again.") from error
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise UserError(f"{where} has no weight_map from names to files: download it again.")
+        if not isinstance(content.get("metadata"), dict):
+            raise UserError(f'{where} has no metadata, which transformers needs: add "metadata": {{}} to it.')
+        shards = sorted(set(weight_map.values())) if Path(self.source).is_dir() else []
+        missing = [file for file in shards if not (Path(self.source) / file).is_file()]
+        if missing:
+            raise UserError(
+                f"{self.source} lacks {missing[0]}, one of {len(shards)} files that {index.name} names: download all of them."
+            )
+        return cast("dict[str, str]", weight_map)
 
     def _path(self, file: str) -> Path:
         path = stored_file(self.source, file, self.options)
@@ -102,7 +128,7 @@ def explained(source: str, if_absent: str = "") -> Iterator[None]:
     try:
         yield
     except UnpicklingError as error:  # torch's own message suggests disabling the check
-        raise UserError(
+        raise damage_in(source, *_FILES) or UserError(
             f"The weights of {source} cannot be loaded: their pickle is broken, or holds more than tensors and could run code; "
             "use safetensors files."
         ) from error
@@ -113,16 +139,15 @@ def explained(source: str, if_absent: str = "") -> Iterator[None]:
             raise UserError(
                 f"The weights of {source} have other shapes than its config.json gives: use the config.json of these weights."
             ) from error
+        damaged = damage_in(source, *_FILES)
+        if damaged is not None:
+            raise damaged from error
+        if isinstance(error, (SafetensorError, EOFError)) or "PytorchStreamReader" in str(error):
+            raise UserError(
+                f"The weights of {source} cannot be loaded, because a file is broken ({first_line(error)}): download it again."
+            ) from error
         hint = f" ({if_absent})" if if_absent and "no file named" in str(error) else ""
         raise UserError(f"The weights of {source} cannot be loaded: {first_line(error)}{hint}.") from error
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    content = json.loads(index.read_text(encoding="utf-8"))
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"{index.name} has no weight_map")  # noqa: TRY004 (bad data, not a bad argument)
-    return cast("dict[str, str]", weight_map)
 
 
 def _names(file: Path) -> list[str]:
@@ -141,7 +166,12 @@ def _tensors(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
     # Memory-mapped, so that listing names or reading one small tensor does not read gigabytes. The pre-zip format cannot be.
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    zipped = is_zipfile(file)
+    if not zipped:
+        with file.open("rb") as begun:
+            if begun.read(4) == b"PK\x03\x04":  # the list of contents, which is at the end, is missing
+                raise EOFError(f"{file.name} is cut off")
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} holds no weights by name")  # noqa: TRY004
     return content

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from reft_pl.damage import damage
 from reft_pl.errors import UserError
 from reft_pl.models.policy import Policy
 from reft_pl.models.pretrained import VALUE_HEAD
@@ -63,7 +64,9 @@ def _restore_own(policy: Policy, file: Path) -> None:
             kind = (stored.metadata() or {}).get("value")
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}): remove it to start with a fresh value function.") from error
+        raise damage([file]) or UserError(
+            f"{file} cannot be read ({error}): remove it to start with a fresh value function."
+        ) from error
     if kind != policy.value_kind:
         raise UserError(
             f"{file} holds a {kind} value function but the run needs a {policy.value_kind} one: change "

@@ -1,4 +1,5 @@
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from reft_pl.cli import main
+from tests.commands.signalled import stopped
 
 
 def test_the_table_and_the_path_are_printed(
@@ -23,6 +25,22 @@ def test_the_table_and_the_path_are_printed(
     assert printed.endswith("\nreport/report.html\n")
     assert "<td>25.0% <small>(14.2 to 40.2)</small></td>" in Path("report/report.html").read_text()
     assert Path("report/report.md").read_text() in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "signum"), [("reft_pl.evaluation.report.write.page", signal.SIGTERM), ("os.replace", signal.SIGINT)]
+)
+def test_a_signal_keeps_the_former_report(where: str, signum: signal.Signals, tmp_path: Path) -> None:
+    run, report = tmp_path / "sft", tmp_path / "report"
+    for folder in (run, report):
+        folder.mkdir()
+    (run / "results.json").write_text(json.dumps({"test": {"a": {"top1": 0.25, "n": 40, "interval95": [0.142, 0.402]}}}))
+    former = {"report.md": "former", "report.html": "former"}
+    for name, text in former.items():
+        (report / name).write_text(text)
+    stopped(where, signum, "report", "sft", cwd=tmp_path)
+    assert {file.name: file.read_text() for file in report.iterdir()} == former
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

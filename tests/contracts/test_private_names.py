@@ -22,6 +22,7 @@ def mentions(owner: Any, name: str) -> bool:
 
 
 def lightning() -> dict[str, Contract]:
+    from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningCLI
     from lightning.pytorch.loops.fit_loop import _FitLoop
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -36,6 +37,7 @@ def lightning() -> dict[str, Contract]:
         "_skip_next_val": lambda: mentions(_TrainingEpochLoop, "_skip_next_val"),
         "_can_stop_early": lambda: isinstance(inspect.getattr_static(_FitLoop, "_can_stop_early"), property),
         "_SubprocessScriptLauncher": lambda: callable(_SubprocessScriptLauncher.kill),
+        "_accelerator_connector": lambda: hasattr(Trainer(logger=False)._accelerator_connector, "cluster_environment"),
         "_prepare_subcommand_parser": lambda: callable(LightningCLI._prepare_subcommand_parser),
     }
 

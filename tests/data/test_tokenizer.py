@@ -63,7 +63,7 @@ def test_a_tokenizer_of_the_wrong_class_is_one_sentence(plain_tokenizer, tmp_pat
 def test_broken_files_are_one_sentence(file, content, plain_tokenizer, tmp_path):
     plain_tokenizer.save_pretrained(tmp_path)
     (tmp_path / file).write_text(content)
-    with pytest.raises(UserError, match="no tokenizer could be loaded from") as raised:
+    with pytest.raises(UserError, match=r"no tokenizer could be loaded from|is an empty file|is a Git LFS pointer") as raised:
         load_tokenizer(str(tmp_path))
     assert str(raised.value).isprintable()
 

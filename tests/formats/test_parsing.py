@@ -117,6 +117,45 @@ def test_notation_of_other_countries_is_not_guessed_at(text):
     assert read_answer(text, 18.0).value is None
 
 
+SEPARATORS = (
+    "\u00b7\u22c5\u2219\u2022\u2027\u2024\u30fb\u02d9\ufe52\u066b\u066c\u060c\u3001\ufe50\u201a\u2e41\u3002"  # dots and commas
+    " \u00a0\u2000\u2002\u2005\u2007\u2009\u200a\u202f\u205f\u3000\u00ad\t\n"  # spaces
+    ",'\u2019\u2018\u2032\u02bc\u00b4`\uff07\uff0c_\u200b\u2060"  # what separates thousands in English, Switzerland and code
+)
+
+
+FRAMES = ("{}", "x = {}", "= {}", "The answer is {}", "${}", "-{}", "{} km", "{} = x", "about {}", "({})")
+
+
+@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
+def test_a_separator_of_thousands_is_read_as_such_or_refused(separator):
+    """Never a product, a sum or a part of the number."""
+    for digits in ("1|000", "12|345", "1|234|567", "1|000|000", "1|500.5"):
+        for frame in FRAMES:
+            number = parse_number(frame.format(digits.replace("|", separator)))
+            assert number is None or abs(number) == float(digits.replace("|", "")), (digits, frame, number)
+
+
+@pytest.mark.parametrize("frame", ["{}", "x = {}", "Rs. {}", "\u20b9{}", "{} rupees"])
+@pytest.mark.parametrize("text", ["1,00,000", "12,34,567", "1,00,00,000.50", "1'00'000", "1_00_000", "1\u00b700\u00b7000"])
+def test_indian_groups_are_refused(text, frame):
+    assert read_answer(frame.format(text), 18.0).value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("\u0661\u0662\u0663", 123), ("\u06f1\u06f2\u06f3", 123), ("\u0967\u0968\u0969", 123), ("\u0661\u066b\u0665", None),
+        ("\u0661\u066c\u0662\u0663\u0664", None), ("1,234\u00b75", None), ("x = 1\u00b750", None), ("1\u00b75\u00b710^3", None),
+        ("6\u00b7022\u00b710\u00b2\u00b3", None), ("2\u00b75^2", None), ("1*000", None), (r"4 \cdot 005", None),
+        ("12/03", None),
+        ("3\u00b710^5", 3e5), ("2 \u00b7 150 = 300", 300), ("2\u00b7150=300", 300), (r"2\cdot5 = 10", 10), ("3\u22c54", 12),
+    ],
+)  # fmt: skip
+def test_digits_dots_and_zeros_of_other_countries(text, number):
+    assert parse_number(text) == (None if number is None else pytest.approx(number))
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from reft_pl.cli.memory_settings import shape_of
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
 from reft_pl.models.activations import empty_model
 from reft_pl.models.classifier import load_classifier
+from reft_pl.models.config_values import refuse_values
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
 
@@ -46,6 +50,48 @@ def test_a_policy_is_refused_in_one_sentence(change: dict[str, Any], tmp_path: P
         load_policy(PolicySettings(str(folder), from_scratch=True, dtype="float32"))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+NUMBERS: list[dict[str, Any]] = [
+    *({"rope_theta": value} for value in (0, -1.0, math.nan, math.inf, "10000", [1])),
+    *({"rope_parameters": ROPE | {"rope_theta": value}} for value in (0, -1.0, math.nan, math.inf, "10000")),
+    *({"rope_parameters": ROPE | {"rope_type": "linear", "factor": value}} for value in (0, -2.0, math.nan, "2")),
+    *({"rope_scaling": {"rope_type": "linear", "factor": value}} for value in (0, -2.0, math.nan)),
+    *({"rope_parameters": ROPE | {"partial_rotary_factor": value}} for value in (0, math.nan, "0.5")),
+    *({"rms_norm_eps": value} for value in (math.nan, -1e-5, math.inf)),
+    *({"attention_dropout": value} for value in (-1.0, 2.0, math.nan)),
+    *({"max_position_embeddings": value} for value in (0, -5)),
+]
+
+
+@pytest.mark.parametrize("change", NUMBERS, ids=str)
+def test_a_number_that_makes_no_sense_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    """Several of them would compute NaN, or attention without positions, and train on it."""
+    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    if not change.keys() & {"rope_parameters"}:
+        settings.pop("rope_parameters", None)  # the former name is read only without the present one
+    file.write_text(json.dumps(settings | change))
+    (key,) = change
+    section = change[key] if isinstance(change[key], dict) else change
+    wrong = next(name for name in reversed(section) if name != "rope_type")
+    for load in (
+        lambda: load_policy(PolicySettings(str(tmp_path), dtype="float32")),
+        lambda: load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype="float32")),
+        lambda: load_classifier(str(tmp_path)),
+        lambda: empty_model(shape_of(str(tmp_path), None), torch.float32),
+    ):
+        with pytest.raises(UserError, match=rf"config\.json cannot be used \(.*{wrong}.*\): correct this value"):
+            load()
+
+
+def test_defaults_of_every_decoder_pass() -> None:
+    for config_class in MODEL_FOR_CAUSAL_LM_MAPPING:
+        with suppress(ImportError, StrictDataclassError):  # some need packages or parts
+            config = config_class()
+            refuse_values("x", config)
 
 
 @pytest.mark.parametrize("change", CHANGES[:6], ids=str)

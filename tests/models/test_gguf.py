@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import zipfile
@@ -19,6 +20,7 @@ from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.gguf import import_gguf
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
+from tests.commands.signalled import stopped
 
 HIDDEN, HEADS, KV_HEADS, INNER, LAYERS = 64, 2, 1, 96, 2
 
@@ -199,3 +201,17 @@ def test_smollm2_completes_python():
     lm = AutoModelForCausalLM.from_pretrained(folder)
     ids = tokenizer("def add(a, b):\n    return a + b\n\n\ndef multiply(a, b):\n    return", return_tensors="pt")
     assert tokenizer.decode(lm.generate(**ids, max_new_tokens=4, do_sample=False)[0]).rstrip().endswith("return a * b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "signum"),
+    [
+        ("reft_pl.models.gguf.forget_quantization", signal.SIGINT),
+        ("reft_pl.models.gguf.gguf_card", signal.SIGTERM),
+        ("os.replace", signal.SIGHUP),
+    ],
+)
+def test_a_signal_leaves_no_part_of_a_folder(where: str, signum: signal.Signals, gguf_file: Path, tmp_path: Path) -> None:
+    stopped(where, signum, "import-gguf", str(gguf_file), "out", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())

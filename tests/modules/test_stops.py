@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +146,42 @@ def test_signals_in_ppo(
     assert fit("ppo", config, tmp_path / "run", *signal_at(hook, n)) == 128 + signal.SIGTERM
     assert fit("ppo", config, tmp_path / "run") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job with auto-requeue; the file to which ``scontrol`` writes its arguments."""
+    job = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    tools, asked = tmp_path / "bin", tmp_path / "asked"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hook", "n"), [("training update", 2), ("on_train_batch_end", 2), ("on_validation_batch_start", 1)])
+def test_the_requeue_signal_of_slurm(
+    hook: str,
+    n: int,
+    slurm: Path,
+    signal_at: Callable[..., list[str]],
+    overlay: Overlay,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = overlay("run", trainer={"max_epochs": 2, "callbacks": []}, model=CONSTANT, checkpoints={"every_n_batches": 50})
+    assert fit("sft", config, tmp_path / "whole") == 0
+    run = tmp_path / "run"
+    assert fit("sft", config, run, *signal_at(hook, n, signal.SIGUSR1)) == 128 + signal.SIGUSR1
+    assert slurm.read_text() == "requeue 7\n"
+    reported = capsys.readouterr().err.strip().splitlines()[-1]
+    assert reported.startswith("reft-pl fit: stopped by SIGUSR1; ")
+    assert reported.endswith("; Slurm has requeued job 7")
+    assert not list(run.glob("hpc_ckpt*")), "Lightning would resume from it ever after"
+    assert fit("sft", config, run) == 0
+    assert_same_run(tmp_path / "whole", run)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

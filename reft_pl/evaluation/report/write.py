@@ -34,7 +34,7 @@ def write_report(folders: Sequence[Path], output: Path, k: int | None = None) ->
         "statuses": status_charts(runs),
     }
     markdown = "\n".join([*map(to_markdown, found), *(f"{markdown_line(note)}\n" for note in notes)])
-    write_aside(output / "report.md", markdown)
-    path = output / "report.html"
-    write_aside(path, page(runs, found, notes, charts, browser_data(runs)))
+    html, path = page(runs, found, notes, charts, browser_data(runs)), output / "report.html"
+    write_aside(output / "report.md", markdown)  # both are complete before either is written
+    write_aside(path, html)
     return markdown, path
