@@ -13,7 +13,6 @@ from reft_pl.models.micro_batches import split, take
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score, score_in_batches, token_logprobs
 from reft_pl.rl import categorical
-from reft_pl.rl.categorical import LogprobAndEntropy
 from reft_pl.types import Scores, TokenBatch
 
 
@@ -127,21 +126,6 @@ def test_never_holds_more_logits_than_a_chunk(llama, batches, monkeypatch):
     score(policy, batch)
     assert max(seen) == 4
     assert sum(seen) == int(batch.action_mask.sum())
-
-
-@pytest.mark.parametrize("temperature", [0.6, 1.0])
-def test_gradients_of_logprob_and_entropy_against_finite_differences(temperature):
-    torch.manual_seed(0)
-    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
-    before, targets = logits.detach().clone(), torch.tensor([0, 6, 3, 3, 1])
-
-    def together(z):
-        logprobs, entropy = LogprobAndEntropy.apply(z, targets, temperature)
-        return 0.3 * logprobs + 0.7 * entropy
-
-    assert torch.autograd.gradcheck(lambda z: LogprobAndEntropy.apply(z, targets, temperature), (logits,))
-    assert torch.autograd.gradcheck(together, (logits,))
-    assert torch.equal(logits, before)
 
 
 def test_logprob_and_entropy_by_hand():

@@ -17,7 +17,7 @@ from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rl.kl_penalty import KLPenalty
 from reft_pl.strategies import ZeRO
-from tests.modules.test_ppo import iterate
+from tests.modules.iteration import iterate
 
 
 class Weights(RolloutCallback):

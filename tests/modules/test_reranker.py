@@ -11,7 +11,6 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reft_pl.cli import main
-from reft_pl.data.reranker_data import candidates
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
 from reft_pl.modules.reranker import by_length
 from tests.modules.stops import SIGNAL_AT, assert_same_run
@@ -164,12 +163,6 @@ def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path,
     (tmp_path / "train.jsonl").unlink()
     assert main(["fit", *arguments]) == 2
     assert "reft-pl predict --config configs/sample.yaml" in capsys.readouterr().err
-
-
-def test_candidates_are_the_different_solutions() -> None:
-    same = Prediction("def solution():\n    return 1", 1.0, True)
-    found = candidates([SampledQuestion("q", "?", 1.0, (same, same, Prediction("x", None, False)))])
-    assert [(c.text, c.right) for c in found] == [(same.text, True), ("x", False)]
 
 
 def test_groups_are_bounded_and_complete() -> None:

@@ -1,11 +1,10 @@
 """GSM8K solutions as programs: kinds of equations, step reuse, names, and unconvertible solutions."""
 
-import math
-
 import pytest
 
 from reft_pl.data.programs.gsm8k import program_of
 from reft_pl.data.programs.writing import Unconvertible
+from tests.data.programs.execution import execute
 
 
 def body(question: str, *lines: str) -> list[str]:
@@ -16,9 +15,8 @@ def body(question: str, *lines: str) -> list[str]:
 
 
 def value(question: str, *lines: str) -> float:
-    scope = {"math": math}
-    exec(program_of(question, "\n".join(lines)), scope)
-    result: float = scope["solution"]()  # type: ignore[operator]
+    result = execute(program_of(question, "\n".join(lines)))
+    assert isinstance(result, (int, float))
     return result
 
 
