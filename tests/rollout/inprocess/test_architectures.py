@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError
 from reft_pl.models.loading import load_policy
@@ -20,6 +20,7 @@ from reft_pl.rollout.inprocess import sampler as inprocess
 from reft_pl.rollout.inprocess.architectures import PACKED, runs_packed
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
+from tests.random_models import random_model
 
 VOCAB = 61
 EOS = 2
@@ -151,17 +152,6 @@ def nested_config_of(kind: str) -> PreTrainedConfig:
     return CONFIG_MAPPING[kind](text_config=text, **NESTED[kind])
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with weights so large that a wrong window, mask or state shows in every distribution."""
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, 0.2)
-    return lm
-
-
 def requests(params: SamplingParams, lengths: tuple[int, ...] = (3, 7, 3, 15)) -> list[SampleRequest]:
     generator = torch.Generator().manual_seed(1)
     prompts = [tuple(torch.randint(3, VOCAB - 3, (length,), generator=generator).tolist()) for length in lengths]
@@ -232,7 +222,7 @@ def marked(kinds: tuple[str, ...] | list[str]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", marked(sorted(PACKED)))
 def test_packed_sampler_scorer_and_model_agree(kind: str) -> None:
-    assert_agreement(build(config_of(kind)), packed=True)
+    assert_agreement(random_model(config_of(kind)), packed=True)
 
 
 @pytest.mark.slow
@@ -241,17 +231,17 @@ def test_packed_sampler_scorer_and_model_agree(kind: str) -> None:
 )
 def test_windows_of_the_packed_sampler_slide(kind: str) -> None:
     switch = {"use_sliding_window": True} if hasattr(config_of(kind), "use_sliding_window") else {}
-    assert_agreement(build(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
+    assert_agreement(random_model(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
 
 
 @pytest.mark.parametrize("kind", marked(LIBRARY))
 def test_library_sampler_scorer_and_model_agree(kind: str) -> None:
-    assert_agreement(build(config_of(kind)), packed=False, atol=1e-3 if kind in ("zamba2", "qwen3_next") else 2e-4)
+    assert_agreement(random_model(config_of(kind)), packed=False, atol=1e-3 if kind in ("zamba2", "qwen3_next") else 2e-4)
 
 
 @pytest.mark.parametrize(("kind", "packed"), [("gemma3", True), ("llama4", False), ("qwen3_5", False)])
 def test_windows_and_sizes_nested_in_a_multimodal_config_count(kind: str, packed: bool) -> None:
-    assert_agreement(build(nested_config_of(kind)), packed)
+    assert_agreement(random_model(nested_config_of(kind)), packed)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +255,7 @@ def test_windows_and_sizes_nested_in_a_multimodal_config_count(kind: str, packed
     ],
 )
 def test_variants_of_the_library_sampler(kind: str, changes: dict[str, Any]) -> None:
-    assert_agreement(build(config_of(kind, **changes)), packed=False)
+    assert_agreement(random_model(config_of(kind, **changes)), packed=False)
 
 
 @pytest.mark.parametrize(
@@ -278,12 +268,12 @@ def test_variants_of_the_library_sampler(kind: str, changes: dict[str, Any]) -> 
     ],
 )
 def test_windows_that_are_off_or_narrow(kind: str, changes: dict[str, Any]) -> None:
-    assert_agreement(build(config_of(kind, **changes)), packed=True)
+    assert_agreement(random_model(config_of(kind, **changes)), packed=True)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "bloom", "mamba", "gemma3_text"])
 def test_greedy_is_generate(kind: str) -> None:
-    lm = build(config_of(kind))
+    lm = random_model(config_of(kind))
     asked = requests(SamplingParams(12, temperature=0.0))
     found = sample(Policy(lm), asked)
     for request in asked:
@@ -300,7 +290,7 @@ def test_greedy_is_generate(kind: str) -> None:
 
 
 def test_rows_of_a_group_keep_their_own_parameters() -> None:
-    policy = Policy(build(config_of("gemma2")))
+    policy = Policy(random_model(config_of("gemma2")))
     kinds = [
         SamplingParams(9, temperature=0.0),
         SamplingParams(4, temperature=0.5),
@@ -316,7 +306,7 @@ def test_rows_of_a_group_keep_their_own_parameters() -> None:
 
 
 def test_generation_settings_of_the_model_do_not_count() -> None:
-    lm = build(config_of("bloom"))
+    lm = random_model(config_of("bloom"))
     asked = requests(SamplingParams(8))
     before = sample(Policy(lm), asked)
     lm.generation_config.update(temperature=9.0, do_sample=True, repetition_penalty=5.0, max_new_tokens=2, eos_token_id=[7])
@@ -327,7 +317,7 @@ def test_generation_settings_of_the_model_do_not_count() -> None:
 
 
 def test_weights_that_are_not_finite_are_found() -> None:
-    lm = build(config_of("bloom"))
+    lm = random_model(config_of("bloom"))
     with torch.no_grad():
         lm.transformer.ln_f.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -336,7 +326,7 @@ def test_weights_that_are_not_finite_are_found() -> None:
 
 def test_slow_sampling_is_warned_of_once() -> None:
     inprocess._warn_of_library.cache_clear()
-    policy = Policy(build(config_of("gptj")))
+    policy = Policy(random_model(config_of("gptj")))
     with pytest.warns(UserWarning, match="'gptj' are sampled with the KV cache and attention of transformers"):
         sample(policy, requests(SamplingParams(2)))
     with warnings.catch_warnings():
@@ -345,7 +335,7 @@ def test_slow_sampling_is_warned_of_once() -> None:
 
 
 def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = build(config_of("gptj"))
+    lm = random_model(config_of("gptj"))
     own = lm.generate
     monkeypatch.setattr(lm, "generate", lambda ids, **settings: own((ids + 1) % VOCAB, **settings))
     with pytest.raises(UserError, match="'gptj' cannot be sampled"):
@@ -357,7 +347,7 @@ def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytes
 )
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_a_stored_model_loads_and_is_sampled(kind: str, from_scratch: bool, tmp_path: Path) -> None:
-    build(config_of(kind)).save_pretrained(tmp_path)
+    random_model(config_of(kind)).save_pretrained(tmp_path)
     policy = load_policy(PolicySettings(str(tmp_path), dtype="float32", from_scratch=from_scratch), "shared")
     InProcessSampler().check(policy)
     found = sample(policy, requests(SamplingParams(3), lengths=(4,)))

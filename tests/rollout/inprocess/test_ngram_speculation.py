@@ -7,12 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reft_pl.errors import UserError
+from reft_pl.models.policy import Policy
 from reft_pl.rollout.inprocess import ngram_speculation as drafts
 from reft_pl.rollout.inprocess.ngram_speculation import NgramDrafts
 from reft_pl.rollout.inprocess.packing import current_packing
-from reft_pl.types import SamplingParams
-
-from . import test_sampler as plain
+from reft_pl.rollout.inprocess.sampler import InProcessSampler
+from reft_pl.types import SampleRequest, SamplingParams
+from tests.rollout.inprocess.sampling import EOS, build, requests, sample
 
 
 def test_what_came_often_is_guessed_as_far_as_it_is_probable():
@@ -92,15 +94,15 @@ class Steps:
 @pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "opt", "codegen"])
 @pytest.mark.parametrize("params", [SamplingParams(50, 0.0), SamplingParams(50, temperature=0.4, top_k=4, record_values=True)])
 def test_guesses_save_steps_and_change_nothing(name, params):
-    lm = plain.build(name)
-    policy = plain.Policy(lm, "shared")
+    lm = build(name)
+    policy = Policy(lm, "shared")
     torch.nn.init.normal_(policy.value_head.weight)
-    asked = plain.requests(12, params, samples=3)
+    asked = requests(12, params, samples=3)
     counted = Steps(lm)
-    one_by_one = plain.sample(policy, asked, max_rows=9, draft_tokens=0)
+    one_by_one = sample(policy, asked, max_rows=9, draft_tokens=0)
     steps = len(counted.tokens)
     counted.tokens.clear()
-    guessed = plain.sample(policy, asked, max_rows=9)
+    guessed = sample(policy, asked, max_rows=9)
     assert len(counted.tokens) < steps
     assert max(counted.tokens) <= 18
     for key, completion in guessed.items():
@@ -112,33 +114,33 @@ def test_guesses_save_steps_and_change_nothing(name, params):
             torch.testing.assert_close(torch.tensor(completion.values), torch.tensor(expected.values), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [3, plain.EOS])
+@pytest.mark.parametrize("wrong", [3, EOS])
 def test_wrong_guesses_do_no_harm(wrong, monkeypatch):
-    lm = plain.build("llama_gqa")
-    asked = plain.requests(7, SamplingParams(20, temperature=0.8), samples=2)
-    expected = plain.sample(lm, asked, max_rows=5, draft_tokens=0)
+    lm = build("llama_gqa")
+    asked = requests(7, SamplingParams(20, temperature=0.8), samples=2)
+    expected = sample(lm, asked, max_rows=5, draft_tokens=0)
     monkeypatch.setattr(NgramDrafts, "guess", lambda self, sequence, most, eos_ids: [wrong] * most)
-    found = plain.sample(lm, asked, max_rows=5)
+    found = sample(lm, asked, max_rows=5)
     assert {key: c.token_ids for key, c in found.items()} == {key: c.token_ids for key, c in expected.items()}
 
 
 @pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "opt"])
 def test_guesses_reach_neither_past_the_end_nor_past_the_room(name, monkeypatch):
-    lm = plain.build(name)
-    asked = [plain.SampleRequest(str(n), (5,) * n, SamplingParams(129 - n), (n,), eos_ids=()) for n in (2, 60, 10)]
-    expected = plain.sample(lm, asked, draft_tokens=0)
+    lm = build(name)
+    asked = [SampleRequest(str(n), (5,) * n, SamplingParams(129 - n), (n,), eos_ids=()) for n in (2, 60, 10)]
+    expected = sample(lm, asked, draft_tokens=0)
     monkeypatch.setattr(NgramDrafts, "guess", lambda self, sequence, most, eos_ids: [3] * most)
-    found = plain.sample(lm, asked)  # the last position of the model is the last that is read
+    found = sample(lm, asked)  # the last position of the model is the last that is read
     assert {key: c.token_ids for key, c in found.items()} == {key: c.token_ids for key, c in expected.items()}
 
 
 @pytest.mark.parametrize("max_rows", [3, 64])
 def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
-    lm = plain.build("llama_gqa")
-    policy = plain.Policy(lm, "shared")
+    lm = build("llama_gqa")
+    policy = Policy(lm, "shared")
     torch.nn.init.normal_(policy.value_head.weight)
-    asked = plain.requests(9, SamplingParams(30, temperature=0.8, record_values=True), samples=2)
-    expected = plain.sample(policy, asked, draft_tokens=0)
+    asked = requests(9, SamplingParams(30, temperature=0.8, record_values=True), samples=2)
+    expected = sample(policy, asked, draft_tokens=0)
     texts = [(*r.prompt_ids, *expected[r.id, i].token_ids) for r in asked for i in range(2)]
 
     def known(self, sequence, most, eos_ids):  # EOS included, and what another sample of the prompt goes on with
@@ -147,7 +149,7 @@ def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
 
     monkeypatch.setattr(NgramDrafts, "guess", known)
     counted = Steps(lm)
-    found = plain.sample(policy, asked, max_rows=max_rows)
+    found = sample(policy, asked, max_rows=max_rows)
     written = sum(len(c.token_ids) for c in found.values())
     assert len(counted.tokens) < (written / 3 if max_rows == 64 else written / 2)
     for key, completion in found.items():
@@ -157,5 +159,5 @@ def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
 
 
 def test_there_may_be_no_guesses_but_no_fewer():
-    with pytest.raises(plain.UserError, match="draft_tokens must not be negative, got -1"):
-        plain.InProcessSampler(draft_tokens=-1)
+    with pytest.raises(UserError, match="draft_tokens must not be negative, got -1"):
+        InProcessSampler(draft_tokens=-1)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    CodeGenConfig,
-    GPT2Config,
-    LlamaConfig,
-    OPTConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
 )
@@ -24,31 +18,9 @@ from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.rollout.inprocess.packing import current_packing
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
-from reft_pl.rollout.seeds import counter_seed
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
-
-VOCAB = 61
-EOS = 2
-
-_ROPE = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 128,
-}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama_gqa": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=2),
-    "llama_mha": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True),
-    "llama_mqa": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=1),
-    "qwen2": Qwen2Config(**_ROPE, num_attention_heads=4, num_key_value_heads=2),
-    "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128),
-    "opt": OPTConfig(
-        vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
-        word_embed_proj_dim=32,
-    ),
-    "codegen": CodeGenConfig(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, n_ctx=128, rotary_dim=4),
-}  # fmt: skip
+from tests.random_models import random_model
+from tests.rollout.inprocess.sampling import CONFIGS, EOS, ROPE, VOCAB, build, requests, sample
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -59,43 +31,6 @@ def lm(request: pytest.FixtureRequest) -> PreTrainedModel:
 @pytest.fixture(scope="module")
 def llama() -> PreTrainedModel:
     return build("llama_gqa")
-
-
-def build(name: str) -> PreTrainedModel:
-    """A random model whose distributions are neither flat nor one-hot, so that tests of sampling mean something."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 0.2)
-    return model
-
-
-def prompts(n: int, longest: int = 40) -> list[tuple[int, ...]]:
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(1, longest + 1, (n,), generator=generator).tolist()
-    return [tuple(torch.randint(3, VOCAB, (length,), generator=generator).tolist()) for length in lengths]
-
-
-def requests(
-    n: int, params: SamplingParams, samples: int = 1, eos_ids: tuple[int, ...] = (EOS,), longest: int = 40
-) -> list[SampleRequest]:
-    return [
-        SampleRequest(str(i), ids, params, tuple(counter_seed(0, "t", 0, str(i), s) for s in range(samples)), eos_ids=eos_ids)
-        for i, ids in enumerate(prompts(n, longest))
-    ]
-
-
-def sample(lm: PreTrainedModel | Policy, asked: Sequence[SampleRequest], **settings: int) -> dict[tuple[str, int], Completion]:
-    sampler = InProcessSampler(**settings)
-    sampler.sync(lm if isinstance(lm, Policy) else Policy(lm))
-    found = {}
-    for completion in sampler.stream(asked):
-        assert (completion.request_id, completion.index) not in found
-        found[completion.request_id, completion.index] = completion
-    assert set(found) == {(r.id, i) for r in asked for i in range(len(r.seeds))}
-    return found
 
 
 def generate(lm: PreTrainedModel, request: SampleRequest) -> tuple[int, ...]:
@@ -344,13 +279,9 @@ def test_bf16_logprobs_stay_near_the_full_forward_pass() -> None:
 
 def test_a_sliding_window_shorter_than_the_text_slides() -> None:
     config = Qwen2Config(
-        **_ROPE, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=30, max_window_layers=0
+        **ROPE, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=30, max_window_layers=0
     )
-    lm = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 0.2)
+    lm = random_model(config)
     for request in requests(3, SamplingParams(60, 0.0), longest=40):
         assert sample(lm, [request])[request.id, 0].token_ids == generate(lm, request)
 

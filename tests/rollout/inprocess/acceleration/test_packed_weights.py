@@ -9,8 +9,7 @@ from torch import nn
 from reft_pl.rollout.inprocess.acceleration import packed_weights
 from reft_pl.rollout.inprocess.acceleration.packed_weights import PackedLinear, PackedWeights
 from reft_pl.types import SamplingParams
-
-from .. import test_sampler as plain
+from tests.rollout.inprocess.sampling import build, requests, sample
 
 
 def network(dtype=torch.float32):
@@ -78,14 +77,14 @@ def test_what_onednn_does_not_multiply_stays():
 
 def test_new_weights_are_packed_anew(monkeypatch):
     monkeypatch.setattr(packed_weights, "SMALLEST", 0)
-    lm = plain.build("llama_gqa")
-    asked = plain.requests(6, SamplingParams(20))
-    plain.sample(lm, asked, max_rows=4)
+    lm = build("llama_gqa")
+    asked = requests(6, SamplingParams(20))
+    sample(lm, asked, max_rows=4)
     with torch.no_grad():
         for weight in lm.parameters():
             weight.mul_(1.5)
-    after = plain.sample(lm, asked, max_rows=4)
+    after = sample(lm, asked, max_rows=4)
     monkeypatch.setattr(packed_weights, "SMALLEST", 2**62)
     assert {key: c.token_ids for key, c in after.items()} == {
-        key: c.token_ids for key, c in plain.sample(lm, asked, max_rows=4).items()
+        key: c.token_ids for key, c in sample(lm, asked, max_rows=4).items()
     }
