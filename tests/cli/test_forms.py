@@ -96,13 +96,16 @@ def test_a_users_own_callback_and_reward_from_the_working_folder(
 def test_a_users_own_advantages_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_model: Path
 ) -> None:
-    (tmp_path / "my_advantages.py").write_text(block_of("docs/howto/algorithm.md"))
+    code = block_of("docs/howto/algorithm.md")
+    record = "        open('group_sizes.txt', 'a').write(f'{experience.group_size} ')\n"
+    (tmp_path / "my_advantages.py").write_text(code.replace("        groups = ", f"{record}        groups = "))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     model = {"init_args": {"policy": {"from_scratch": True}}}
     args = ["--config", overlay("ppo", init_from=micro_model, model=model, trainer={"max_epochs": 1})]
     own = ["--model.advantages", "my_advantages.BestOfGroup", "--model.samples_per_problem", "2"]
     assert main(["fit", "--config", "configs/ppo.yaml", *args, *own]) == 0
+    assert (tmp_path / "group_sizes.txt").read_text().split() == ["2"] * 3, "one call per rollout"
 
 
 def test_a_reward_that_forgets_samples_is_one_sentence(
@@ -140,3 +143,5 @@ def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, 
     assert generation["eos_token_id"] == [tokenizer.eos_token_id, end]
     assert generation["suppress_tokens"] == list(range(size, size + 15))
     assert main(["test", *command, "--ckpt_path", str(tmp_path / "chat" / "hf")]) == 0
+    (results,) = (tmp_path / "chat" / "tests").rglob("results.json")
+    assert json.loads(results.read_text())["test"]["sums"]["n"] == 4

@@ -184,6 +184,7 @@ def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Pa
     }
     (working_folder / "small.yaml").write_text(yaml.safe_dump(small))
     assert main(["fit", *command_line(*cell), "--config", "small.yaml"]) == 0
+    assert json.loads((working_folder / "runs" / "cell" / "results.json").read_text())["fit"]["batches"] == 1
     exported = json.loads((working_folder / "runs" / "cell" / "hf" / "config.json").read_text())
     assert exported["model_type"] == {"codellama_7b": "llama", "codegen_350m": "codegen"}.get(cell[2], "opt")
     shutil.rmtree(working_folder / "runs" / "cell")

@@ -18,6 +18,7 @@ from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.models.export import export_folder
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
+from tests.payload import Payload
 
 Overlay = Callable[..., str]
 NL = {"class_path": "NaturalLanguage", "init_args": {}}
@@ -227,16 +228,6 @@ def test_the_base_of_adapters_is_trusted_no_more_than_they_are(folder: Path, ran
 # ---- checkpoints
 
 
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.file),)
-
-
 @pytest.mark.slow
 def test_checkpoints_of_other_people_do_not_run(folder: Path, ran: Path, overlay: Overlay) -> None:
     config = overlay("nl", init_from=folder, data={"format": NL, "validation": None}, trainer={"max_epochs": 1})
@@ -244,8 +235,9 @@ def test_checkpoints_of_other_people_do_not_run(folder: Path, ran: Path, overlay
     work = folder.parents[1]
     (work / "evil.ckpt" / "checkpoint").mkdir(parents=True)
     (work / "evil.ckpt" / "latest").write_text("checkpoint")
-    torch.save({"x": Payload(ran)}, work / "evil.ckpt" / "checkpoint" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    torch.save({"state_dict": {}, "callbacks": {"x": Payload(ran)}}, work / "file.ckpt")
+    payload = Payload(os.mkdir, str(ran))
+    torch.save({"x": payload}, work / "evil.ckpt" / "checkpoint" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
+    torch.save({"state_dict": {}, "callbacks": {"x": payload}}, work / "file.ckpt")
     for name in ("evil.ckpt", "file.ckpt"):
         for verb in ("test", "fit", "validate"):
             if verb == "validate" and name == "file.ckpt":

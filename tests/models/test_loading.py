@@ -180,9 +180,12 @@ def test_other_architectures_pass_with_their_scaling_and_capping(tmp_path, model
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     attention = quirk.pop("attention", "sdpa")
     config = AutoConfig.for_model(model_type, **size, **special, **quirk)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    load_policy(from_folder(tmp_path, attention=attention))
-    load_policy(from_folder(tmp_path, attention=attention, from_scratch=True))
+    stored = AutoModelForCausalLM.from_config(config)
+    stored.save_pretrained(tmp_path)
+    loaded, fresh = (load_policy(from_folder(tmp_path, attention=attention, from_scratch=new)).lm for new in (False, True))
+    assert type(loaded) is type(fresh) is type(stored)
+    assert torch.equal(loaded.get_input_embeddings().weight, stored.get_input_embeddings().weight)
+    assert not torch.equal(fresh.get_input_embeddings().weight, stored.get_input_embeddings().weight)
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])

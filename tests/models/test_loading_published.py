@@ -22,6 +22,7 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.value_file import VALUE_FILE
+from tests.payload import Payload
 
 Published = Callable[..., dict[str, torch.Tensor]]
 LAYOUTS = ["bin", "bin shards", "safetensors", "safetensors shards"]
@@ -186,21 +187,11 @@ def test_names_that_coincide_without_the_wrapper_are_refused(publish, tmp_path):
         load(tmp_path)
 
 
-class Payload:
-    """Creates a folder when unpickled without restrictions."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
 @pytest.mark.parametrize("layout", ["bin", "bin shards"])
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(layout, publish, tmp_path):
     publish(tmp_path, "codellama", "value", layout)
     file = sorted(tmp_path.glob("*.bin"))[-1]
-    torch.save({"v_head.summary.weight": Payload(tmp_path / "ran")}, file)
+    torch.save({"v_head.summary.weight": Payload(os.mkdir, str(tmp_path / "ran"))}, file)
     with pytest.raises(UserError, match="could run code") as caught:
         load(tmp_path, "shared")
     assert "weights_only" not in str(caught.value)

@@ -15,16 +15,7 @@ from lightning.fabric.utilities.cloud_io import _load
 
 from reft_pl.errors import UserError
 from reft_pl.models.restricted_pickle import load_restricted, refuse_code, restricted_loads
-
-
-class Payload:
-    """Runs a function of two arguments or fewer when it is unpickled."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return self.call
+from tests.payload import Payload
 
 
 def as_zip(content: object, file: Path) -> None:
