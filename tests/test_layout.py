@@ -68,7 +68,7 @@ def folder(module: str) -> Path:
 
 
 def reached() -> set[str]:
-    """Return modules that tests in their folder import, and those that these import within their package or below."""
+    """Return modules that tests in their folder import, and the modules that these import within their package or below."""
     files = {path: imports(path) for path in TESTS.rglob("*.py")}
     waiting = [module for path, found in files.items() for module in found if path.is_relative_to(folder(module))]
     waiting += [module for module, path in MODULES.items() if (folder(module) / f"test_{path.stem}.py").exists()]

@@ -52,7 +52,7 @@ def test_lines_of_a_test(make_trainer: Any, tiny_module: Any, loader: Any) -> No
 
 
 def picture(bar: PhaseProgressBar) -> str:
-    """What stands on the screen right now."""
+    """Return the text that the screen shows now."""
     console = Console(file=io.StringIO(), force_terminal=False, width=110)
     console.print(bar.view.render())  # type: ignore[attr-defined]
     assert isinstance(console.file, io.StringIO)

@@ -1,4 +1,4 @@
-"""SampleTable: what stands in the file, that a kill leaves neither duplicate nor gap, and what TensorBoard shows."""
+"""SampleTable: the lines of the file, no duplicates or gaps after a kill, and the table in TensorBoard."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The allocator's settings, in processes of their own: they hold for a whole process."""
+"""The allocator's settings, in separate processes because they hold for a whole process."""
 
 import json
 import os
@@ -77,4 +77,4 @@ def test_another_phase_begins_without_what_the_last_one_freed() -> None:
     assert rollout > 200
     assert score > 200
     assert execute < 20, "programs are executed while others are written"
-    assert same < 20, "a rollout goes on"
+    assert same < 20, "a rollout continues"

@@ -90,7 +90,7 @@ def test_a_misspelt_class_on_the_command_line(key: str, misspelt: str, near: str
 
 @pytest.mark.parametrize("module", MODULES)
 def test_null_means_the_class_that_the_command_line_names(module: Any) -> None:
-    """Of every setting whose null stands for a class, that class is the one that the module makes."""
+    """For every setting where null means a class, the module makes that class."""
     arguments = {"policy": PolicySettings(init_from="x")} if module is not RerankerModule else {}
     hints = settings_of(f"reft_pl.modules.{module.__name__}")
     standing = {

@@ -38,7 +38,7 @@ def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
     assert warm_up.data.base_model is None
     assert warm_up.data.license is None
 
-    base = tmp_path / "base"  # as if a pretrained model had been fine-tuned
+    base = tmp_path / "base"  # simulates fine-tuning from a pretrained model
     shutil.copytree(tmp_path / "sft" / "hf", base)
     (base / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: owner/base\n---\n")
     ppo = ["--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=base, trainer={"max_epochs": 1})]

@@ -118,7 +118,7 @@ def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], compos
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose ``data/`` has a few short problems of every dataset, under the names that the overlays give."""
+    """A folder with a few short problems of every dataset in ``data/``, under the file names of the overlays."""
     data = tmp_path / "data"
     data.mkdir()
     people, samples = ["Al", "Bo", "Cy", "Di", "Ed", "Flo"], []

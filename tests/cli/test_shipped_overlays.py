@@ -19,7 +19,7 @@ Overlay = Callable[..., str]
 
 @pytest.fixture
 def few_rows(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose ``data/`` has the first rows of every public file."""
+    """A working folder with the first rows of every public file in ``data/``."""
     (tmp_path / "data").mkdir()
     for file in (shared / "data").iterdir():
         text = file.read_text(encoding="utf-8")

@@ -143,4 +143,4 @@ def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
     assert subprocess.run([*command, json.dumps(urls)], check=False, timeout=300).returncode == 0
     mismatch = read_curves(tmp_path / "ranks")["rollout/sampler_mismatch"].values
     assert len(mismatch) == 6
-    assert 0 < max(mismatch) < 1e-4, "both engines had the policy's weights at every rollout"
+    assert 0 < max(mismatch) < 1e-4, "both engines sampled with the policy's weights in every rollout"

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show. Nobody has run these yet: they skip where there is none."""
+"""Behaviour on a CUDA device. Not yet run on one; skipped without it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_weights_that_somebody_else_has_set_are_stepped_from():
         weight.grad = torch.ones_like(weight)
         optimizer.step()
         assert torch.equal(weight, torch.full_like(weight, value - 0.5))
-    assert optimizer.state[weight]["step"] == 2, "the averages go on"
+    assert optimizer.state[weight]["step"] == 2, "the moving averages continue"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

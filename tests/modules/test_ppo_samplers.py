@@ -37,7 +37,7 @@ class Misreporting(InProcessSampler):
 
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:
         for completion in super().stream(requests):
-            yield replace(completion, logprobs=tuple(said - self.shift for said in completion.logprobs))
+            yield replace(completion, logprobs=tuple(logprob - self.shift for logprob in completion.logprobs))
 
 
 def test_the_samplers_mismatch_is_logged(tmp_path: Path, micro_model: Path) -> None:
@@ -84,14 +84,14 @@ def test_without_scoring_again_the_update_is_the_same(advantages: RLOO | GAE, tm
         _, recorder = iterate(tmp_path / str(rescore), micro_model, optimizer=optimizer, rescore=rescore, batches=2, **settings)
         return gradients, recorder
 
-    (scored, with_scores), (said, without) = learned(True), learned(False)
-    assert len(scored) == len(said) == 16
-    for step, (a, b) in enumerate(zip(scored, said, strict=True)):
+    (scored, with_scores), (unscored, without) = learned(True), learned(False)
+    assert len(scored) == len(unscored) == 16
+    for step, (a, b) in enumerate(zip(scored, unscored, strict=True)):
         assert (a - b).norm() < 1e-4 * a.norm(), f"step {step}"
     for rollout, other in zip(with_scores.rollouts, without.rollouts, strict=True):
         assert torch.equal(other.logprobs, other.sampler_logprobs)
-        assert not torch.equal(rollout.logprobs, rollout.sampler_logprobs), "the scorer rounds otherwise: it was at work"
+        assert not torch.equal(rollout.logprobs, rollout.sampler_logprobs), "the scorer rounds differently, so it ran"
         assert torch.allclose(other.values, rollout.values, atol=1e-5)
-    assert bool(without.rollouts[-1].values.any()) is advantages.uses_values, "the value head has learned to say something"
+    assert bool(without.rollouts[-1].values.any()) is advantages.uses_values, "the value head has learned something"
     figures = [recorder.statistics[0]["rollout/entropy"] for recorder in (with_scores, without)]
     assert figures[1] == pytest.approx(figures[0], rel=0.1), "estimated from the samples"

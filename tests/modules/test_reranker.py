@@ -77,7 +77,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert set(figures) == {"ordinary", "unseen"}
     ordinary = figures["ordinary"]
     assert ordinary["questions"] == 10
-    assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "where there is a right one it is picked"
+    assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "the reranker picks a correct sample if one exists"
     assert ordinary["rerank@1"] == pytest.approx(ordinary["pass@1"])
     words = ", ".join(
         "{} {:.1%} (95%: {:.1%} to {:.1%})".format(label, *ordinary[f"{kind}@6"])
@@ -94,7 +94,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert "120 different solutions to learn from" in card.text
     assert "An epoch took" not in card.text
 
-    # The export is a classifier that anyone can load, and says what ours said.
+    # The export is a plain classifier with the same scores.
     model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
     assert model.config.id2label == {0: "wrong", 1: "right"}
     tokenizer = AutoTokenizer.from_pretrained(run / "hf")
@@ -103,7 +103,7 @@ def test_it_learns_to_pick_the_right_sample(
     logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits
     assert logits.softmax(-1)[0, 1].item() == pytest.approx(scores[0]["scores"][0], abs=1e-5)
 
-    # And what it ranks can be a run's own classifier folder.
+    # A classifier folder of a run can be tested too.
     again = ["--ckpt_path", str(run / "hf"), "--run_dir", str(tmp_path / "again")]
     assert main(["test", *arguments, *again]) == 0
     (other,) = (tmp_path / "again").rglob("results.json")

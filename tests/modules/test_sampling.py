@@ -121,7 +121,7 @@ def test_a_file_that_another_process_finishes_at_the_last_moment(
     results.write_text(json.dumps(figures))
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     monkeypatch.setattr(SampleStore, "claim", lambda store, batch: nullcontext(False))
-    # Between the end of sampling and what is said of it.
+    # Between the end of sampling and the printed summary.
     monkeypatch.setattr("reft_pl.cli.lightning_cli.write_card", lambda folder: file.write_bytes(whole))
     capsys.readouterr()
     assert main(command) == 0
@@ -201,7 +201,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[byt
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # ten processes start one after the other, and every wait in here has a limit of its own
+@pytest.mark.timeout(1800)  # ten processes start one after the other, and every wait below has a separate limit
 def test_killed_and_shared_the_file_is_the_same_to_the_byte(
     predict: Callable[..., list[str]], tmp_path: Path, start: Callable[[list[str]], subprocess.Popen[bytes]]
 ) -> None:

@@ -1,7 +1,7 @@
 """Ranks as forks of a process that has imported everything: as real as ranks that were launched, at a fraction of the cost.
 
 ``python forked.py SCENARIO ARGUMENT ...`` calls ``scenarios.SCENARIO(*arguments)``, in which ``on_ranks`` forks.
-It must be a process of its own: one that has computed gradients before cannot fork.
+It must be a separate process: one that has computed gradients before cannot fork.
 """
 
 from __future__ import annotations

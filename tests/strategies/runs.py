@@ -1,6 +1,6 @@
-"""Runs in several processes, and what they leave behind.
+"""Runs in several processes, and the files that they write.
 
-Ranks are forks of a process of their own (``forked.py``).
+Ranks are forks of a separate process (``forked.py``).
 """
 
 from __future__ import annotations

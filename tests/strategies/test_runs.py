@@ -73,7 +73,7 @@ def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
     forked("killed_while_saving", *arguments("fit", strategy, "killed"), folder=tmp_path, fails=True)
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     assert len(list((last / "checkpoint").glob("*optim_states.pt"))) == 2
-    assert (tmp_path / "killed-in-the-middle").exists()  # what was half written the other rank may have had the time to remove
+    assert (tmp_path / "killed-in-the-middle").exists()  # the other rank may have removed the partial folder already
     both = joined(arguments("fit", strategy, "killed"), arguments("fit", strategy, "whole"))
     assert "resuming from" in forked("commands", 2, *both, folder=tmp_path)
     same(tmp_path / "whole", tmp_path / "killed")

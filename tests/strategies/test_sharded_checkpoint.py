@@ -79,7 +79,7 @@ def test_what_a_run_writes_resumes_moves_and_is_tested_and_code_in_any_part_is_r
         part.write_bytes(kept)
     part = sorted(last.rglob("*optim_states.pt"))[1]
     torch.save(torch.load(part, weights_only=False) | {"x": Payload(os.mkdir, str(ran))}, part)
-    for ranks in (2, 1):  # as it is, and by a universal checkpoint
+    for ranks in (2, 1):  # directly, and by a universal checkpoint
         refused = command("fit", "hostile", "--trainer.devices", str(ranks))
         said = forked("commands", ranks, *refused, folder=tmp_path, fails=True)
         assert "which could run code" in said

@@ -45,7 +45,7 @@ def test_accuracy_against_k(sft: Any, reft: Any, reranker: Any) -> None:
     assert [y + above for y, above in zip(passed["y"], passed["error_y"]["array"], strict=True)][-1] == pytest.approx(
         wilson_interval(1, 2)[1]
     )
-    assert rerank["line"]["color"] == voting["line"]["color"], "of the policy whose samples these are"
+    assert rerank["line"]["color"] == voting["line"]["color"], "of the policy that wrote these samples"
     assert charts[0].layout["xaxis"]["type"] == "log"
     assert charts[0].layout["xaxis"]["tickvals"] == [1, 2, 4]
     (scale,) = {tuple(chart.layout["yaxis"]["range"]) for chart in charts}  # one for the three

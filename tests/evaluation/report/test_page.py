@@ -29,7 +29,7 @@ def test_the_page_is_whole_and_lets_nothing_else_run(reft: Any, reranker: Any, t
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)", ours), "nothing is fetched"
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, flags=re.DOTALL)
     assert reft.hostile in json.loads(data)["browser"]["texts"]
-    assert ours.count("hacked") == 1, "what a model wrote stands in the data alone, once"
+    assert ours.count("hacked") == 1, "a completion occurs once, in the data"
     assert "re&lt;i&gt;ft &amp; co" in ours
     assert "re<i>ft" not in ours
 

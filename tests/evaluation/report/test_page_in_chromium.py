@@ -34,7 +34,7 @@ def page(sft: Any, reft: Any, reranker: Any, tmp_path: Path) -> Path:
 
 
 def rendered(address: str, profile: Path) -> tuple[str, str]:
-    """The document after its scripts ran, without the data that it came with, and what the console said."""
+    """Return the document after its scripts ran, without the embedded data, and the console output."""
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", address]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, preexec_fn=lambda: os.nice(10))
     document = re.sub(r'(<script type="application/json" id="data">).*?(</script>)', r"\1\2", done.stdout, flags=re.DOTALL)

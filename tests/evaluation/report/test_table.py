@@ -197,7 +197,7 @@ def test_names_are_as_long_as_they_must_be(new_run: NewRun) -> None:
         run.tested("ordinary", {"q": True})
     folders = [run.folder for run in runs]
     assert [run.name for run in read_runs(folders[1:])] == ["sft", "ppo"]
-    assert [run.name for run in read_runs([*folders, folders[0]])] == ["1/sft", "2/sft", "2/ppo"], "and each run stands once"
+    assert [run.name for run in read_runs([*folders, folders[0]])] == ["1/sft", "2/sft", "2/ppo"], "each run has one row"
 
 
 def test_a_folder_that_is_none_of_a_run(new_run: NewRun, tmp_path: Path) -> None:

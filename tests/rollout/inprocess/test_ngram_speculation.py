@@ -57,7 +57,7 @@ def test_memory_is_bounded(monkeypatch):
     assert len(model._counts) == len(model._followers) == 5
     for _ in range(9):
         model.learn([0, 1])
-    assert model.guess([0], 1, ()) == [1]  # what is remembered goes on learning
+    assert model.guess([0], 1, ()) == [1]  # kept counts are still updated
     for _ in range(20):
         model.learn([0, 7])
     assert model.guess([0], 1, ()) == []  # and is no longer probable
@@ -67,7 +67,7 @@ def test_memory_is_bounded(monkeypatch):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 9))
 def test_counts_are_those_of_the_text(text, most):
     model = NgramDrafts()
-    for end in range(1, len(text) + 1):  # a token at a time, as it is written
+    for end in range(1, len(text) + 1):  # one token at a time, as in sampling
         model.learn(text[:end], end - 1)
     guess = model.guess(text, most, ())
     assert len(guess) <= most
@@ -143,7 +143,7 @@ def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
     expected = sample(policy, asked, draft_tokens=0)
     texts = [(*r.prompt_ids, *expected[r.id, i].token_ids) for r in asked for i in range(2)]
 
-    def known(self, sequence, most, eos_ids):  # EOS included, and what another sample of the prompt goes on with
+    def known(self, sequence, most, eos_ids):  # EOS included, and the continuation in another sample of the prompt
         ahead = [text for text in texts if text[: len(sequence)] == tuple(sequence)]
         return list(ahead[0][len(sequence) :][:most]) if ahead else []
 
