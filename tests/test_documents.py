@@ -136,7 +136,7 @@ def _refused_by_parser(words: tuple[str, ...], capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("words", OTHERS, ids=" ".join)
-def test_another_program_of_a_document_exists(words: tuple[str, ...]) -> None:
+def test_other_programs_in_documents_exist(words: tuple[str, ...]) -> None:
     program, *arguments = words
     if program == "make":
         targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -177,9 +177,7 @@ def test_an_option_of_the_prose_is_accepted(option: str, bare_folder: Path, caps
     pytest.fail("no stage takes it:\n" + "\n".join(refusals))
 
 
-def test_the_readme_decides_what_a_truncated_completion_is_worth(
-    overlay: Callable[..., str], micro_model: Path, tmp_path: Path
-) -> None:
+def test_the_readmes_reward_for_truncated_completions(overlay: Callable[..., str], micro_model: Path, tmp_path: Path) -> None:
     """The README's `--model.reward.truncated zero`, trained for an iteration."""
     one = {"max_epochs": 1, "limit_train_batches": 1}
     config = overlay("ppo", init_from=micro_model, model={"init_args": {"policy": {"from_scratch": True}}}, trainer=one)
@@ -196,7 +194,7 @@ FENCE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(page: Path) -> None:
+def test_links_between_documents_resolve(page: Path) -> None:
     """The site's build checks its own pages; the README's and CONTRIBUTING's links are for a reader of the repository."""
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         assert (page.parent / target).exists(), target

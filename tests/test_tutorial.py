@@ -37,7 +37,7 @@ def commands(folder: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_tutorial_does_what_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorials_commands_print_what_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = []
     for program, *arguments in commands(folder):
         done.append(arguments[0])

@@ -37,7 +37,7 @@ def run(**environment: str) -> tuple[bool, int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_freed_memory_is_used_again_without_new_pages() -> None:
+def test_freed_memory_is_reused_without_new_pages() -> None:
     told, faults = run()
     assert told
     untouched, many = run(MALLOC_TOP_PAD_="131072")
@@ -71,7 +71,7 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_another_phase_begins_without_what_the_last_one_freed() -> None:
+def test_freed_memory_is_returned_between_phases() -> None:
     result = subprocess.run([sys.executable, "-c", BETWEEN_PHASES], capture_output=True, text=True, check=True, timeout=300)
     rollout, execute, same, score = json.loads(result.stdout)
     assert rollout > 200

@@ -40,7 +40,7 @@ def sentence(args: list[str], capsys: pytest.CaptureFixture[str], stage: str = "
     return lines[0]
 
 
-def test_the_keys_that_name_classes_are_found() -> None:
+def test_class_keys_are_found() -> None:
     names = {name for _, name, _ in class_keys()}
     assert names >= {
         "reward",
@@ -83,13 +83,15 @@ def test_a_class_name_one_letter_off_is_suggested(owner: str, name: str, hint: A
         ("trainer.callbacks", "KLGard", "reft_pl_callbacks.KLGuard"),
     ],
 )
-def test_a_misspelt_class_on_the_command_line(key: str, misspelt: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_class_name_on_the_command_line(
+    key: str, misspelt: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = sentence([f"--{key}", misspelt], capsys)
     assert message == f"reft-pl: {key} names a class {misspelt!r} that does not exist; did you mean {near}?"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_null_means_the_class_that_the_command_line_names(module: Any) -> None:
+def test_null_means_the_default_class_of_the_command_line(module: Any) -> None:
     """For every setting where null means a class, the module makes that class."""
     arguments = {"policy": PolicySettings(init_from="x")} if module is not RerankerModule else {}
     hints = settings_of(f"reft_pl.modules.{module.__name__}")
@@ -149,7 +151,7 @@ def test_null_undoes_a_nested_setting(set_before: str, key: str, capsys: pytest.
     assert f"{key.rsplit('.', 1)[-1]}: null" in capsys.readouterr().out
 
 
-def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pytest.LogCaptureFixture) -> None:
+def test_replacing_a_default_class_keeps_its_settings(caplog: pytest.LogCaptureFixture) -> None:
     overlays = ["--config", "configs/algorithms/grpo.yaml", "--model.policy_loss", "SequenceClip"]
     assert main(["fit", "--config", "configs/ppo.yaml", *overlays, "--print_config"]) == 0
     assert "takes the place of" not in caplog.text
@@ -196,7 +198,7 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--run_dir None", "run_dir is None: name the folder of this run"),
     ],
 )
-def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_value_lists_the_valid_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in sentence(args.split(), capsys)
 
 
@@ -225,9 +227,7 @@ def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pyt
         ("trainer: [1]", "o.yaml: trainer is [1], but it is a section"),
     ],
 )
-def test_a_config_that_is_wrong_is_one_sentence(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_config_is_one_sentence(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "o.yaml").write_text(text)
     assert message in sentence(["--config", str(tmp_path / "o.yaml")], capsys)
 

@@ -108,7 +108,7 @@ def test_a_users_own_advantages_from_the_working_folder(
     assert (tmp_path / "group_sizes.txt").read_text().split() == ["2"] * 3, "one call per rollout"
 
 
-def test_a_reward_that_forgets_samples_is_one_sentence(
+def test_a_reward_of_the_wrong_length_is_one_sentence(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], micro_model: Path
 ) -> None:
     code = ["from reft_pl.reward.base import RewardFunction", "class Short(RewardFunction):", " def score(self, samples):"]

@@ -32,7 +32,7 @@ def gib(text: str, name: str) -> float:
     return float(found[1])
 
 
-def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_reft_does_not_fit_on_one_card(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = told(capsys, *REFT, "--gpus", "1", "--gpu_memory", "80")
     assert code == 1
     assert "does NOT fit" in text
@@ -52,9 +52,7 @@ def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[st
     assert code == 0, text
 
 
-def test_auto_counts_as_bfloat16_whatever_the_machine_is_that_plans(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_counts_as_bfloat16_on_any_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reft_pl.models.settings.fast_format", lambda: "float32")
     sft, cards = paper("sft", "sft_7b", GALACTICA), ("--gpus", "8")
     assert told(capsys, *sft, *cards, "--model.policy.dtype", "auto") == told(capsys, *sft, *cards)
@@ -76,14 +74,14 @@ def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str
     assert "32 sequences = 16 GPUs x 2" in told(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
 
 
-def test_compiled_layers_are_said_to_take_less(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_layers_are_reported_as_an_upper_bound(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*REFT, "--model.policy.compile", "true")
     assert "upper bound" in told(capsys, *arguments)[1]
     assert "upper bound" not in told(capsys, *REFT)[1]
     assert "upper bound" not in told(capsys, *arguments, "--model.policy.gradient_checkpointing", "true")[1]
 
 
-def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory"]) == 2
     assert "name the run with --config" in capsys.readouterr().err
     assert main(["memory", *REFT, "--gpus", "0"]) == 2
@@ -139,7 +137,7 @@ BFLOAT16 = ["--model.policy.init_from", WARM_UP, "--model.policy.from_scratch", 
     ],
     ids=["stage", "sampler", "optimizer", "sgd", "estimator", "strategy"],
 )
-def test_a_trivial_subclass_takes_what_its_base_takes(
+def test_a_trivial_subclass_needs_the_memory_of_its_base(
     before: list[str], after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -151,7 +149,7 @@ def test_a_trivial_subclass_takes_what_its_base_takes(
     assert told(capsys, *ppo, *after)[1] == expected
 
 
-def test_a_trivial_subclass_of_sft_has_no_reference_either(
+def test_a_trivial_subclass_of_sft_has_no_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

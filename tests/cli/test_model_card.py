@@ -29,7 +29,7 @@ def metrics(card: ModelCard) -> set[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
+def test_the_chain_writes_model_cards(overlay: Overlay, tmp_path: Path) -> None:
     sft = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *sft]) == 0
     warm_up = card_of(tmp_path / "sft")

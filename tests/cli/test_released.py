@@ -133,7 +133,7 @@ def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_ppo_goes_on_from_a_published_model_and_its_value_head(
+def test_ppo_starts_from_a_published_model_and_its_value_head(
     wrapped: bool, publish: Published, few_questions: Path, overlay: Overlay
 ) -> None:
     weights = publish(few_questions / "released", "galactica", "value", wrapped=wrapped)

@@ -34,7 +34,7 @@ def test_every_config_has_a_purpose() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if not name.startswith("algorithms/")])
-def test_a_config_has_the_settings_that_it_is_for(name: str, composed: Composed) -> None:
+def test_a_config_has_the_settings_of_its_purpose(name: str, composed: Composed) -> None:
     purpose = PURPOSES[name]
     config = composed(purpose.verb, f"{purpose.after} {name}")
     assert {key: setting(config, key) for key in purpose.settings} == purpose.settings
@@ -60,7 +60,7 @@ def attribute(module: LightningModule, key: str) -> Any:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zeros_stage_is_the_one_that_the_key_names(stage: int, composed: Composed) -> None:
+def test_the_key_sets_the_zero_stage(stage: int, composed: Composed) -> None:
     trainer = composed("fit", "ppo strategy/zero strategy/two_cpus", "--trainer.strategy.stage", str(stage))["trainer"]
     parser = LightningArgumentParser()
     parser.add_subclass_arguments(Strategy, "strategy")
@@ -97,7 +97,7 @@ def test_a_card_changes_neither_batch_nor_length_of_the_papers_runs(
     assert (setting(config, "model.policy.lora") is not None) == (card == "lora_24gb")
 
 
-def test_later_configs_win_and_a_key_wins_over_all(composed: Composed) -> None:
+def test_later_configs_override_earlier_ones_and_keys_override_all(composed: Composed) -> None:
     """The order of ``configs/README.md``."""
     keys = ["--trainer.strategy.stage", "3", "--model.kl.coef", "0.05"]
     config = composed("fit", f"ppo {BASE} paper/stages/reft_7b strategy/zero", *keys)

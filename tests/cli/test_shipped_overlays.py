@@ -240,7 +240,7 @@ def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Cal
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without a GPU")
-def test_a_strategy_for_gpus_is_refused_in_a_sentence_without_one(
+def test_a_gpu_strategy_without_a_gpu_is_one_sentence(
     few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *configs("sft", "strategy/ddp"), *small("sft")]) == 2

@@ -101,7 +101,7 @@ def test_fit_test_and_predict_in_one_process(
     capfd.readouterr()
 
 
-def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
+def test_a_killed_server_ends_the_run_and_the_same_command_resumes_it(
     arguments: Callable[..., list[str]],
     start_server: Callable[[], tuple[str, subprocess.Popen[str]]],
     tmp_path: Path,
@@ -128,7 +128,7 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     assert (tmp_path / "killed" / "hf" / "model.safetensors").exists()
 
 
-def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
+def test_two_ranks_need_two_servers(
     arguments: Callable[..., list[str]],
     start_server: Callable[[], tuple[str, subprocess.Popen[str]]],
     tmp_path: Path,

@@ -74,5 +74,5 @@ def solution(*values: Answer | None) -> Solution:
         ((None, None), 0),
     ],
 )
-def test_the_first_sample_with_the_voted_answer_speaks_for_all(values: tuple[Answer | None, ...], chosen: int) -> None:
+def test_a_vote_shows_its_first_sample(values: tuple[Answer | None, ...], chosen: int) -> None:
     assert solution(*values).chosen.text == f"text {chosen}"

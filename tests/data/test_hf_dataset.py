@@ -110,7 +110,7 @@ def test_a_quote_that_never_closes_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '[{"q": "x", "a": ' + "9" * 5000 + "}]"], ids=["deep", "long"])
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
-def test_json_that_python_will_not_parse_is_one_sentence(tmp_path, kind, text):
+def test_json_that_python_cannot_parse_is_one_sentence(tmp_path, kind, text):
     path = tmp_path / f"rows.{kind}"
     path.write_text(text)
     with pytest.raises(UserError, match="cannot be read as JSON"):
@@ -146,7 +146,7 @@ def test_a_misspelt_column_is_named_though_the_first_row_is_bad(tmp_path, kind):
     assert len(HFDatasetSource(str(path), **FIELDS, on_bad_row="skip").load()) == 2
 
 
-def test_what_datasets_itself_raises_is_one_sentence(tmp_path, monkeypatch):
+def test_an_error_of_datasets_is_one_sentence(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise DatasetGenerationError("An error occurred while generating the dataset\nand more")
 

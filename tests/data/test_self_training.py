@@ -23,7 +23,7 @@ def wrong_and_right(problem, *bodies):
     return SampledQuestion(problem.id, problem.question, problem.answer, tuple(predictions), problem.solution)
 
 
-def test_offline_takes_the_first_different_right_samples_and_the_annotated_one(tmp_path, micro_model, caplog):
+def test_offline_takes_the_first_distinct_correct_samples_and_the_annotated_one(tmp_path, micro_model, caplog):
     source = StorySource("train", 3)
     first, second, third = source.load()
     ramble = "    return 2\n\ndef broken(:\n    was never run"

@@ -55,7 +55,7 @@ def test_numbers_that_differ_make_other_questions(one: str, other: str):
         ("5 \u33a1", "5 m\u00b2"),
     ],
 )
-def test_the_same_numbers_written_otherwise_make_the_same_question(one: str, other: str):
+def test_the_same_numbers_in_another_notation_make_the_same_question(one: str, other: str):
     assert question_key(one) == question_key(other)
 
 

@@ -49,7 +49,7 @@ def test_numbers_are_equal_exactly_when_finite_and_near(value, gold, tolerance):
 
 
 @given(st.one_of(st.none(), st.floats(), st.text(max_size=2)), st.one_of(st.floats(allow_nan=False), st.sampled_from("abcde")))
-def test_only_an_answer_can_be_equal(value, gold):
+def test_only_answers_can_be_equal(value, gold):
     if answers_equal(value, gold):
         assert is_answer_to(value, gold)
 
@@ -66,7 +66,7 @@ def test_a_sample_is_correct_by_its_result(status, value, correct):
 @pytest.mark.parametrize(
     ("value", "valid"), [(3.0, True), (3, True), ("b", True), ("none", False), (math.nan, False), (True, False), (None, False)]
 )
-def test_where_nobody_knows_the_answer_either_kind_is_one_and_none_is_right(value, valid):
+def test_without_a_reference_answer_both_kinds_count_and_none_is_correct(value, valid):
     assert is_answer_to(value, None) is valid
     assert not answers_equal(value, None)
 

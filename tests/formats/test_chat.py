@@ -46,7 +46,7 @@ def test_no_answer_and_choices():
     assert Chat().answer(replace(PROBLEM, answer="b"), r"\boxed{(B)}").value == "b"
 
 
-def test_programs_stand_in_code_fences():
+def test_programs_are_in_code_fences():
     form = Chat("program")
     response = "Sure:\n```python\ndef solution():\n    return 1\n\n    # spaced\n```\nRun it:\n```\nsolution()\n```\n"
     assert form.runs_programs

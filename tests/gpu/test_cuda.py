@@ -52,7 +52,7 @@ def test_an_offloaded_optimizer_takes_the_same_steps(dtype: torch.dtype) -> None
     torch.testing.assert_close(results[0], results[1], atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
 
 
-def test_an_optimizer_that_is_offloaded_from_now_on_takes_its_states_along() -> None:
+def test_a_newly_offloaded_optimizer_takes_its_state_along() -> None:
     """Those of a run that was not; Lightning moves the states of every checkpoint to the GPU besides."""
     parameter = torch.nn.Parameter(torch.randn(8, 8, device="cuda"))
     optimizer = MasterAdamW([parameter], lr=1e-2, offload=True)

@@ -131,7 +131,7 @@ def test_adapters_on_adapters_start_from_the_merged_ones(llama: PreTrainedModel,
         load_policy(PolicySettings(str(tmp_path / "adapter"), lora=LoRASettings(export="adapter")))
 
 
-def test_a_name_of_no_layer_among_others_is_refused(llama: PreTrainedModel) -> None:
+def test_a_target_that_matches_no_layer_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(UserError, match="names 'typo', which no linear layer"):
         add_adapters(llama, LoRASettings(target_modules=["q_proj", "typo"]), seed=1)
 
@@ -142,7 +142,7 @@ def test_only_layers_of_the_trunk_are_adapted(target: str, llama: PreTrainedMode
         add_adapters(llama, LoRASettings(target_modules=[target]), seed=1)
 
 
-def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_settings_that_exclude_adapters(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="separate_value_model trains a full second model"):
         load_policy(PolicySettings(str(tmp_path), lora=LoRASettings()), "separate")
@@ -152,7 +152,7 @@ def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path:
         LoRASettings(r=0)
 
 
-def test_a_broken_or_foreign_adapter_is_one_sentence(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_a_broken_or_unsupported_adapter_is_one_sentence(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path / "base")
     trained(llama)
     (tmp_path / "adapter").mkdir()

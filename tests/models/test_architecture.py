@@ -143,7 +143,7 @@ def test_an_unknown_cap_is_found_in_a_model_with_small_weights(tmp_path, monkeyp
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "camembert", "xlm-roberta", "rembert", "roformer", "ernie"])
 @pytest.mark.parametrize("is_decoder", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_encoders_are_refused_as_decoders_too(kind: str, is_decoder: bool, dtype: Any, tmp_path) -> None:
+def test_encoders_configured_as_decoders_are_refused(kind: str, is_decoder: bool, dtype: Any, tmp_path) -> None:
     AutoConfig.for_model(kind, **SIZES, is_decoder=is_decoder).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"encoder.*: .* choose one of these"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype=dtype))

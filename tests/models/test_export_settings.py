@@ -85,7 +85,7 @@ def test_generation_settings(settings: dict[str, Any], folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", '"text"'])
-def test_generation_settings_that_are_none(content: str, folder: Path, tmp_path: Path) -> None:
+def test_invalid_generation_settings_are_ignored(content: str, folder: Path, tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text(content)
     check_exports(folder, tmp_path)
 

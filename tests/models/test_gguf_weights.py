@@ -100,7 +100,7 @@ def test_any_missing_weight(name: str, tmp_path: Path) -> None:
         ({"output_norm.weight": np.full(HIDDEN, np.nan, dtype=np.float32)}, "NaN or infinity in model.norm.weight"),
     ],
 )
-def test_weights_that_are_not_the_models(extra: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+def test_weights_that_the_model_lacks(extra: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as refused:
         import_gguf(str(write(tmp_path / "a.gguf", extra=extra)), tmp_path / "out")
     assert "\n" not in str(refused.value)

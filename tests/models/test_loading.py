@@ -111,7 +111,7 @@ def test_missing_folder_is_not_looked_up_on_the_hub(source, monkeypatch):
         load_policy(PolicySettings(init_from=source))
 
 
-def test_hub_out_of_reach_says_so_quickly(monkeypatch):
+def test_an_unreachable_hub_fails_quickly(monkeypatch):
     class Unreachable:
         def model_info(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route")
@@ -189,13 +189,13 @@ def test_other_architectures_pass_with_their_scaling_and_capping(tmp_path, model
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])
-def test_attention_that_cannot_be_had(tmp_path, llama, from_scratch):
+def test_unknown_attention_is_refused(tmp_path, llama, from_scratch):
     llama.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no-such-attention"):
         load_policy(from_folder(tmp_path, attention="no-such-attention", from_scratch=from_scratch))
 
 
-def test_architecture_without_checkpointing_layers_is_told():
+def test_an_architecture_without_layers_to_checkpoint_is_refused():
     from reft_pl.models.activation_checkpointing import checkpoint_layers
 
     with pytest.raises(UserError, match="does not support gradient_checkpointing"):

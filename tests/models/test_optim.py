@@ -74,7 +74,7 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
     assert bool((weight < 1).all())
 
 
-def test_weights_that_somebody_else_has_set_are_stepped_from():
+def test_externally_changed_weights_are_the_new_starting_point():
     weight = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     optimizer = MasterAdamW([weight], lr=0.5)
     for value in (1.0, 8.0):  # like a strategy that loads weights without optimizer state

@@ -95,7 +95,7 @@ def test_independent_of_the_micro_batch_split(lm, batches, max_tokens):
 
 
 @pytest.mark.parametrize("side", ["left", "right", "mixed"])
-def test_in_batches_puts_results_back_in_place(llama, batches, side):
+def test_batched_results_keep_the_order_of_rows(llama, batches, side):
     policy, batch = with_value(llama), batches(side)
     whole, parts = score(policy, batch), score_in_batches(policy, batch, max_tokens=16)
     for name in ("logprobs", "entropy", "values"):
@@ -167,7 +167,7 @@ def test_tokens_at_padding_reach_neither_scores_nor_gradients(lm, batches, side)
 
 
 @pytest.mark.parametrize("where", [(3, 2), (0, 13)])
-def test_an_action_that_no_real_token_follows_is_refused(llama, batches, where):
+def test_an_action_without_a_next_token_is_refused(llama, batches, where):
     batch = batches("right")
     action = batch.action_mask.clone()
     action[where] = True
@@ -241,7 +241,7 @@ def test_split_is_a_partition_within_the_budget_longest_first(row_lengths, max_t
 
 @settings(max_examples=100, deadline=None)
 @given(lengths)
-def test_take_keeps_every_real_token_and_nothing_wider(row_lengths):
+def test_take_keeps_every_real_token_and_trims_padding(row_lengths):
     batch = of_lengths(row_lengths)
     rows = torch.arange(len(row_lengths)).flip(0)
     taken = take(batch, rows)

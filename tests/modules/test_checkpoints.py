@@ -65,7 +65,7 @@ def with_dropout(tokenizer_from: Path, folder: Path) -> Path:
     ],
     ids=["sft", "sft-dropout", "ppo", "ppo-validated-mid-epoch"],
 )
-def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
+def test_a_run_killed_at_random_moments_ends_bitwise_equal(
     stage: str,
     trainer: dict[str, int],
     dropout: bool,

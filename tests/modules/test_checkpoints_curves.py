@@ -30,7 +30,7 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
 @pytest.mark.slow
-def test_after_deaths_each_point_stands_once(
+def test_after_kills_each_point_occurs_once(
     stage: str, overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kill before the first checkpoint, after a periodic save, and after a save by validation."""

@@ -61,7 +61,7 @@ def online(micro_model, tmp_path, monkeypatch):
     return module
 
 
-def test_the_loss_is_half_of_each_mean_and_a_missing_half_stays_missing(online):
+def test_the_loss_is_half_of_each_mean_even_if_one_is_missing(online):
     problems = online.problems.train_problems
     rollout = online.collect(problems)
     rollout = type(rollout)(rollout.samples, rollout.tokens, torch.tensor([1.0, 0.1, 1.0, 0.0]))

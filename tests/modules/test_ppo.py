@@ -24,7 +24,7 @@ def test_before_any_update_the_ratio_is_one_and_the_kl_is_zero(tmp_path: Path, m
     assert statistics["rollout/kl"] == pytest.approx(0, abs=1e-5)
 
 
-def test_after_an_update_they_are_not(tmp_path: Path, micro_model: Path) -> None:
+def test_after_an_update_ratio_and_kl_change(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, batches=2, ppo_epochs=3)
     assert recorder.statistics[0]["update/ratio_max"] > 1.0001
     assert abs(recorder.statistics[1]["rollout/kl"]) > 1e-6
@@ -77,7 +77,7 @@ class Poison(RolloutCallback):
         rollout.outcome[0] = float("nan")
 
 
-def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path, micro_model: Path) -> None:
+def test_a_non_finite_loss_never_reaches_the_weights(tmp_path: Path, micro_model: Path) -> None:
     module, recorder = iterate(tmp_path, micro_model, Poison(), ppo_epochs=2)
     assert recorder.statistics[0]["update/skipped"] == 2
     assert module.trainer.global_step == 0
@@ -85,12 +85,12 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path, mic
         assert torch.equal(weight, recorder.before[name]), name
 
 
-def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path, micro_model: Path) -> None:
+def test_a_non_finite_reward_stops_the_run(tmp_path: Path, micro_model: Path) -> None:
     with pytest.raises(UserError, match=r"RewardFor returned nan for a sample of the problem 'story_train_0_\d+'"):
         iterate(tmp_path, micro_model, reward=RewardFor(float("nan")))
 
 
-def test_a_separate_value_model_learns_beside_the_policy(tmp_path: Path, micro_model: Path) -> None:
+def test_a_separate_value_model_is_trained_with_the_policy(tmp_path: Path, micro_model: Path) -> None:
     module, recorder = iterate(tmp_path, micro_model, separate_value_model=True, batches=2)
     changed = {k.split(".")[1] for k, v in module.state_dict().items() if not torch.equal(v, recorder.before[k])}
     assert changed == {"lm", "value_trunk", "value_head"}
@@ -114,14 +114,14 @@ def test_the_reference_is_neither_trained_nor_saved(tmp_path: Path, micro_model:
         assert torch.equal(weight, before[name]), name
 
 
-def test_completions_that_were_cut_off_are_left_out_by_setting(tmp_path: Path, micro_model: Path) -> None:
+def test_mask_truncated_leaves_out_truncated_completions(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, mask_truncated=True)
     (rollout,) = recorder.rollouts
     for row, sample in enumerate(rollout.samples):
         assert bool(rollout.tokens.action_mask[row].any()) == (sample.completion.stop is StopReason.EOS)
 
 
-def test_the_weight_of_the_kl_penalty_moves_to_its_target_and_is_saved(tmp_path: Path, micro_model: Path) -> None:
+def test_the_kl_coefficient_adapts_and_is_saved(tmp_path: Path, micro_model: Path) -> None:
     module, recorder = iterate(tmp_path, micro_model, kl=KLPenalty(0.5, target=1e6), batches=2)
     assert [s["update/kl_coef"] for s in recorder.statistics] == pytest.approx([0.5, 0.49])
     checkpoint: dict[str, Any] = {}

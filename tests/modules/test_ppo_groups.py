@@ -17,7 +17,7 @@ from reft_pl.types import Problem, Sample
 from tests.modules.iteration import Recording, RewardFor, iterate
 
 
-def test_several_samples_a_problem_stand_together(tmp_path: Path, micro_model: Path) -> None:
+def test_samples_of_a_problem_are_adjacent(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, samples_per_problem=3)
     (rollout,) = recorder.rollouts
     ids = [sample.problem.id for sample in rollout.samples]
@@ -79,7 +79,7 @@ class RightFor(RewardFunction):
         return [float(known(s.problem) and sum(s.completion.token_ids) % 2 == 0) for s in samples]
 
 
-def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_model: Path) -> None:
+def test_groups_with_equal_outcomes_are_left_out_but_shown(tmp_path: Path, micro_model: Path) -> None:
     settings = {"advantages": RLOO(), "samples_per_problem": 4, "filter_groups": True, "reward": RightFor()}
     _, recorder = iterate(tmp_path, micro_model, **settings)
     (rollout,) = recorder.rollouts
@@ -94,7 +94,7 @@ def test_groups_of_one_outcome_are_left_out_but_shown(tmp_path: Path, micro_mode
 
 
 @pytest.mark.parametrize("max_resamples", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_other_questions_take_their_places_up_to_a_bound(max_resamples: int, tmp_path: Path, micro_model: Path) -> None:
+def test_other_questions_replace_them_up_to_a_limit(max_resamples: int, tmp_path: Path, micro_model: Path) -> None:
     settings = {"advantages": RLOO(), "samples_per_problem": 2, "filter_groups": True, "reward": RightFor(), "batches": 4}
     _, without = iterate(tmp_path / "0", micro_model, **settings)
     _, recorder = iterate(tmp_path / "n", micro_model, max_resamples=max_resamples, **settings)
@@ -127,7 +127,7 @@ def test_a_question_that_refills_several_batches_of_an_epoch_draws_other_samples
         assert len(set(of_question)) == len(of_question)
 
 
-def test_a_rollout_of_which_nothing_is_left_changes_nothing(tmp_path: Path, micro_model: Path) -> None:
+def test_an_empty_filtered_rollout_changes_nothing(tmp_path: Path, micro_model: Path) -> None:
     settings = {"advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True, "reward": RewardFor(0.0)}
     module, recorder = iterate(tmp_path, micro_model, **settings)
     assert recorder.statistics[0]["rollout/left_out"] == 1

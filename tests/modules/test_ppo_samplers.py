@@ -19,7 +19,7 @@ from tests.modules.iteration import Recorder, Recording, iterate
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_samplers_logprobs_are_the_scorers(temperature: float, tmp_path: Path, micro_model: Path) -> None:
+def test_sampler_and_scorer_agree_on_logprobs(temperature: float, tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, temperature=temperature)
     (rollout,) = recorder.rollouts
     for row, sample in enumerate(rollout.samples):
@@ -74,7 +74,7 @@ def test_a_sampler_with_other_weights_than_the_policy_stops_the_run(tmp_path: Pa
 
 
 @pytest.mark.parametrize("advantages", [RLOO(), GAE()])
-def test_without_scoring_again_the_update_is_the_same(advantages: RLOO | GAE, tmp_path: Path, micro_model: Path) -> None:
+def test_the_update_without_rescoring_is_the_same(advantages: RLOO | GAE, tmp_path: Path, micro_model: Path) -> None:
     settings: dict[str, Any] = {"advantages": advantages, "samples_per_problem": 2, "ppo_epochs": 2, "minibatch_size": 4}
     settings |= {"kl": KLPenalty(0.1, "k3", "loss"), "temperature": 1.3}
 

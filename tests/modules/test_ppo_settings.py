@@ -36,7 +36,7 @@ from reft_pl.rollout.vllm import VLLMSampler
         ({"overlong_buffer": -0.1}, r"model.overlong_buffer is -0.1"),
     ],
 )
-def test_settings_that_do_not_go_together(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:
+def test_incompatible_settings_are_refused(settings: dict[str, Any], sentence: str, micro_model: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         PPOModule(PolicySettings(str(micro_model)), **settings)
 
@@ -47,9 +47,7 @@ class Narrow(SequenceClip):
 
 @pytest.mark.parametrize("loss", [SequenceClip(), Narrow(1e-2, 1e-2)])
 @pytest.mark.parametrize("value", [False, True])
-def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
-    loss: SequenceClip, value: bool, micro_model: Path
-) -> None:
+def test_a_sequence_clip_in_bfloat16_needs_rescoring(loss: SequenceClip, value: bool, micro_model: Path) -> None:
     advantages = {} if value else {"advantages": GRPO(), "samples_per_problem": 2}
 
     def make(dtype: Any, rescore: bool) -> PPOModule:
@@ -75,7 +73,7 @@ def test_a_sequence_clip_in_bfloat16_wants_the_scorers_probabilities(
         (Reinforce(whiten=True), "token"),
     ],
 )
-def test_losses_are_averaged_as_the_estimators_source_does(
+def test_losses_are_averaged_as_in_the_estimators_source(
     advantages: AdvantageEstimator | None, expected: str, micro_model: Path
 ) -> None:
     def make(**settings: Any) -> PPOModule:

@@ -63,7 +63,7 @@ def arguments(overlay: Overlay, tmp_path: Path) -> list[str]:
     return ["--config", "configs/reranker.yaml", "--config", str(path)]
 
 
-def test_it_learns_to_pick_the_right_sample(
+def test_a_reranker_learns_to_pick_the_correct_sample(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", *arguments]) == 0
@@ -110,7 +110,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert json.loads(other.read_text())["rerank"]["ordinary"]["rerank@6"] == ordinary["rerank@6"]
 
 
-def test_questions_that_are_evaluated_on_are_not_trained_on(
+def test_evaluation_questions_are_left_out_of_training(
     arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "unseen.jsonl", range(5))
@@ -121,7 +121,7 @@ def test_questions_that_are_evaluated_on_are_not_trained_on(
 
 
 @pytest.mark.parametrize(("limit", "taken"), [("3", 36), ("0.5", 60)])
-def test_how_many_solutions_a_limit_leaves_is_said(
+def test_the_number_of_solutions_under_a_limit_is_logged(
     limit: str, taken: int, arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", *arguments, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", limit]) == 0
@@ -132,7 +132,7 @@ def test_how_many_solutions_a_limit_leaves_is_said(
 
 
 @pytest.mark.slow
-def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
+def test_a_run_stopped_by_steps_or_a_signal_resumes_bitwise(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
@@ -153,7 +153,9 @@ def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
     assert_same_run(tmp_path / "whole", tmp_path / "signal")
 
 
-def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_that_a_reranker_cannot_learn_from(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "www")))
     assert main(["fit", *arguments]) == 2
     assert "0 of 3 training solutions are correct" in capsys.readouterr().err

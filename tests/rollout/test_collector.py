@@ -75,7 +75,7 @@ def collect(codec: Codec, sandbox: Sandbox, events: list[str], micro_model: Path
     return [sample.result.value for sample in samples]
 
 
-def test_samples_come_in_the_order_of_the_problems(codec: Codec, micro_model: Path) -> None:
+def test_samples_are_in_the_order_of_the_problems(codec: Codec, micro_model: Path) -> None:
     sandbox = CPythonSandbox(workers=1)
     try:
         assert collect(codec, sandbox, [], micro_model) == [0.0, 1.0, 10.0, 11.0, 20.0, 21.0]

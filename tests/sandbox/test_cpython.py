@@ -59,7 +59,7 @@ def test_a_machine_without_seccomp_is_refused(monkeypatch):
     "settings",
     [{"timeout_seconds": 0.0}, {"timeout_seconds": float("inf")}, {"timeout_seconds": 1e7}, {"memory_mb": 1}, {"workers": 0}],
 )
-def test_limits_that_make_no_sense_are_refused(settings):
+def test_invalid_limits_are_refused(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
         CPythonSandbox(**settings)
 
@@ -126,13 +126,13 @@ def test_leaving_an_execution_drops_what_has_not_started():
     assert time.monotonic() - start < 10
 
 
-def test_a_zygote_that_cannot_start_reports_why():
+def test_a_zygote_that_cannot_start_reports_the_reason():
     worker = Worker((2.0, 256, ("nosuchpackage",), False, False), [])
     with pytest.raises(WorkerStartError, match="No module named 'nosuchpackage'"):
         worker.start()
 
 
-def test_closing_beside_an_execution_is_one_sentence():
+def test_closing_during_an_execution_is_one_sentence():
     sandbox = CPythonSandbox(timeout_seconds=0.3, workers=1)
     execution = sandbox.begin()
     for i in range(50):

@@ -167,7 +167,7 @@ def test_files_stay_untouched(cpython, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [victim]
 
 
-def test_landlock_and_seccomp_both_stand(cpython):
+def test_the_zygote_has_no_privileges(cpython):
     """Defence in depth, read from outside: the zygote itself runs under no_new_privs, without capabilities."""
     cpython.run([SANE])
     for pid in cpython.worker_pids:
@@ -177,7 +177,7 @@ def test_landlock_and_seccomp_both_stand(cpython):
         assert fields["Threads"] == "1"
 
 
-def test_nothing_runs_on_after_its_deadline(cpython):
+def test_nothing_runs_past_its_deadline(cpython):
     cpython.run(["while 1: pass", *(f"def solution():\n while {i}: pass" for i in range(1, 4))])
     zygotes = set(cpython.worker_pids)
     left = [stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2] for stat in Path("/proc").glob("[0-9]*/stat")]
@@ -187,7 +187,7 @@ def test_nothing_runs_on_after_its_deadline(cpython):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else; the other tests run as that already")
-def test_it_holds_for_an_ordinary_user_as_well():
+def test_an_ordinary_user_is_confined_too():
     script = (
         "import os, sys\nsys.path.insert(0, sys.argv[1])\nassert os.getuid() == 65534\n"
         "from reft_pl.sandbox.worker import Worker\n"

@@ -42,7 +42,7 @@ PUBLIC = "math cmath statistics fractions decimal itertools functools collection
 
 
 @pytest.mark.parametrize("module", PUBLIC.split())
-def test_everything_public_is_loaded(cpython, module):
+def test_public_modules_are_preloaded(cpython, module):
     assert cpython.run([f"from {module} import *\ndef solution():\n return 4"])[0].value == 4.0
 
 

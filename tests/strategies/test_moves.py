@@ -111,9 +111,7 @@ def test_adapters_move_to_other_ranks_and_strategies(
 
 
 @pytest.mark.slow
-def test_where_no_copy_can_be_written_the_run_stops_and_goes_on_later(
-    arguments: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_run_that_cannot_write_a_copy_stops_and_resumes_later(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """A full disk does not lose the optimizer state."""
     forked("commands", 2, *arguments("fit", "zero2", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
     go_on = arguments("fit", "zero2", "run", "--trainer.devices", "1")
@@ -126,7 +124,7 @@ def test_where_no_copy_can_be_written_the_run_stops_and_goes_on_later(
 
 
 @pytest.mark.slow
-def test_a_folder_of_parts_is_tested_by_anything(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_sharded_folder_is_tested_under_any_strategy(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     forked("commands", 2, *arguments("fit", "zero3", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
     forked("commands", 1, *arguments("test", "one", "run", "--ckpt_path", "last"), folder=tmp_path)
     best, last = (json.loads((tmp_path / "run" / path).read_text()) for path in ("hf/reft.json", "tests/last/results.json"))

@@ -67,7 +67,7 @@ def test_two_ranks_fit_save_resume_and_test(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
+def test_a_kill_during_saving_keeps_the_last_good_checkpoint(
     strategy: str, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     forked("killed_while_saving", *arguments("fit", strategy, "killed"), folder=tmp_path, fails=True)
@@ -81,7 +81,7 @@ def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
 
 
 @pytest.mark.slow
-def test_the_schedule_and_the_averages_go_on_too(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_schedule_and_optimizer_state_resume(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """SFT in bfloat16 with a decaying learning rate; DeepSpeed holds the master weights."""
     further = ["--model.policy.dtype", "bfloat16", "--model.schedule.kind", "linear", "--model.schedule.epochs", "3"]
     commands = []
@@ -117,7 +117,7 @@ def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callabl
 
 
 @pytest.mark.slow
-def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_the_command_starts_its_ranks(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """``reft-pl fit`` with two devices: Lightning starts the second process by the same command line."""
     command = [str(Path(sys.executable).parent / "reft-pl"), *arguments("fit", "ddp", "run", "--trainer.max_epochs", "1")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=590, check=False)
@@ -128,7 +128,7 @@ def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_compiled_layers_go_with_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_compiled_layers_on_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """Numbers of micro-batches differ between ranks; rank 0 writes the figures of all."""
     compiled = ["--model.policy.compile", "true", "--trainer.max_epochs", "1"]
     said = forked("commands", 2, *arguments("fit", strategy, "run", *compiled), folder=tmp_path)

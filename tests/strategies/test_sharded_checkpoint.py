@@ -34,7 +34,7 @@ def test_no_reader_of_a_folder_runs_its_code(file: str, read: Callable[[Path], o
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_folder_of_other_content_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     for content in ([1], {"module": {}}):
         torch.save(content, tmp_path / "checkpoint" / FILES[1])
@@ -45,7 +45,7 @@ def test_a_folder_of_other_content_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_a_run_writes_resumes_moves_and_is_tested_and_code_in_any_part_is_refused(
+def test_a_folder_resumes_moves_and_is_tested_unless_a_part_holds_code(
     strategy: str, dtype: str, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     further = ["--data.format", "NaturalLanguage", "--model.policy.dtype", dtype, "--data.validation", "null"]

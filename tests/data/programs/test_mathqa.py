@@ -24,7 +24,7 @@ def test_a_formula_of_mathqa() -> None:
 
 
 @pytest.mark.parametrize("formula", ["", "multiply(n0,n9)|", "add(n0,#0)|", "conjure(n0)|", "add(n0)|", "add(n0,n1"])
-def test_a_formula_that_is_not_whole_makes_no_program(formula: str) -> None:
+def test_an_incomplete_formula_makes_no_program(formula: str) -> None:
     with pytest.raises(Unconvertible):
         mathqa.formula_lines("2 and 3", formula)
 
@@ -48,10 +48,10 @@ def test_operations_mean_what_their_names_say() -> None:
     "text",
     ['"5 * 4 = 20 . answer : c ."', "5 * 4 = 20 . the answer is c", "5 * 4 = 20 . answer : option c", "5 * 4 = 20 . ans . c"],
 )
-def test_a_rationale_loses_its_letter(text: str) -> None:
+def test_the_answers_letter_is_removed_from_a_rationale(text: str) -> None:
     assert mathqa.rationale(text).rstrip(" .") == "5 * 4 = 20"
 
 
-def test_a_rationale_that_is_only_a_letter_is_none() -> None:
+def test_a_rationale_of_only_a_letter_is_refused() -> None:
     with pytest.raises(Unconvertible):
         mathqa.rationale('"answer : c"')

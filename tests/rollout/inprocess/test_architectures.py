@@ -229,7 +229,7 @@ def test_packed_sampler_scorer_and_model_agree(kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["afmoe", "cohere2_moe", "dots1", "exaone_moe", "laguna", "mellum", "ministral", "ministral3", "qwen3_moe"]
 )
-def test_windows_of_the_packed_sampler_slide(kind: str) -> None:
+def test_sliding_windows_of_the_packed_sampler(kind: str) -> None:
     switch = {"use_sliding_window": True} if hasattr(config_of(kind), "use_sliding_window") else {}
     assert_agreement(random_model(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
 
@@ -267,7 +267,7 @@ def test_variants_of_the_library_sampler(kind: str, changes: dict[str, Any]) -> 
         ("qwen2", {"use_sliding_window": False, "sliding_window": WINDOW}),
     ],
 )
-def test_windows_that_are_off_or_narrow(kind: str, changes: dict[str, Any]) -> None:
+def test_disabled_and_narrow_windows(kind: str, changes: dict[str, Any]) -> None:
     assert_agreement(random_model(config_of(kind, **changes)), packed=True)
 
 
@@ -305,7 +305,7 @@ def test_rows_of_a_group_keep_their_own_parameters() -> None:
         assert sample(policy, [request])[request.id, 1].token_ids == together[request.id, 1].token_ids
 
 
-def test_generation_settings_of_the_model_do_not_count() -> None:
+def test_the_models_generation_settings_are_ignored() -> None:
     lm = random_model(config_of("bloom"))
     asked = requests(SamplingParams(8))
     before = sample(Policy(lm), asked)
@@ -316,7 +316,7 @@ def test_generation_settings_of_the_model_do_not_count() -> None:
     assert lm.generation_config.to_dict() == settings
 
 
-def test_weights_that_are_not_finite_are_found() -> None:
+def test_non_finite_weights_raise() -> None:
     lm = random_model(config_of("bloom"))
     with torch.no_grad():
         lm.transformer.ln_f.weight.fill_(float("nan"))
@@ -324,7 +324,7 @@ def test_weights_that_are_not_finite_are_found() -> None:
         sample(Policy(lm), requests(SamplingParams(4)))
 
 
-def test_slow_sampling_is_warned_of_once() -> None:
+def test_slow_sampling_warns_once() -> None:
     inprocess._warn_of_library.cache_clear()
     policy = Policy(random_model(config_of("gptj")))
     with pytest.warns(UserWarning, match="'gptj' are sampled with the KV cache and attention of transformers"):
@@ -334,7 +334,7 @@ def test_slow_sampling_is_warned_of_once() -> None:
         sample(policy, requests(SamplingParams(2)))
 
 
-def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_inconsistent_generation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = random_model(config_of("gptj"))
     own = lm.generate
     monkeypatch.setattr(lm, "generate", lambda ids, **settings: own((ids + 1) % VOCAB, **settings))

@@ -17,7 +17,7 @@ from reft_pl.types import SampleRequest, SamplingParams
 from tests.rollout.inprocess.sampling import EOS, build, requests, sample
 
 
-def test_what_came_often_is_guessed_as_far_as_it_is_probable():
+def test_frequent_continuations_are_drafted_while_probable():
     model = NgramDrafts()
     assert model.guess([1, 2, 3], 8, ()) == []
     for _ in range(9):
@@ -29,7 +29,7 @@ def test_what_came_often_is_guessed_as_far_as_it_is_probable():
     assert model.guess([7], 8, ()) == []
 
 
-def test_the_longest_context_that_is_known_decides():
+def test_the_longest_known_context_decides():
     model = NgramDrafts()
     for _ in range(20):
         model.learn([5, 1, 2, 3])
@@ -40,7 +40,7 @@ def test_the_longest_context_that_is_known_decides():
     assert model.guess([9, 1, 2], 1, ()) == []  # each came half the time, which is less than a half of one more
 
 
-def test_only_what_is_new_is_learned():
+def test_only_new_tokens_are_learned():
     model = NgramDrafts()
     model.learn([1, 2])
     for _ in range(5):
@@ -93,7 +93,7 @@ class Steps:
 
 @pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "opt", "codegen"])
 @pytest.mark.parametrize("params", [SamplingParams(50, 0.0), SamplingParams(50, temperature=0.4, top_k=4, record_values=True)])
-def test_guesses_save_steps_and_change_nothing(name, params):
+def test_drafts_save_steps_and_change_nothing(name, params):
     lm = build(name)
     policy = Policy(lm, "shared")
     torch.nn.init.normal_(policy.value_head.weight)
@@ -115,7 +115,7 @@ def test_guesses_save_steps_and_change_nothing(name, params):
 
 
 @pytest.mark.parametrize("wrong", [3, EOS])
-def test_wrong_guesses_do_no_harm(wrong, monkeypatch):
+def test_wrong_drafts_do_no_harm(wrong, monkeypatch):
     lm = build("llama_gqa")
     asked = requests(7, SamplingParams(20, temperature=0.8), samples=2)
     expected = sample(lm, asked, max_rows=5, draft_tokens=0)
@@ -125,7 +125,7 @@ def test_wrong_guesses_do_no_harm(wrong, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["llama_gqa", "gpt2", "opt"])
-def test_guesses_reach_neither_past_the_end_nor_past_the_room(name, monkeypatch):
+def test_drafts_stay_within_the_length_limit_and_the_cache(name, monkeypatch):
     lm = build(name)
     asked = [SampleRequest(str(n), (5,) * n, SamplingParams(129 - n), (n,), eos_ids=()) for n in (2, 60, 10)]
     expected = sample(lm, asked, draft_tokens=0)
@@ -135,7 +135,7 @@ def test_guesses_reach_neither_past_the_end_nor_past_the_room(name, monkeypatch)
 
 
 @pytest.mark.parametrize("max_rows", [3, 64])
-def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
+def test_correct_drafts_are_kept_up_to_the_end(max_rows, monkeypatch):
     lm = build("llama_gqa")
     policy = Policy(lm, "shared")
     torch.nn.init.normal_(policy.value_head.weight)
@@ -158,6 +158,6 @@ def test_right_guesses_are_kept_up_to_the_end(max_rows, monkeypatch):
             torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-4, rtol=1e-4)
 
 
-def test_there_may_be_no_guesses_but_no_fewer():
+def test_the_number_of_drafts_can_be_zero_but_not_negative():
     with pytest.raises(UserError, match="draft_tokens must not be negative, got -1"):
         InProcessSampler(draft_tokens=-1)

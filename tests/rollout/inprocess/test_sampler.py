@@ -101,7 +101,7 @@ def test_sampler_logprobs_and_values_are_the_scorers(lm: PreTrainedModel, temper
     torch.testing.assert_close(scores.values[actions], recorded, atol=1e-4, rtol=0)
 
 
-def test_values_are_recorded_where_the_policy_has_a_head_on_its_own_trunk(llama: PreTrainedModel) -> None:
+def test_values_are_recorded_if_the_value_head_shares_the_trunk(llama: PreTrainedModel) -> None:
     asked = requests(2, SamplingParams(max_new_tokens=3, record_values=True))
     unasked = requests(2, SamplingParams(max_new_tokens=3))
     assert all(completion.values is None for completion in sample(Policy(llama, "shared"), unasked).values())
@@ -214,14 +214,14 @@ def test_a_last_token_that_is_eos_ends_by_eos(llama: PreTrainedModel) -> None:
     assert sample(llama, [limited])[request.id, 0].stop is StopReason.EOS
 
 
-def test_prompts_full_of_the_eos_token_are_read_like_any(lm: PreTrainedModel) -> None:
+def test_prompts_can_contain_the_eos_token(lm: PreTrainedModel) -> None:
     asked = [SampleRequest(str(n), (EOS,) * n + (5,), SamplingParams(6, 0.0), eos_ids=(EOS,)) for n in (1, 4, 9)]
     found = sample(lm, asked)
     for request in asked:
         assert found[request.id, 0].token_ids == generate(lm, request)
 
 
-def test_completions_come_as_they_end(llama: PreTrainedModel, log: ForwardLog) -> None:
+def test_completions_are_yielded_as_they_end(llama: PreTrainedModel, log: ForwardLog) -> None:
     base = requests(2, SamplingParams(40), eos_ids=())
     asked = [base[0], SampleRequest("short", base[1].prompt_ids, SamplingParams(2), eos_ids=())]
     sampler = InProcessSampler()
@@ -233,7 +233,7 @@ def test_completions_come_as_they_end(llama: PreTrainedModel, log: ForwardLog) -
     assert next(stream, None) is None
 
 
-def test_the_model_is_itself_whenever_the_caller_holds_it() -> None:
+def test_the_model_is_unpatched_between_completions() -> None:
     lm = build("gpt2").train()
     lm.transformer.drop.eval()
     modes = [module.training for module in lm.modules()]
@@ -248,7 +248,7 @@ def test_the_model_is_itself_whenever_the_caller_holds_it() -> None:
     assert all(p.grad is not None for p in lm.parameters())
 
 
-def test_the_model_is_itself_after_an_error() -> None:
+def test_the_model_is_unpatched_after_an_error() -> None:
     lm = build("llama_mha").train()
     attention = lm.config._attn_implementation
     with torch.no_grad():
@@ -260,7 +260,7 @@ def test_the_model_is_itself_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_any_configured_attention_comes_back(attention: str) -> None:
+def test_the_configured_attention_is_restored(attention: str) -> None:
     lm = build("llama_gqa")
     lm.set_attn_implementation(attention)
     sample(lm, requests(2, SamplingParams(3)))
@@ -294,7 +294,7 @@ def test_positions_that_the_model_lacks_are_refused(lm: PreTrainedModel) -> None
         sample(lm, [SampleRequest("too long", prompt, SamplingParams(120), eos_ids=())])
 
 
-def test_what_cannot_be_sampled_is_said(llama: PreTrainedModel) -> None:
+def test_models_that_cannot_be_sampled_are_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(RuntimeError, match="sync"):
         next(InProcessSampler().stream(requests(1, SamplingParams(3))))
     with pytest.raises(UserError, match="max_rows"):
@@ -304,7 +304,7 @@ def test_what_cannot_be_sampled_is_said(llama: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 @pytest.mark.parametrize("draft_tokens", [0, 8])
-def test_ids_without_a_token_are_never_written_and_scores_agree(llama, temperature, draft_tokens):
+def test_ids_without_a_token_are_never_sampled_and_scores_agree(llama, temperature, draft_tokens):
     """An LM head wider than the tokenizer: recorded log-probabilities are those of the whole head, as the scorer's."""
     padding = VOCAB - 9
     policy = Policy(copy.deepcopy(llama))

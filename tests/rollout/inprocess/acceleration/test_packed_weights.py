@@ -31,7 +31,7 @@ def test_packed_layers_compute_the_same(rows):
 
 
 @torch.no_grad()
-def test_layers_do_take_the_packed_weights():
+def test_layers_use_the_packed_weights():
     net = network()
     packed = PackedWeights(net, 8)
     with packed.used():
@@ -43,7 +43,7 @@ def test_layers_do_take_the_packed_weights():
 
 
 @torch.no_grad()
-def test_what_is_packed_is_let_go_whatever_happens():
+def test_packed_weights_are_released_even_after_an_error():
     net = network()
 
     def interrupted():
@@ -69,13 +69,13 @@ def test_bfloat16_is_rounded_once():
     torch.testing.assert_close(found.float(), exact, atol=1e-3, rtol=2**-7)
 
 
-def test_what_onednn_does_not_multiply_stays():
+def test_layers_that_onednn_does_not_support_stay():
     net = network(torch.float64)
     with PackedWeights(net, 8).used():
         assert [type(layer) for layer in net] == [nn.Linear] * 3
 
 
-def test_new_weights_are_packed_anew(monkeypatch):
+def test_new_weights_are_packed_again(monkeypatch):
     monkeypatch.setattr(packed_weights, "SMALLEST", 0)
     lm = build("llama_gqa")
     asked = requests(6, SamplingParams(20))
