@@ -246,7 +246,7 @@ def test_a_run_without_a_batch_does_not_succeed(
     assert "no batch was trained" in sentence(["--config", overlay("sft", trainer=limit)], capsys, "sft")
 
 
-def test_a_logger_whose_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_logger_with_a_missing_package(capsys: pytest.CaptureFixture[str]) -> None:
     if find_spec("wandb") is not None:
         pytest.skip("wandb is installed")
     message = sentence(["--trainer.logger", "WandbLogger"], capsys)

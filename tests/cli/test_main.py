@@ -53,7 +53,7 @@ def test_any_model_folder_can_be_tested(overlay: Overlay, tmp_path: Path, capsys
 
 
 @pytest.mark.slow
-def test_testing_in_another_format_than_in_training_warns(
+def test_testing_with_other_settings_than_in_training_warns(
     overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     command = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]

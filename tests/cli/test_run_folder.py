@@ -119,7 +119,7 @@ def test_differences_list_changed_and_removed_leaves_but_not_new_settings() -> N
 
 
 @pytest.mark.parametrize("part", ["test", "samples"])
-def test_an_added_test_set_does_not_resume(run_dir: Path, part: str) -> None:
+def test_an_added_set_of_questions_does_not_resume(run_dir: Path, part: str) -> None:
     def config(*names: str, **settings: int) -> dict[str, object]:
         return {"model": {}, "data": {part: {name: {"init_args": {"size": 3, **settings}} for name in names}}}
 

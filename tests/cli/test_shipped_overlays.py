@@ -244,6 +244,6 @@ def test_a_gpu_strategy_without_a_gpu_is_one_sentence(
     few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *configs("sft", "strategy/ddp"), *small("sft")]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("reft-pl fit: ")
-    assert "accelerator" in said
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("reft-pl fit: ")
+    assert "accelerator" in error

@@ -113,9 +113,9 @@ def test_a_killed_server_ends_the_run_and_the_same_command_resumes_it(
     url, server = start_server()
     run = [*arguments("killed", "vllm_server"), "--model.reward", "deadly_reward.Deadly", "--trainer.num_sanity_val_steps", "0"]
     assert main(["fit", *run, "--model.reward.pid", str(server.pid), "--model.sampler.url", url]) == 2
-    said = capfd.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
-    assert "repeat the command to resume from the last checkpoint" in said
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
+    assert "repeat the command to resume from the last checkpoint" in error
     assert server.wait(timeout=60) == -signal.SIGKILL
     checkpoint = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]

@@ -84,7 +84,7 @@ def test_many_samples_stay_finite():
     assert values[0] < values[1] < values[2]
 
 
-def test_ties_share_their_weight():
+def test_ties_are_shared_or_go_to_the_first():
     assert voting_at([1.0, 2.0], [True, False], [2]) == [0.5]
     assert most_voted([2.0, 1.0, 1.0, 2.0]) == 0
     assert most_voted([None, 2.0, 1.0, 1.0]) == 2

@@ -258,7 +258,7 @@ def test_a_rerankers_figures_are_recorded_with_the_ranked_run(run_dir: Path, tmp
     }
     (reranker / "results.json").write_text(json.dumps({"rerank": entries}))
     tell_sampled_runs(reranker, ["svamp", "before", "elsewhere"])
-    told = json.loads((run_dir / "results.json").read_text())
+    recorded = json.loads((run_dir / "results.json").read_text())
     about = {"reranker": str(reranker), "questions": 1000, "weights": HERE}
-    assert told == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}
+    assert recorded == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}
     assert "50.0% (47.0 to 53.0)" in (run_dir / "hf" / "README.md").read_text()

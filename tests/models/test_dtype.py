@@ -14,7 +14,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
-    ("told", "chosen"),
+    ("capabilities", "chosen"),
     [
         (X86, "float32"),
         (X86 | {"avx512_f": True}, "float32"),
@@ -25,9 +25,9 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_bfloat16_if_the_cpu_has_instructions_for_it(
-    told: dict[str, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
+    capabilities: dict[str, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert fast_format() == chosen
     assert PolicySettings("x").torch_dtype == getattr(torch, chosen), "auto is the default"
     assert PolicySettings("x", dtype="bfloat16").torch_dtype == torch.bfloat16

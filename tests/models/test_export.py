@@ -118,7 +118,7 @@ def test_a_kill_between_the_renames_restores_the_previous_folder(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
-def test_a_value_function_of_another_kind_or_model_warns(llama, tokenizer, tmp_path):
+def test_a_value_function_of_another_kind_or_model_is_refused(llama, tokenizer, tmp_path):
     export_folder(trained(llama, "shared"), tokenizer, tmp_path / "hf", DESCRIPTION)
     settings = PolicySettings(init_from=str(tmp_path / "hf"))
     with pytest.raises(UserError, match="holds a shared value function but the run needs a separate one"):

@@ -186,10 +186,10 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], 
 def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
     """Start processes that do not outlive the test; print their output if the test fails."""
     started: list[subprocess.Popen[bytes]] = []
-    said = tmp_path / "said.txt"
+    output = tmp_path / "output.txt"
 
     def run(command: list[str]) -> subprocess.Popen[bytes]:
-        with said.open("ab") as file:
+        with output.open("ab") as file:
             started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file))
         return started[-1]
 
@@ -197,7 +197,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[byt
     for process in started:
         process.kill()
         process.wait(30)
-    print(said.read_text())
+    print(output.read_text())
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ BODY = r"bytes((200,)) + __import__('struct').pack('<d', 4.0)"  # claims the ans
 
 ATTACKS = {
     # Forging the program's own result, or another program's
-    "own body, which return could have said": (f"import os\nos.write(3, {BODY})\nos._exit(0)", {VALUE}),
+    "own body with a value that return could give": (f"import os\nos.write(3, {BODY})\nos._exit(0)", {VALUE}),
     "own body and another": (f"import os\nos.write(3, {BODY})\ndef solution():\n return 1", {Status.BAD_FRAME}),
     "body on every descriptor": (
         f"import os\nfor fd in range(256):\n try: os.write(fd, {BODY})\n except OSError: pass\nos._exit(0)",

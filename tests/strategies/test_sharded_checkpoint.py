@@ -81,8 +81,8 @@ def test_a_folder_resumes_moves_and_is_tested_unless_a_part_holds_code(
     torch.save(torch.load(part, weights_only=False) | {"x": Payload(os.mkdir, str(ran))}, part)
     for ranks in (2, 1):  # directly, and by a universal checkpoint
         refused = command("fit", "hostile", "--trainer.devices", str(ranks))
-        said = forked("commands", ranks, *refused, folder=tmp_path, fails=True)
-        assert "which could run code" in said
-        assert "Traceback" not in said
-        assert "weights_only" not in said
+        output = forked("commands", ranks, *refused, folder=tmp_path, fails=True)
+        assert "which could run code" in output
+        assert "Traceback" not in output
+        assert "weights_only" not in output
     assert not ran.exists()

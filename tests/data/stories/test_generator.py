@@ -159,7 +159,7 @@ def test_a_situation_is_well_formed(situation: Situation) -> None:
     for piece in (*situation.openings, *situation.events, *situation.endings):
         for text in piece.texts:
             used = set(slot.findall(text))
-            assert set(piece.numbers) <= used, f"a number is not told: {text}"
+            assert set(piece.numbers) <= used, f"a number is not mentioned: {text}"
             assert used <= set(piece.numbers) | set(situation.words) | people, f"a slot has no meaning: {text}"
         known = {RUNNING, *piece.numbers}
         for line in piece.steps.split(";"):

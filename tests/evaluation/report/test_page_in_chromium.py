@@ -1,4 +1,4 @@
-"""The page in a real browser: charts draw, what models wrote is text, controls do what they say, nothing foreign runs."""
+"""The page in a real browser: charts draw, completions stay text, controls work, and no other script runs."""
 
 import base64
 import hashlib
@@ -69,17 +69,17 @@ def test_charts_draw_and_hostile_text_is_text(page: Path, reft: Any, tmp_path: P
 
 
 DRIVER = """
-const said = [];
-const say = (name) => said.push(name + "=" + document.getElementById("found").value);
-document.getElementById("after").click(); say("next");
+const log = [];
+const note = (name) => log.push(name + "=" + document.getElementById("found").value);
+document.getElementById("after").click(); note("next");
 form.elements.verdict.value = "right";
 form.dispatchEvent(new Event("input", { bubbles: true }));
 setTimeout(() => {
-  say("right");
+  note("right");
   document.querySelector("#cards button").click();
-  said.push("address=" + location.hash);
+  log.push("address=" + location.hash);
   document.getElementById("question-after").click();
-  document.title = said.join("|");
+  document.title = log.join("|");
 }, 500);
 """
 

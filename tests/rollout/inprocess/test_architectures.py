@@ -200,10 +200,10 @@ def assert_agreement(lm: PreTrainedModel, packed: bool, atol: float = 2e-4) -> N
     assert len(found) == 8
     assert len({completion.token_ids for completion in found.values()}) > 4
     rows = [(request.prompt_ids, found[request.id, index].token_ids) for request in asked for index in (0, 1)]
-    said = torch.tensor([logprob for request in asked for i in (0, 1) for logprob in found[request.id, i].logprobs])
+    recorded = torch.tensor([logprob for request in asked for i in (0, 1) for logprob in found[request.id, i].logprobs])
     values = torch.tensor([value for request in asked for i in (0, 1) for value in found[request.id, i].values or ()])
     plain = torch.cat([plain_logprobs(lm, prompt, written) for prompt, written in rows])
-    torch.testing.assert_close(said, plain, atol=atol, rtol=0)
+    torch.testing.assert_close(recorded, plain, atol=atol, rtol=0)
     for left in (False, True):
         logprobs, worths = scored(policy, rows, left)
         torch.testing.assert_close(logprobs, plain, atol=atol, rtol=0)

@@ -294,7 +294,7 @@ def test_positions_that_the_model_lacks_are_refused(lm: PreTrainedModel) -> None
         sample(lm, [SampleRequest("too long", prompt, SamplingParams(120), eos_ids=())])
 
 
-def test_models_that_cannot_be_sampled_are_refused(llama: PreTrainedModel) -> None:
+def test_a_sampler_without_a_policy_or_rows_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(RuntimeError, match="sync"):
         next(InProcessSampler().stream(requests(1, SamplingParams(3))))
     with pytest.raises(UserError, match="max_rows"):
