@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests needs."""
+"""Fixtures for several folders of tests."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded default's model folder at a width that trains in milliseconds."""
+    """The embedded default's model folder, with a width that trains in milliseconds."""
     folder = tmp_path_factory.mktemp("models") / "micro"
     shutil.copytree(ROOT / "configs" / "models" / "tiny_llama", folder)
     config = json.loads((folder / "config.json").read_text())

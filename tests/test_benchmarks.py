@@ -1,4 +1,4 @@
-"""What benchmarks count by themselves, by hand; and each of them once, on a micro model."""
+"""The figures that benchmarks compute, checked by hand; and each benchmark once, on a micro model."""
 
 from __future__ import annotations
 

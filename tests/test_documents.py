@@ -1,4 +1,4 @@
-"""Documents are true: commands and options are accepted, links lead somewhere, private names are all listed."""
+"""Documents are correct: commands and options are accepted, links resolve, all private names are listed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_commands_are_found() -> None:
 
 @pytest.fixture
 def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the documents' classes and nothing else."""
+    """A working folder with only the documents' classes."""
     blocks = [
         block
         for page in PAGES
@@ -104,7 +104,7 @@ def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_command_of_a_document_is_accepted(
     words: tuple[str, ...], bare_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training verbs up to the whole config; other commands up to the files that are not here."""
+    """Training verbs are checked up to the resolved config, other commands up to missing files."""
     verb, *arguments = words
     if "--help" in arguments or any(argument.endswith(".help") for argument in arguments):
         code = main(words)
@@ -157,7 +157,7 @@ def test_other_programs_in_documents_exist(words: tuple[str, ...]) -> None:
 
 
 def options() -> list[str]:
-    """Every ``--section.key value`` of the prose; ``a|b`` is two."""
+    """Yield every ``--section.key value`` of the prose; ``a|b`` gives two."""
     found = set()
     for document in DOCUMENTS:
         if document.suffix == ".md" and document.name != "CHANGELOG.md":

@@ -1,4 +1,4 @@
-"""Forms in which text is shown: for a terminal, a Markdown block, a span and a table."""
+"""Escaped text on a terminal, in a Markdown block, a span and a table."""
 
 import pytest
 

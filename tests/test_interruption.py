@@ -1,4 +1,4 @@
-"""Signals that arrive while nothing may be interrupted, and the signal of a closed terminal."""
+"""Signals during protected blocks, and the signal of a closed terminal."""
 
 from __future__ import annotations
 

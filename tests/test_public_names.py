@@ -1,4 +1,4 @@
-"""The names of `import reft_pl`: cheap until used, all there, the same for type checkers."""
+"""The public names of `reft_pl`: lazy imports, complete, the same for type checkers."""
 
 from __future__ import annotations
 

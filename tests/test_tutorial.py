@@ -1,4 +1,4 @@
-"""The tutorial's commands and the Python page's script, run as a reader runs them; the README's picture from such runs."""
+"""The tutorial's commands, the Python page's script, and the README's picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ExportHF: when folders appear, which ones stay, and that none is half-written."""
+"""ExportHF: when it exports, which folders it keeps, and atomic writes."""
 
 from pathlib import Path
 from typing import Any

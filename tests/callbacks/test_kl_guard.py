@@ -1,4 +1,4 @@
-"""KLGuard in real runs of a tiny module: when it stops, when it only warns, what a resumed run remembers."""
+"""KLGuard in real runs of a tiny module: when it stops or warns, and its state after a resume."""
 
 from typing import Any
 

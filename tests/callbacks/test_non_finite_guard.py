@@ -9,7 +9,7 @@ from reft_pl_callbacks import NonFiniteGuard
 
 
 @pytest.mark.parametrize("name", ["update/skipped", "train/skipped"])
-def test_stops_after_the_limit_and_a_checkpoint_remains(
+def test_training_stops_after_the_limit_with_a_checkpoint(
     make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path, name: str
 ) -> None:
     module = tiny_module(skipped=lambda step: 2.0 if step in (0, 3, 4, 5, 6) else 0.0, skipped_name=name)

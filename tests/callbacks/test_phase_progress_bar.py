@@ -1,4 +1,4 @@
-"""PhaseProgressBar: the picture in a terminal, the lines elsewhere, and its arithmetic of time."""
+"""PhaseProgressBar: bars on a terminal, lines elsewhere, and the estimate of the remaining time."""
 
 import io
 import re

@@ -40,7 +40,7 @@ MOMENTS = [(0, "score"), (1, "update"), (2, "rollout"), (3, "update"), (5, "upda
 def test_a_killed_and_resumed_run_has_no_duplicates_or_gaps(
     make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path, moment: tuple[int, str]
 ) -> None:
-    """Checkpoints every second batch; the interruption comes after lines that no checkpoint knows of, one of them torn."""
+    """Checkpoints every second batch; the interruption leaves lines after the last checkpoint, one of them incomplete."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     make_trainer(SampleTable(), default_root_dir=whole).fit(tiny_module(), loader)
 
@@ -94,7 +94,7 @@ def test_tables_in_tensorboard(make_trainer: Any, tiny_module: Any, loader: Any,
     "text", ["a | b", "<script>x</script>", "**bold** _it_ `code`", "# head", "[l](u)", "1. x", "- y", "&lt;"]
 )
 def test_text_is_shown_unchanged(text: str) -> None:
-    """What the browser decodes from the cell is the text itself."""
+    """The browser decodes the cell to the original text."""
     from html import unescape
 
     html = markdown_to_safe_html(f"| a |\n|---|\n| {escape_markdown(text)} |\n")

@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in configs: one sentence with the valid values or the nearest name."""
+"""User errors on the command line and in configs: one sentence with the valid values or the nearest name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWNERS = {
 
 
 def class_keys() -> list[tuple[str, str, Any]]:
-    """Every key that names a class, with its owner and type."""
+    """Return every key that names a class, with its owner and type."""
     return [(owner, name, hint) for owner in OWNERS for name, hint in settings_of(owner).items() if bases(hint)]
 
 

@@ -1,4 +1,4 @@
-"""The other ways to state problems, each trained and tested for a moment from the command line."""
+"""Other formats and custom classes, each trained and tested briefly from the command line."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def source(path: str) -> dict[str, object]:
 
 
 def block_of(document: str) -> str:
-    """The one Python block of a document."""
+    """Return the only Python block of a document."""
     text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return block
@@ -76,10 +76,10 @@ def test_sft_without_solutions_is_one_sentence(overlay: Overlay, tmp_path: Path,
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_users_own_callback_and_reward_from_the_working_folder(
+def test_a_custom_callback_and_reward_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the documents show: files beside the run, nothing installed."""
+    """The examples of the documents: files in the working folder, nothing installed."""
     (tmp_path / "my_reward.py").write_text(block_of("README.md"))
     (tmp_path / "my_callback.py").write_text(block_of("docs/howto/callback.md").replace("print(", "print('BEST', "))
     monkeypatch.chdir(tmp_path)
@@ -93,7 +93,7 @@ def test_a_users_own_callback_and_reward_from_the_working_folder(
     assert capsys.readouterr().out.count("BEST") == 3
 
 
-def test_a_users_own_advantages_from_the_working_folder(
+def test_a_custom_estimator_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_model: Path
 ) -> None:
     code = block_of("docs/howto/algorithm.md")
@@ -120,7 +120,7 @@ def test_a_reward_of_the_wrong_length_is_one_sentence(
 
 
 def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, micro_model: Path, tmp_path: Path) -> None:
-    """An instruct model: another end of turn than EOS, which the template alone names, and an LM head of padded width."""
+    """An instruct model with an end of turn other than EOS, named only by the template, and a padded LM head."""
     model = tmp_path / "instruct"
     shutil.copytree(micro_model, model)
     tokenizer = AutoTokenizer.from_pretrained(model)

@@ -16,7 +16,7 @@ Overlay = Callable[..., str]
 
 
 def test_the_chain_of_shipped_configs(overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Warm up, reinforce, test, compare: each by the command that the README shows, on a model of a few thousand weights."""
+    """Warm up, reinforce, test and compare with the README's commands, on a model of a few thousand weights."""
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft")]) == 0
     warm_up = tmp_path / "sft" / "hf"
     assert main(["fit", "--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=warm_up)]) == 0

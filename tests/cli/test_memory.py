@@ -66,7 +66,7 @@ def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureF
         assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text
 
 
-def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_configs_number_of_gpus_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     node = ["--config", "configs/strategy/zero.yaml", "--config", "configs/gpu/full_8x80gb.yaml"]
     code, text = plan(capsys, *REFT, *node)
     assert code == 0, text

@@ -1,4 +1,4 @@
-"""Config keys that are replaced before a verb runs."""
+"""Config keys that are resolved before a verb runs."""
 
 from __future__ import annotations
 

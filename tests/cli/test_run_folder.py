@@ -54,7 +54,7 @@ def test_other_settings_do_not_resume(run_dir: Path, ckpt_path: str | None) -> N
         checkpoint_to_resume(run_dir, {"model": {"lr": 2}, "data": {}, "seed_everything": 1}, ckpt_path)
 
 
-def test_memory_settings_may_change(run_dir: Path) -> None:
+def test_memory_settings_can_change_on_resume(run_dir: Path) -> None:
     def config(tokens: int, sampler: object) -> dict[str, object]:
         return {"model": {"init_args": {"micro_batch_tokens": tokens, "sampler": sampler}}, "data": {"eval_batch_size": tokens}}
 
@@ -108,7 +108,7 @@ def test_the_length_cannot_change_if_the_schedule_depends_on_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone.ckpt", "no checkpoint at"), ("best.ckpt", "weights alone")])
-def test_what_cannot_be_resumed(run_dir: Path, name: str, message: str) -> None:
+def test_an_unusable_checkpoint_is_refused(run_dir: Path, name: str, message: str) -> None:
     config = {"model": {"lr": 1}, "data": {}, "seed_everything": 1}
     with pytest.raises(UserError, match=message):
         checkpoint_to_resume(run_dir, config, str(run_dir / "checkpoints" / name))
@@ -129,14 +129,14 @@ def test_an_added_set_of_questions_does_not_resume(run_dir: Path, part: str) -> 
         checkpoint_to_resume(run_dir, config("one", "two", "third"), None)
 
 
-def test_a_further_argument_of_a_users_class_is_a_difference() -> None:
+def test_an_added_argument_of_a_custom_class_is_a_difference() -> None:
     def config(**settings: int) -> dict[str, object]:
         return {"model": {"init_args": {"optimizer": {"dict_kwargs": settings}}}}
 
     assert list(differences(config(a=1), config(a=1, b=2))) == [("model.init_args.optimizer.dict_kwargs.b", None, 2)]
 
 
-def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:
+def test_meanings_of_ckpt_path(run_dir: Path, tmp_path: Path) -> None:
     assert checkpoint_to_test(run_dir, None) == run_dir / "checkpoints" / "best.ckpt"
     assert checkpoint_to_test(run_dir, "last") == run_dir / "checkpoints" / "last.ckpt"
     assert checkpoint_to_test(run_dir, "owner/model") is None

@@ -1,4 +1,4 @@
-"""Every shipped config, composed as its header says, has the settings that it is for. Training is tested elsewhere."""
+"""Every shipped config, combined as its header says, has the settings of its purpose. Training is tested elsewhere."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ Composed = Callable[..., dict[str, Any]]
 
 
 def shipped(folder: str = "") -> list[str]:
-    """The names of all configs in a folder, as they are written in a command without ``configs/`` and ``.yaml``."""
+    """Return the names of all configs in a folder, without ``configs/`` and ``.yaml``."""
     return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in (CONFIGS / folder).rglob("*.yaml"))
 
 
 def setting(config: Any, key: str) -> Any:
-    """The value of a key of the command line: a class is its bare name, a mapping the list of its keys."""
+    """Return the value of a command-line key: the name of a class, or the keys of a mapping."""
     for part in key.split("."):
         config = config[int(part)] if isinstance(config, list) else config.get("init_args", config)[part]
     if isinstance(config, dict):
@@ -41,8 +41,8 @@ def test_a_config_has_the_settings_of_its_purpose(name: str, composed: Composed)
 
 
 @pytest.mark.parametrize("name", shipped("algorithms"))
-def test_an_algorithm_is_what_its_paper_says(name: str, composed: Composed) -> None:
-    """Estimator, loss, KL and aggregation of the module, those included that a config leaves to the estimator."""
+def test_an_algorithm_has_the_settings_of_its_paper(name: str, composed: Composed) -> None:
+    """Estimator, loss, KL and aggregation of the module, including defaults that depend on the estimator."""
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     config = parser.parse_object({"model": composed("fit", f"ppo {name}")["model"]})
@@ -52,7 +52,7 @@ def test_an_algorithm_is_what_its_paper_says(name: str, composed: Composed) -> N
 
 
 def attribute(module: LightningModule, key: str) -> Any:
-    """The value of a dotted attribute; an object of this package is the name of its class."""
+    """Return the value of a dotted attribute, or the name of its class for an object of this package."""
     value: Any = module
     for part in key.split("."):
         value = getattr(value, part)

@@ -1,4 +1,4 @@
-"""Commands in folders of other people: what is planted there does not run, what the user names does."""
+"""Commands in untrusted folders: planted code does not run, modules that the user names do."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MyForm(NaturalLanguage):
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """A file that planted code makes."""
+    """A path that planted code would create."""
     return tmp_path / "RAN"
 
 
@@ -62,7 +62,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def reft_pl(*args: object, cwd: Path, questions: str = "What is 1+1?\n", code: int = 0) -> str:
-    """Run the installed command with questions on its standard input; returns what it wrote."""
+    """Run the installed command with questions on standard input, and return its output."""
     command = [str(Path(sys.executable).with_name("reft-pl")), *map(str, args)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / ".hf"), "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONPATH", None)
@@ -76,7 +76,7 @@ def reft_pl(*args: object, cwd: Path, questions: str = "What is 1+1?\n", code: i
 
 
 def refused(wrote: str, *words: str) -> None:
-    """One sentence, which advises against no safety and asks nothing."""
+    """Check for a one-sentence error that neither asks nor suggests to disable a safety check."""
     sentences = [line for line in wrote.splitlines() if line.startswith("reft-pl")]
     assert len(sentences) == 1, wrote
     assert all(word in sentences[0] for word in words), wrote

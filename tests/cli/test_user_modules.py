@@ -1,4 +1,4 @@
-"""Which modules of the working folder can be imported, and by whom."""
+"""Modules of the working folder: which can be imported, and by which code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_solve_names_only_a_format(args: list[str], names: set[str]) -> None:
     assert named_form(args) == names
 
 
-def test_named_modules_and_what_they_import_are_found_and_nothing_else(work: Path) -> None:
+def test_only_named_modules_and_their_imports_are_found(work: Path) -> None:
     (work / "named_one.py").write_text("import sibling_one\nfrom pack_one.inner import VALUE\n")
     (work / "sibling_one.py").write_text("import importlib\nlater = importlib.import_module('sibling_two')")
     (work / "sibling_two.py").write_text("def late():\n    import sibling_three\n    return sibling_three.VALUE")
@@ -88,7 +88,7 @@ def test_named_modules_and_what_they_import_are_found_and_nothing_else(work: Pat
         importlib.import_module("named_one")
 
 
-def test_a_deleted_working_folder_is_no_error(work: Path) -> None:
+def test_a_deleted_working_folder_is_accepted(work: Path) -> None:
     (work / "sub").mkdir()
     os.chdir(work / "sub")
     (work / "sub").rmdir()

@@ -1,4 +1,4 @@
-"""PPO with vLLM from the command line: the shipped overlays, what they log, and an engine that dies in the middle."""
+"""PPO with vLLM from the command line: the shipped overlays, their logs, and an engine that dies during training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Deadly(RewardFunction):
 
 @pytest.fixture
 def wide(micro_model: Path, tmp_path: Path) -> Path:
-    """The micro model with heads as wide as vLLM's CPU attention wants them."""
+    """The micro model with the head width that vLLM's CPU attention needs."""
     folder = tmp_path / "wide"
     shutil.copytree(micro_model, folder)
     config = json.loads((folder / "config.json").read_text())

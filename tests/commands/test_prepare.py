@@ -1,4 +1,4 @@
-"""`reft-pl prepare` on files in the form of the releases, and on GSM8K itself."""
+"""`reft-pl prepare` on files in the releases' formats, and on GSM8K itself."""
 
 import json
 from pathlib import Path

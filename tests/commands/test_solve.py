@@ -191,7 +191,7 @@ def test_control_characters_do_not_reach_a_pipe(capsys: pytest.CaptureFixture[st
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> str:
-    """What ``action`` prints where standard output is a terminal."""
+    """Return what ``action`` prints on a terminal."""
     ours, theirs = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -223,7 +223,7 @@ def test_terminal_lines_are_not_padded_or_wrapped(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_an_interactive_session(exported: Path) -> None:
-    """A question and one that is too long; then Ctrl-C, Ctrl-D, or an empty line."""
+    """Ask a question and one that is too long; then end with Ctrl-C, Ctrl-D, or an empty line."""
     code = "import sys; from reft_pl.cli import main; sys.exit(main())"
     for end, exit_code in (("\x03", 130), ("\x04", 0), ("\n", 0)):
         pid, terminal = pty.fork()
@@ -245,7 +245,7 @@ def test_an_interactive_session(exported: Path) -> None:
 
 
 def ended_by(key: str, pid: int, terminal: int) -> tuple[str, int]:
-    """Press a key until the program ends: one that comes while the line editor sets the terminal up is lost to it."""
+    """Press a key until the program ends, because the line editor loses keys during its start."""
     rest = ""
     for _ in range(12):
         os.write(terminal, key.encode())
@@ -261,7 +261,7 @@ def ended_by(key: str, pid: int, terminal: int) -> tuple[str, int]:
 
 
 def read_until(terminal: int, what: str | None, seconds: float = 120) -> str:
-    """What comes from a terminal up to ``what``, or to its end."""
+    """Read from a terminal up to ``what``, or to its end."""
     printed, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline and (what is None or what not in printed):
         if select.select([terminal], [], [], 1)[0]:

@@ -1,4 +1,4 @@
-"""Asking single questions: what is sampled depends on the question alone, and what samples vote for."""
+"""Solving single questions: samples depend only on the question, and votes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def texts(solution: Solution) -> list[str]:
     return [sample.text for sample in solution.samples]
 
 
-def test_samples_depend_on_seed_question_and_number_alone(make_solver: Callable[..., Solver]) -> None:
+def test_samples_depend_only_on_seed_question_and_index(make_solver: Callable[..., Solver]) -> None:
     solver = make_solver(n=3)
     first = texts(solver.solve(QUESTION))
     assert len(set(first)) == 3

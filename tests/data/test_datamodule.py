@@ -44,7 +44,7 @@ def make(tmp_path, tokenizer_folder):
     return build
 
 
-def test_fit_reads_everything_and_holds_out(make):
+def test_fit_reads_all_sets_and_holds_questions_out(make):
     data = make(holdout=5)
     data.setup("fit")
     assert (len(data.train_problems), len(data.validation_problems), len(data.test_problems["main"])) == (15, 5, 7)

@@ -46,7 +46,7 @@ def test_a_split_of_a_folder(tmp_path):
         HFDatasetSource(path, split="dev", **FIELDS).load()
 
 
-def test_own_ids_and_choices(tmp_path):
+def test_ids_and_choices_of_the_dataset(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text('{"question": "Q", "answer": "B", "key": 7}\n{"question": "R", "answer": "C", "key": 7}\n')
     with pytest.raises(UserError, match="line 2 has the id '7' of an earlier row"):
@@ -57,7 +57,7 @@ def test_own_ids_and_choices(tmp_path):
         HFDatasetSource(str(path), answer_type="number").load()
 
 
-def test_mistakes_are_named(tmp_path, caplog):
+def test_user_errors_are_named(tmp_path, caplog):
     path = write(tmp_path, "jsonl")
     with pytest.raises(UserError, match=r"no column 'question' for question; it has 'q', 'a', 'why'"):
         HFDatasetSource(path).load()

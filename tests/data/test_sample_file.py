@@ -62,7 +62,7 @@ def test_the_authors_list_is_read(tmp_path):
     assert number.verdicts == [True]
 
 
-def test_the_authors_list_is_written_with_their_fields_alone_and_reads_back(tmp_path):
+def test_the_authors_list_has_only_their_fields_and_reads_back(tmp_path):
     choice = SampledQuestion("mathqa_2", "Which?", "c", (Prediction("x", "c", True), Prediction("y", None, False)))
     file = tmp_path / "samples.json"
     file.write_text(to_authors_list([ITEM, choice]))

@@ -12,7 +12,7 @@ from reft_pl.types import Problem
 
 
 def save_bare(plain_tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """A tokenizer that names no special tokens, like Galactica's."""
+    """Save a tokenizer without named special tokens, like Galactica's."""
     PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer.backend_tokenizer).save_pretrained(folder)
     return folder
 

@@ -25,7 +25,7 @@ def test_voting_by_hand():
 
 
 def expected_over_subsets(answers, correct, k):
-    """The definition, one subset at a time."""
+    """Compute the definition, one subset at a time."""
     total = 0.0
     subsets = list(combinations(range(len(answers)), k))
     for subset in subsets:

@@ -55,7 +55,7 @@ def test_intervals_of_fractions_stay_within_bounds() -> None:
         assert high - low > 0.01
 
 
-def test_a_paired_interval_counts_disagreements_alone() -> None:
+def test_a_paired_interval_counts_only_disagreements() -> None:
     before = [True] * 50 + [False] * 50
     after = [True] * 60 + [False] * 40  # ten questions gained, none lost
     mean, low, high = paired_difference(before, after)

@@ -1,4 +1,4 @@
-"""The model card of hand-made runs: every figure of these weights is there, and none of others."""
+"""The model card of hand-made runs: every figure of these weights, and none of other weights."""
 
 import json
 from pathlib import Path

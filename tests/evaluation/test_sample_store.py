@@ -1,4 +1,4 @@
-"""The file that several processes fill."""
+"""The sample file that several processes write."""
 
 import pytest
 

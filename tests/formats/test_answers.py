@@ -129,7 +129,7 @@ def test_two_integers_never_share_a_vote(answers):
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=14), st.data())
-def test_a_vote_that_holds_the_gold_answer_is_correct(answers, data):
+def test_a_vote_with_the_reference_answer_is_correct(answers, data):
     gold = data.draw(st.sampled_from(answers))
     group = next(group for group in votes(answers) if answers.index(gold) in group)
     assert answers_equal(answers[group[0]], gold)

@@ -83,7 +83,7 @@ def test_surrounding_text_does_not_change_a_number(text, number):
         "3:4", "3:2", "6{:}30", "18:20", "10 to 15", "Tom has 3 and Ann has 4", "1, 000", "18 => 20", "5 or so", "1. 18",
     ],
 )  # fmt: skip
-def test_a_text_with_several_numbers_states_none(text):
+def test_a_text_with_several_numbers_has_no_answer(text):
     assert read_answer(text, 18.0).value is None
 
 
@@ -245,5 +245,5 @@ def test_last_boxed(text, inside):
     ("text", "value"),
     [("$1,234.", 1234.0), ("b ) 30", "b"), ("(C)", "c"), ("x = 5", 5.0), ("a dozen, 12", 12.0), ("none", None)],
 )
-def test_without_a_known_kind_a_choice_is_read_before_a_number(text, value):
+def test_with_an_unknown_kind_choices_take_precedence(text, value):
     assert read_answer(text, None).value == value

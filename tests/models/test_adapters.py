@@ -36,7 +36,7 @@ def logprobs(policy: Policy, batches: Batches) -> torch.Tensor:
         return score(policy, batches("right")).logprobs
 
 
-def test_fresh_adapters_change_nothing_and_train_alone(lm: PreTrainedModel, batches: Batches) -> None:
+def test_new_adapters_change_nothing_and_only_they_train(lm: PreTrainedModel, batches: Batches) -> None:
     """Every architecture, including GPT-2 with its transposed layers."""
     before, names = logprobs(Policy(lm).eval(), batches), dict(lm.state_dict())
     weights = {name: tensor.clone() for name, tensor in names.items()}
@@ -74,7 +74,7 @@ def test_merging_keeps_the_function(lm: PreTrainedModel, batches: Batches) -> No
     torch.testing.assert_close(logprobs(policy, batches), beside, atol=1e-4, rtol=0)
 
 
-def test_an_adapter_learns_what_the_weights_would(llama: PreTrainedModel, batches: Batches) -> None:
+def test_a_step_on_adapters_lowers_the_loss_and_keeps_the_base(llama: PreTrainedModel, batches: Batches) -> None:
     """A gradient step on the adapters lowers the loss and leaves the base weights bitwise unchanged."""
     policy = Policy(trained(llama)).eval()
     base = fingerprint(BasePolicy(policy))

@@ -52,13 +52,13 @@ def gemma3(rope: dict[str, Any]) -> PreTrainedConfig:
 LIMITED = [phi3(), llama(DYNAMIC, 16), gemma3(DYNAMIC)]
 
 
-def test_the_limit_is_where_the_factors_change() -> None:
+def test_the_limit_is_the_length_at_which_factors_change() -> None:
     assert [rotary_limit(config) for config in LIMITED] == [16, 16, 16]
     assert [rotary_limit(config) for config in (llama(DEFAULT), llama(YARN), gemma3(DEFAULT))] == [None, None, None]
 
 
 @pytest.mark.parametrize("config", LIMITED, ids=["longrope", "dynamic", "dynamic in some layers"])
-def test_rows_of_all_lengths_are_scored_as_alone(config: PreTrainedConfig) -> None:
+def test_rows_of_all_lengths_are_scored_as_if_unpadded(config: PreTrainedConfig) -> None:
     lm = random_model(config, std=0.3)
     policy = Policy(lm)
     torch.manual_seed(1)

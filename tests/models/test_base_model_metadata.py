@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, ModelCardData
 from reft_pl.models.base_model_metadata import inherited_metadata
 
 
-def test_a_folder_passes_on_what_its_card_says(tmp_path: Path) -> None:
+def test_a_folder_passes_on_the_metadata_of_its_card(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\nbase_model: owner/base\nlanguage: en\n---\n# A model\n")
     assert inherited_metadata(str(tmp_path)) == {"license": "mit", "base_model": "owner/base"}
 

@@ -102,7 +102,7 @@ def test_settings_of_the_tokenizer(settings: dict[str, Any], folder: Path, tmp_p
     check_exports(folder, tmp_path)
 
 
-def test_what_cannot_be_exported_is_refused_before_training(folder: Path) -> None:
+def test_an_impossible_export_is_refused_before_training(folder: Path) -> None:
     policy, tokenizer = load_policy(PolicySettings(str(folder))), load_tokenizer(str(folder))
     with pytest.raises(UserError, match=r"could not be exported .*TypeError") as refused:
         check_export("it", lambda there: export_folder(policy, tokenizer, there, {"stage": object()}, weights=False))

@@ -72,7 +72,7 @@ def write(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_whole_files(tied: bool, tmp_path: Path) -> None:
+def test_complete_files_load(tied: bool, tmp_path: Path) -> None:
     ones = {"rope_freqs.weight": np.ones(8, dtype=np.float32)}
     import_gguf(str(write(tmp_path / "a.gguf", tied, extra=ones, temperature=True)), tmp_path / "out")
     lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -107,7 +107,7 @@ def test_weights_that_the_model_lacks(extra: dict[str, np.ndarray], message: str
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part(tmp_path: Path) -> None:
+def test_a_partial_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is one of 2 parts of a model: merge them"):
         import_gguf(str(write(tmp_path / "a.gguf", without=("output_norm.weight",), parts=2)), tmp_path / "out")
 

@@ -34,7 +34,7 @@ def folder(lm: PreTrainedModel, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_saved_model_comes_back_in_eval_mode(lm, folder):
+def test_a_saved_model_loads_in_eval_mode(lm, folder):
     policy = load_policy(from_folder(folder))
     ids = torch.tensor([[5, 6, 7]])
     assert not policy.training
@@ -47,7 +47,7 @@ def test_bfloat16_with_a_float32_value_head(folder):
     assert policy.value_head.weight.dtype == torch.float32
 
 
-def test_from_scratch_needs_a_configuration_alone_and_follows_the_seed(lm, tmp_path):
+def test_from_scratch_needs_only_a_config_and_depends_on_the_seed(lm, tmp_path):
     lm.config.save_pretrained(tmp_path)
     before = torch.random.get_rng_state()
     first, again, other = (load_policy(from_folder(tmp_path, from_scratch=True), seed=seed).state_dict() for seed in (1, 1, 2))

@@ -79,7 +79,7 @@ def test_a_separate_value_model_starts_from_the_same_head(publish, tmp_path):
     assert torch.equal(policy.value_trunk.state_dict()["norm.weight"], weights["model.norm.weight"])
 
 
-def test_our_own_value_file_comes_first(publish, tmp_path):
+def test_our_value_file_takes_precedence(publish, tmp_path):
     publish(tmp_path, "codellama", "value")
     own = {"value_head.weight": torch.full((1, 32), 3.0), "value_head.bias": torch.tensor([-1.0])}
     save_file(own, tmp_path / VALUE_FILE, metadata={"value": "shared"})

@@ -103,7 +103,7 @@ def test_zero_shards_what_its_stage_shards(codellama: object) -> None:
         assert parts["reference"] == whole["reference"]
 
 
-def test_adapters_take_next_to_nothing_but_the_weights(codellama: object) -> None:
+def test_adapters_need_little_more_than_the_weights(codellama: object) -> None:
     lora = replace(CODELLAMA, policy=PolicySettings("codellama", dtype="bfloat16", lora=LoRASettings(r=8)), reference=False)
     made = estimate(codellama, lora)
     rank_eight = 32 * 8 * (4 * (4096 + 4096) + 3 * (4096 + 11008))

@@ -46,7 +46,7 @@ def test_buckets_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_masters_take_the_steps_of_adamw_on_float32_copies_with_the_same_gradients(dtype):
+def test_master_weights_step_like_adamw_in_float32(dtype):
     module = make(dtype)
     masters = [p.detach().float().requires_grad_() for p in module.parameters()]
     ours, theirs = MasterAdamW(module.parameters(), **ARGUMENTS), torch.optim.AdamW(masters, **ARGUMENTS, fused=True)

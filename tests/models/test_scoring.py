@@ -68,7 +68,7 @@ def test_independent_of_the_side_of_the_padding(lm, batches):
         assert_same_gradient(results[side][2], results["right"][2])
 
 
-def test_each_row_alone_without_padding_gives_the_same(lm, batches):
+def test_unpadded_single_rows_give_the_same_scores(lm, batches):
     policy, batch = with_value(lm), batches("left")
     whole = score(policy, batch)
     loss_of(whole).backward()

@@ -30,7 +30,7 @@ def test_after_an_update_ratio_and_kl_change(tmp_path: Path, micro_model: Path) 
     assert abs(recorder.statistics[1]["rollout/kl"]) > 1e-6
 
 
-def test_actions_are_the_sampled_tokens_and_nothing_else(tmp_path: Path, micro_model: Path) -> None:
+def test_actions_are_exactly_the_sampled_tokens(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model)
     (rollout,) = recorder.rollouts
     assert {s.completion.stop for s in rollout.samples} >= {StopReason.LENGTH}, "an untrained model is cut off"

@@ -70,7 +70,7 @@ def test_estimators_without_values_train_no_value_head(tmp_path: Path, micro_mod
 
 
 class RightFor(RewardFunction):
-    """1 or 0 by the parity of the sampled tokens, always 0 for some problems."""
+    """Return 1 or 0 by the parity of the sampled tokens, and always 0 for some problems."""
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         def known(problem: Problem) -> bool:

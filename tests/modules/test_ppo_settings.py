@@ -42,7 +42,7 @@ def test_incompatible_settings_are_refused(settings: dict[str, Any], sentence: s
 
 
 class Narrow(SequenceClip):
-    """A subclass, to which the same rule applies."""
+    """A subclass with the same rule."""
 
 
 @pytest.mark.parametrize("loss", [SequenceClip(), Narrow(1e-2, 1e-2)])

@@ -34,7 +34,7 @@ def rows(advantages: Tensor) -> list[float]:
     return [float(row[0]) for row in per_row]
 
 
-def test_rewards_hold_the_outcome_at_the_last_action_and_the_penalty_where_it_is() -> None:
+def test_rewards_are_the_outcome_at_the_last_action_plus_penalties() -> None:
     assert experience(kl=-0.5).rewards.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0], [-0.5, 0, 0]]
     assert experience(kl=-0.5).total_kl_rewards.tolist() == [0, 0, 0, -0.5]
 
@@ -71,9 +71,7 @@ def test_by_hand(estimator: AdvantageEstimator, expected: list[float]) -> None:
     ("estimator", "expected"),
     [(GRPO(), [0.1, -0.1]), (GRPO(normalise=False), [0.1, -0.1]), (RLOO(), [0.2, -0.2]), (MaxRL(), [0.1, -0.1])],
 )
-def test_where_all_outcomes_are_equal_a_penalty_keeps_its_own_size(
-    estimator: AdvantageEstimator, expected: list[float]
-) -> None:
+def test_with_equal_outcomes_a_penalty_is_not_rescaled(estimator: AdvantageEstimator, expected: list[float]) -> None:
     """Divided by the standard deviation of equal outcomes, it would be a thousand times larger."""
     advantages, _ = estimator.estimate(experience(kl=-0.2))
     assert rows(advantages)[2:] == pytest.approx(expected)

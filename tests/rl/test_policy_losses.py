@@ -38,7 +38,7 @@ def test_clip_fractions_count_both_sides() -> None:
     assert PPOClip(clip_higher=0.4).outside(ratio).tolist() == [[True, False, False, False]]
 
 
-def test_the_sequence_clip_judges_whole_responses() -> None:
+def test_the_sequence_clip_uses_one_ratio_per_response() -> None:
     loss = SequenceClip(clip_range=0.1, clip_higher=0.2)
     ratio = loss.ratio(NEW, OLD, MASK)
     torch.testing.assert_close(ratio, sequence_ratio(NEW, OLD, MASK))

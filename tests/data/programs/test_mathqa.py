@@ -29,7 +29,7 @@ def test_an_incomplete_formula_makes_no_program(formula: str) -> None:
         mathqa.formula_lines("2 and 3", formula)
 
 
-def test_operations_mean_what_their_names_say() -> None:
+def test_operations_compute_what_their_names_mean() -> None:
     def of(name: str, *arguments: float) -> float:
         result: float = eval(OPERATIONS[name].format(*arguments), {"math": math})
         return result

@@ -48,7 +48,7 @@ def test_programs_run_to_the_answer_that_the_generator_computed(problems: dict[S
     assert [result.value for result in results] == pytest.approx([problem.answer for problem in some])
 
 
-def test_answers_are_positive_whole_numbers_of_sensible_size(problems: dict[Split, list[Problem]]) -> None:
+def test_answers_are_positive_integers_of_sensible_size(problems: dict[Split, list[Problem]]) -> None:
     for problem in itertools.chain.from_iterable(problems.values()):
         assert isinstance(problem.answer, float)
         assert problem.answer.is_integer()

@@ -6,7 +6,7 @@ from reft_pl.evaluation.report.runs import read_runs
 
 
 def shown(run: Any, limit: int = 100) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The browser's data, and its rows with names in place of places."""
+    """Return the browser's data, and its rows with names instead of indices."""
     data = browser_data(read_runs([run.folder]), limit)
     names = ("question", "run", "origin", "status", "text", "right", "answer", "batch", "count")
     rows = [dict(zip(names, row, strict=True)) for row in data["rows"]]

@@ -21,7 +21,7 @@ def tables_of(*folders: Any) -> list[Table]:
     return tables(runs, find_rankings(runs)[0])
 
 
-def test_a_row_holds_what_was_measured(sft: Any, reft: Any, reranker: Any) -> None:
+def test_a_row_has_the_measured_figures(sft: Any, reft: Any, reranker: Any) -> None:
     (table,) = tables_of(sft, reft, reranker)
     assert table.columns == {
         "Top-1": "Top-1", "Voting": "Voting@4", "Rerank": "Rerank@4", "weighted": "weighted@4", "upper bound": "upper bound"
@@ -133,7 +133,7 @@ def test_figures_of_earlier_samples_are_left_out(reft: Any, reranker: Any) -> No
 
 @pytest.mark.parametrize("settings", [{"n": 4, "weights": "former"}, {"n": 4}])
 def test_figures_of_earlier_weights_are_not_shown(reft: Any, reranker: Any, settings: dict[str, Any], tmp_path: Path) -> None:
-    """As ``fit`` leaves a sampled run that is trained on: no figures, but the samples and what a reranker made of them."""
+    """After more training a sampled run has no figures, but still the samples and their reranker scores."""
     hf = reft.folder / "hf"
     hf.mkdir()
     (hf / "reft.json").write_text('{"weights": "present"}')

@@ -174,7 +174,7 @@ def plain_logprobs(lm: PreTrainedModel, prompt: tuple[int, ...], written: tuple[
 def scored(
     policy: Policy, rows: list[tuple[tuple[int, ...], tuple[int, ...]]], left: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and values of what was written, scored in one padded batch; flat, row by row."""
+    """Score all completions in one padded batch; return log-probabilities and values, flat, row by row."""
     width = max(len(prompt) + len(written) for prompt, written in rows) + 1
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     real, actions = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Guesses of what comes next, and samples that do not depend on them."""
+"""Drafts of an n-gram model, and samples that do not depend on them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_counts_are_those_of_the_text(text, most):
 
 
 class Steps:
-    """Tokens of every decoding step of a model."""
+    """Record the tokens of every decoding step of a model."""
 
     def __init__(self, lm):
         self.tokens = []

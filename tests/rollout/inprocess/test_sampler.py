@@ -142,7 +142,7 @@ def test_rows_with_different_parameters_share_a_batch(llama: PreTrainedModel) ->
 
 
 class ForwardLog:
-    """Counts what is fed to a model: the prompts' tokens, and those of every decoding step."""
+    """Count the tokens that a model reads: of prompts, and in every decoding step."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
         self.prefill_tokens = 0
@@ -305,7 +305,7 @@ def test_a_sampler_without_a_policy_or_rows_is_refused(llama: PreTrainedModel) -
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 @pytest.mark.parametrize("draft_tokens", [0, 8])
 def test_ids_without_a_token_are_never_sampled_and_scores_agree(llama, temperature, draft_tokens):
-    """An LM head wider than the tokenizer: recorded log-probabilities are those of the whole head, as the scorer's."""
+    """An LM head wider than the tokenizer: sampler and scorer record log-probabilities of the full head."""
     padding = VOCAB - 9
     policy = Policy(copy.deepcopy(llama))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Drawing tokens: frequencies, truncation as in transformers, the edges of the unit interval."""
+"""Sampling of tokens: frequencies, truncation as in transformers, the edges of the unit interval."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_impossible_token_is_never_sampled(seed: int, u: float, possible: int
     assert token in allowed.tolist()
 
 
-def test_a_token_before_an_impossible_tail_takes_the_top_of_the_interval() -> None:
+def test_the_last_possible_token_covers_the_top_of_the_interval() -> None:
     scores = torch.tensor([[0.0, 1.0, NONE, NONE]])
     assert inverse_cdf(scores, torch.tensor([BELOW_ONE], dtype=torch.float64))[0].item() == 1
 
@@ -158,7 +158,7 @@ def test_half_precision_logits_are_sampled_in_single_precision() -> None:
 @pytest.mark.parametrize(
     "params", [SamplingParams(1), SamplingParams(1, 0.0), SamplingParams(1, 0.7, 5), SamplingParams(1, 1.3, 0, 0.9)]
 )
-def test_suppressed_ids_are_never_chosen_and_leave_logprobs_alone(params: SamplingParams) -> None:
+def test_suppressed_ids_are_never_sampled_and_do_not_change_logprobs(params: SamplingParams) -> None:
     n, suppressed = 3000, ((0, 2), (40, 50))
     scores = random_scores(1)
     scores[0, 1], scores[0, 45] = 8.0, 9.0  # what would be chosen

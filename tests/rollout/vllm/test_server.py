@@ -49,7 +49,7 @@ def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_without_vllm_samplers_and_servers_say_what_to_install(policy: Policy) -> None:
+def test_without_vllm_the_error_names_the_package(policy: Policy) -> None:
     with pytest.raises(UserError, match=r"vLLM is not installed: pip install 'reft-pl\[vllm\]'"):
         VLLMSampler().check(policy)
     server, stopped = RolloutServer(("127.0.0.1", 0), EngineSettings()), "the rollout server stopped: vLLM is not installed"

@@ -69,7 +69,7 @@ def send(server: RolloutServer, data: bytes, *, end: bool = True) -> tuple[int, 
     return (int(words[1]), answer.decode()) if len(words) > 2 else (0, "")
 
 
-def test_malformed_requests_get_a_4xx_and_the_engine_sees_none(rollouts: RolloutServer, policy: Policy) -> None:
+def test_malformed_requests_get_a_4xx_and_never_reach_the_engine(rollouts: RolloutServer, policy: Policy) -> None:
     sampler(rollouts).check(policy)
     before, digest = list(InProcessEngine.calls), rollouts.digest
     assert digest is not None
@@ -81,7 +81,7 @@ def test_malformed_requests_get_a_4xx_and_the_engine_sees_none(rollouts: Rollout
     assert rollouts.digest == digest
 
 
-def test_without_the_token_the_answer_comes_before_the_body(rollouts: RolloutServer) -> None:
+def test_a_missing_token_is_refused_before_the_body_is_read(rollouts: RolloutServer) -> None:
     for path in ("/model", "/weights", "/completions", "/other"):
         assert send(rollouts, head("PUT", path, 10**12, Authorization=""), end=False)[0] == 401
 

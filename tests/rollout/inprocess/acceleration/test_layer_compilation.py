@@ -1,4 +1,4 @@
-"""Sampling with compiled layers against the same layers as they are written."""
+"""Sampling with compiled layers, compared with uncompiled ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled attention of a decoding step against the one of matrix products."""
+"""Native attention of a decoding step, compared with matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(compilation._lacking() is not None, reason="noth
 
 
 def step(rows, heads, kv_heads, width, room, dtype, most=1):
-    """Query, keys, values and packing of up to ``most`` tokens a row; what has not been written is finite, but large."""
+    """Build query, keys, values and packing of up to ``most`` tokens per row; unused cache is finite but large."""
     generator = torch.Generator().manual_seed(rows + room)
     lengths = torch.randint(1, min(most, room) + 1, (rows,), generator=generator)
     starts = (torch.rand(rows, generator=generator) * (room - lengths + 1)).long()

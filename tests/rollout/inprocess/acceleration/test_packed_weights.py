@@ -1,4 +1,4 @@
-"""Packed weights against the same layers as they are."""
+"""Layers with packed weights, compared with the same layers unpacked."""
 
 from __future__ import annotations
 
