@@ -76,7 +76,7 @@ def test_the_chain_runs(lora: bool, overlay: Callable[..., str], tmp_path: Path)
 
 
 def test_the_memory_of_an_update_is_as_computed(micro_model: Path) -> None:
-    """Activations of a micro-batch, compared with the allocator's peak."""
+    """Activations of a micro-batch, compared with the allocated memory."""
     from reft_pl.models.activations import activations, empty_model
     from reft_pl.models.pretrained import load_config
 
