@@ -17,7 +17,7 @@ from reft_pl.data.codec import Codec
 from reft_pl.data.sources import AuthorsJson
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.formats import PythonProgram
-from reft_pl.models.dtype import fast_format
+from reft_pl.models.dtype import fastest_dtype
 from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy, ValueKind
 from reft_pl.models.settings import PolicySettings
@@ -91,7 +91,7 @@ def parser_of(name: str, what: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", default="", help="race only contenders with this in their name: default allocator, vLLM")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format(), help="dtype of all sides")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype(), help="dtype of all sides")
     parser.add_argument("--attention", default="eager", help="transformers attention on all sides (eager is fastest on CPUs)")
     parser.add_argument("--compile", default=True, action=argparse.BooleanOptionalAction, help="compile our side's layers")
     parser.add_argument("--side", help=argparse.SUPPRESS)

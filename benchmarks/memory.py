@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from reft_pl.models.dtype import fast_format
+from reft_pl.models.dtype import fastest_dtype
 from reft_pl.models.loading import load_policy
 from reft_pl.models.memory import Estimate, Run, estimate
 from reft_pl.models.micro_batches import split, take
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", default="models/smollm2-135m")
     parser.add_argument("--rows", type=int, default=4, help="sequences per micro-batch")
     parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fast_format())
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=fastest_dtype())
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--lora", type=int, metavar="R", help="rank of adapters (default: all weights)")
     options = parser.parse_args(argv)

@@ -33,7 +33,7 @@ class Measurement:
     programs_per_minute: float
     slowest_round: float
     fastest_round: float
-    right: int
+    correct: int
     programs: int
     target: int | None
 
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         cpython.close()
 
-    print(f"{'':<26}{'programs/min':>14}{'slowest':>12}{'fastest':>12}{'right':>14}{'target':>10}")
+    print(f"{'':<26}{'programs/min':>14}{'slowest':>12}{'fastest':>12}{'correct':>14}{'target':>10}")
     for figures in measured:
-        right = f"{figures.right}/{figures.programs}"
+        correct = f"{figures.correct}/{figures.programs}"
         print(
             f"{figures.name:<26}{figures.programs_per_minute:>14,.0f}{figures.slowest_round:>12,.0f}"
-            f"{figures.fastest_round:>12,.0f}{right:>14}{figures.target or '':>10}"
+            f"{figures.fastest_round:>12,.0f}{correct:>14}{figures.target or '':>10}"
         )
     print(json.dumps({"batch": arguments.batch, "workers": arguments.workers, "results": [asdict(m) for m in measured]}))
     return int(any(m.target is not None and m.programs_per_minute < m.target for m in measured))
@@ -101,7 +101,7 @@ def measure(
     """Time every contender on every batch in turn, after a small warm-up batch that starts its processes."""
     batches = [[rows[(i * batch + j) % len(rows)] for j in range(batch)] for i in range(rounds)]
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    right = dict.fromkeys(contenders, 0)
+    correct = dict.fromkeys(contenders, 0)
     for run, _ in contenders.values():
         run([row["answer_cot"] for row in rows[:8]])
     for chosen in batches:
@@ -110,14 +110,14 @@ def measure(
             start = time.perf_counter()
             values = run(programs)
             seconds[name].append(time.perf_counter() - start)
-            right[name] += sum(answers_equal(v, float(row["answer_value"])) for v, row in zip(values, chosen, strict=True))
+            correct[name] += sum(answers_equal(v, float(row["answer_value"])) for v, row in zip(values, chosen, strict=True))
     return [
         Measurement(
             name=name,
             programs_per_minute=60 * batch / statistics.median(seconds[name]),
             slowest_round=60 * batch / max(seconds[name]),
             fastest_round=60 * batch / min(seconds[name]),
-            right=right[name],
+            correct=correct[name],
             programs=batch * rounds,
             target=target,
         )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reft_pl.rl.estimators import AdvantageEstimator as AdvantageEstimator
     from reft_pl.rl.estimators import MaxRL as MaxRL
     from reft_pl.rl.estimators import Reinforce as Reinforce
-    from reft_pl.rl.kl_penalty import KLPenalty as KLPenalty
+    from reft_pl.rl.kl import KLPenalty as KLPenalty
     from reft_pl.rl.policy_losses import PolicyLoss as PolicyLoss
     from reft_pl.rl.policy_losses import PPOClip as PPOClip
     from reft_pl.rl.policy_losses import SequenceClip as SequenceClip
@@ -74,7 +74,7 @@ _PUBLIC = {
     "reft_pl.reward.answer": ("AnswerReward",),
     "reft_pl.reward.base": ("RewardFunction",),
     "reft_pl.rl.estimators": ("AdvantageEstimator", "GAE", "GRPO", "MaxRL", "RLOO", "Reinforce"),
-    "reft_pl.rl.kl_penalty": ("KLPenalty",),
+    "reft_pl.rl.kl": ("KLPenalty",),
     "reft_pl.rl.policy_losses": ("PPOClip", "PolicyLoss", "SequenceClip"),
     "reft_pl.rollout.base": ("Sampler",),
     "reft_pl.rollout.inprocess": ("InProcessSampler",),

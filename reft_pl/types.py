@@ -145,12 +145,21 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sampled solution of a problem, with its result; ``text`` is the whole response, including lines given in the prompt."""
+    """A sampled solution of a problem, with its result.
+
+    Attributes:
+        problem: The problem.
+        completion: The sampled tokens.
+        text: The whole response, including lines given in the prompt.
+        result: What the execution of the response gave.
+        prompt_ids: The prompt that the completion continues; the collector sets it.
+    """
 
     problem: Problem
     completion: Completion
     text: str
     result: ExecutionResult
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from rich.console import Console
 from reft_pl import escapes
 from reft_pl.cli import main
 from reft_pl.cli.quiet import CurrentStandardError
+from reft_pl.commands.question_solver import Solution
 from reft_pl.commands.solution_view import as_json, show
-from reft_pl.commands.solver import Solution
 from reft_pl.errors import UserError
 from reft_pl.evaluation.model_card import write_card
 from reft_pl.formats import PythonProgram

@@ -83,9 +83,13 @@ def reached() -> set[str]:
 
 
 def names_a_module(path: Path) -> bool:
-    """Return whether a file is ``test_<module>.py`` or ``test_<module>_<subject>.py`` in the mirrored folder."""
+    """Return whether a file is ``test_<module>.py`` or ``test_<module>_<subject>.py`` in the mirrored folder.
+
+    The tests of a package's ``__init__`` have the package's name.
+    """
     parent, name = path.relative_to(TESTS).parent, path.stem.removeprefix("test_")
     stems = PLUG_INS if parent == Path("callbacks") else {file.stem for file in (ROOT / "reft_pl" / parent).glob("*.py")}
+    stems = (stems | {parent.name}) - {"__init__", ""}
     return any(name == stem or name.startswith(f"{stem}_") for stem in stems)
 
 

@@ -23,7 +23,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Samplers": ("InProcessSampler", "VLLMSampler", "VLLMServerSampler"),
     "Sandboxes": ("CPythonSandbox", "PlainSandbox"),
     "Data": ("ReasoningDataModule", "StorySource", "HFDatasetSource", "AuthorsJson", "Gsm8kOfficial", "SelfTraining"),
-    "Prompt forms": ("PythonProgram", "NaturalLanguage", "Chat"),
+    "Prompt formats": ("PythonProgram", "NaturalLanguage", "Chat"),
     "Checkpoints and strategy": ("RunCheckpoints", "ZeRO"),
 }  # fmt: skip
 """Public classes that a config can name or set, by heading."""

@@ -62,7 +62,7 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
     required = _REQUIRED.search(message)
     if required is not None:
         return _missing(message, required)
-    wrong_class = class_that_cannot_be_had(message)
+    wrong_class = unimportable_class(message)
     if wrong_class is not None:
         start, what = wrong_class
         return f"{_keys_before(message, start) or 'the config'} {what}"
@@ -241,7 +241,7 @@ _WRONG_BASE = re.compile(
 )
 
 
-def class_that_cannot_be_had(message: str) -> tuple[int, str] | None:
+def unimportable_class(message: str) -> tuple[int, str] | None:
     """Explain why a ``class_path`` cannot be imported or has the wrong base class; None if neither is the problem.
 
     Args:

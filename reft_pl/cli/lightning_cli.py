@@ -33,9 +33,9 @@ from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.errors import UserError
 from reft_pl.evaluation.files import read_results, update_results, write_aside
 from reft_pl.evaluation.model_card import write_card
-from reft_pl.evaluation.reranked import tell_sampled_runs
+from reft_pl.evaluation.reranked import copy_to_sampled_runs
 from reft_pl.interruption import interruption
-from reft_pl.models.dtype import fast_format
+from reft_pl.models.dtype import fastest_dtype
 from reft_pl.models.export import read_description
 from reft_pl.modules import RerankerModule, RunModule, SamplingModule, StageModule
 from reft_pl.modules.checkpoints import AtomicCheckpointIO, RunCheckpoints
@@ -129,9 +129,9 @@ class ReftCLI(LightningCLI):
         if policy.dtype == "auto":
             begun = self.subcommand != "fit" or (run_dir / "checkpoints" / "last.ckpt").exists()
             own = dtype_of(run_dir) if begun and self.settings.ckpt_path in (None, "best", "last") else None
-            policy.dtype = own or fast_format()
+            policy.dtype = own or fastest_dtype()
             say(f"policy.dtype auto: {policy.dtype}, {'as this run has it' if own else 'the fastest here'}")
-        if policy.dtype == "bfloat16" and fast_format() == "float32":
+        if policy.dtype == "bfloat16" and fastest_dtype() == "float32":
             say("policy.dtype is bfloat16, which this CPU does not support natively: float32 is many times as fast here")
 
     def _checkpoint_to_evaluate(self, run_dir: Path) -> Path | None:
@@ -210,7 +210,7 @@ class ReftCLI(LightningCLI):
         folder = Path(str(self.trainer.default_root_dir))
         write_card(folder)
         if isinstance(self.model, RerankerModule):
-            tell_sampled_runs(folder, self.datamodule.test_names)
+            copy_to_sampled_runs(folder, self.datamodule.test_names)
         section, kept = ("rerank", "scores") if isinstance(self.model, RerankerModule) else ("test", "predictions")
         tested = read_results(folder)[section]
         for name in self.datamodule.test_names:  # the file may hold figures of other sets, from other configs

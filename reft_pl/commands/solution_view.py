@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
-from reft_pl.commands.solver import Solution
+from reft_pl.commands.question_solver import Solution
 from reft_pl.escapes import escape, one_line
 from reft_pl.formats.base import CoTFormat
 from reft_pl.formats.parsing import answer_text
@@ -18,12 +18,12 @@ from reft_pl.terminal import echo
 from reft_pl.types import ExecutionResult
 
 
-def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
+def show(solution: Solution, cot_format: CoTFormat, *, with_question: bool) -> None:
     """Print a solution, with colours only in a terminal."""
     lines = Text()
     if with_question:
         lines.append("question: ", "bold").append(escape(solution.chosen.problem.question)).append("\n\n")
-    program = _program(solution, form)
+    program = _program(solution, cot_format)
     text = escape(solution.chosen.text if program is None else program).strip("\n")
     lines.append_text(Text(text) if program is None else _highlighted(text)).append("\n\n")
     lines.append("answer: ", "bold").append(_answer(solution), "bold green")
@@ -33,7 +33,7 @@ def show(solution: Solution, form: CoTFormat, *, with_question: bool) -> None:
     _print(lines.append("\n" if with_question else ""))
 
 
-def as_json(solution: Solution, form: CoTFormat) -> str:
+def as_json(solution: Solution, cot_format: CoTFormat) -> str:
     """Format a solution as one line of ASCII JSON.
 
     Keys: ``question``; ``answer`` (null if none), ``status``, ``detail``, ``program`` (null if none was run) and ``response``
@@ -46,7 +46,7 @@ def as_json(solution: Solution, form: CoTFormat) -> str:
         "answer": answers[solution.samples.index(chosen)],
         "status": chosen.result.status.value,
         "detail": chosen.result.detail,
-        "program": _program(solution, form),
+        "program": _program(solution, cot_format),
         "response": chosen.text,
         "samples": len(solution.samples),
         "votes": [{"answer": answers[group[0]], "count": len(group)} for group in solution.votes],
@@ -55,9 +55,9 @@ def as_json(solution: Solution, form: CoTFormat) -> str:
     return json.dumps(record)
 
 
-def _program(solution: Solution, form: CoTFormat) -> str | None:
+def _program(solution: Solution, cot_format: CoTFormat) -> str | None:
     chosen = solution.chosen
-    return form.program(chosen.problem, chosen.text) if form.runs_programs else None
+    return cot_format.program(chosen.problem, chosen.text) if cot_format.runs_programs else None
 
 
 def _answer(solution: Solution) -> str:

@@ -84,8 +84,8 @@ def _answer_questions(options: Namespace) -> None:
     interactive = options.question is None and sys.stdin.isatty()
     notes = Console(stderr=True)
     with notes.status(Text(f"loading {one_line(options.model)}")):
+        from reft_pl.commands.question_solver import load_solver  # noqa: PLC0415 (torch takes seconds to import)
         from reft_pl.commands.solution_view import as_json, show  # noqa: PLC0415
-        from reft_pl.commands.solver import load_solver  # noqa: PLC0415 (torch takes seconds to import)
 
         solver = load_solver(options)
     with closing(solver):

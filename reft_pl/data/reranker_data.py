@@ -13,11 +13,11 @@ from reft_pl.types import Problem
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One solution of a problem; ``right`` is whether its answer is correct."""
+    """One solution of a problem; ``correct`` is whether its answer is correct."""
 
     problem: Problem
     text: str
-    right: bool
+    correct: bool
 
 
 def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
@@ -28,7 +28,7 @@ def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
         verdicts: dict[str, bool] = {}
         for prediction in item.predictions:
             verdicts.setdefault(prediction.text, prediction.correct)
-        found += [Candidate(problem, text, right) for text, right in verdicts.items()]
+        found += [Candidate(problem, text, correct) for text, correct in verdicts.items()]
     return found
 
 

@@ -104,8 +104,8 @@ def rerank_at(
     for k in ks:
         _checked(n, k)
     ranked = sorted((i for i in range(n) if answers[i] is not None), key=lambda i: -scores[i])
-    right = [rank for rank, i in enumerate(ranked) if correct[i]]
-    return [sum(comb(n - rank - 1, k - 1) for rank in right) / comb(n, k) for k in ks]
+    ranks = [rank for rank, i in enumerate(ranked) if correct[i]]
+    return [sum(comb(n - rank - 1, k - 1) for rank in ranks) / comb(n, k) for k in ks]
 
 
 def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool]) -> bool:

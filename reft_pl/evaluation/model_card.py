@@ -28,7 +28,7 @@ BIBTEX = """@misc{luong2024reft,
 STAGES = {
     "sft": "fine-tuned on annotated solutions (SFT: the warm-up of ReFT, and what it is compared with)",
     "offline_self_training": (
-        "fine-tuned on annotated solutions and right ones that a policy sampled for the training questions (offline "
+        "fine-tuned on annotated solutions and correct ones that a policy sampled for the training questions (offline "
         "self-training)"
     ),
     "ppo": (
@@ -37,13 +37,13 @@ STAGES = {
     ),
     "online_self_training": (
         "trained by online self-training: it wrote its own solutions to the training questions, these were executed, and it "
-        "was fine-tuned on the right ones together with the annotated ones"
+        "was fine-tuned on the correct ones together with the annotated ones"
     ),
-    "reranker": "trained to tell right solutions from wrong ones: a classifier in which class 1 is a right solution",
+    "reranker": "trained to tell correct solutions from wrong ones: a classifier in which class 1 is a correct solution",
 }
 """What was done, after "A language model that started from X, ", by stage; offline self-training is SFT on its data."""
 
-FORMS = {
+READING = {
     "PythonProgram": (
         "The last two lines open the solution, a Python program; its `solution()` returns the answer. The program ends at "
         "its first blank line."
@@ -57,7 +57,7 @@ MEANINGS = {
     "Voting": "Voting@k: the most common answer of k samples",
     "Rerank": "Rerank@k: the one of k samples that the reranker scores highest",
     "Weighted": "Weighted@k: the answer of k samples with the largest sum of the reranker's scores",
-    "Pass": "Pass@k: at least one of k samples is right, the upper bound of any choice among them",
+    "Pass": "Pass@k: at least one of k samples is correct, the upper bound of any choice among them",
 }
 """The columns of the table, in order."""
 
@@ -144,7 +144,7 @@ def training_data(record: RunRecord) -> str:
     if learned:
         solutions, taken = learned["solutions"], learned.get("solutions_an_epoch", learned["solutions"])
         part = f" An epoch took {taken:,} of them." if taken < solutions else ""
-        lines.append(f"\n{solutions:,} different solutions to learn from, {learned['right']:.1%} of them right.{part}")
+        lines.append(f"\n{solutions:,} different solutions to learn from, {learned['right']:.1%} of them correct.{part}")
     return "\n".join(lines)
 
 
@@ -167,12 +167,12 @@ def procedure(record: RunRecord) -> str:
 def prompt(record: RunRecord) -> str:
     """Return the format, with one question rendered exactly."""
     description = record.description
-    example, form = description.get("example"), description.get("format") or {}
+    example, cot_format = description.get("example"), description.get("format") or {}
     if not example:
         return ""
     lengths = f"up to {description['max_prompt_tokens']:d} tokens, and {description['max_tokens']:d} with the solution"
-    pattern = (form.get("init_args") or {}).get("answer_pattern")
-    reading = [FORMS.get(_class_name(form), ""), f"Its answer is found by {code_span(pattern)}." if pattern else ""]
+    pattern = (cot_format.get("init_args") or {}).get("answer_pattern")
+    reading = [READING.get(_class_name(cot_format), ""), f"Its answer is found by {code_span(pattern)}." if pattern else ""]
     return "\n\n".join(
         [
             f"The prompt ({lengths}) for the question {code_span(example['question'])} is, to the letter:",
@@ -194,7 +194,7 @@ def expected_response(record: RunRecord) -> str:
             fenced(row["question"], "text"),
             "this model wrote, greedily,",
             fenced(row["response"], language),
-            f"which gives {code_span(str(row['answer']))}, the right answer.",
+            f"which gives {code_span(str(row['answer']))}, the correct answer.",
         ]
     )
 

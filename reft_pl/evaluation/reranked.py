@@ -9,7 +9,7 @@ from reft_pl.evaluation.files import read_results, update_results
 from reft_pl.evaluation.model_card import write_card
 
 
-def tell_sampled_runs(reranker_run: Path, names: Iterable[str]) -> None:
+def copy_to_sampled_runs(reranker_run: Path, names: Iterable[str]) -> None:
     """Write a tested reranker's rerank@k and weighted@k to the runs that wrote the samples, and refresh their cards.
 
     A run trained further since it sampled has no ``samples`` section and is skipped. If several rerankers ranked the same

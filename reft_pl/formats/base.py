@@ -55,3 +55,8 @@ class CoTFormat(ABC):
     @abstractmethod
     def settings(self) -> dict[str, object]:
         """Return what another program needs to rebuild this format, JSON-serialisable: class path and arguments."""
+
+
+def plain_input(problem: Problem) -> str:
+    """Return the prompt of the paper's scripts, with ``Question:`` and ``Answer reasoning:`` on separate lines."""
+    return f"Question:\n{problem.question}\nAnswer reasoning:\n"

@@ -7,9 +7,8 @@ import re
 from typing_extensions import override
 
 from reft_pl.errors import UserError
-from reft_pl.formats.base import ChatTemplate, CoTFormat
+from reft_pl.formats.base import ChatTemplate, CoTFormat, plain_input
 from reft_pl.formats.parsing import answer_text, read_answer
-from reft_pl.formats.question import plain_input
 from reft_pl.types import ExecutionResult, Problem
 
 PHRASE = "Therefore, the answer is:"

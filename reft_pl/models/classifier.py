@@ -62,7 +62,7 @@ def load_classifier(
     is_classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     if is_classifier and config.num_labels != CLASSES:
         raise UserError(
-            f"{name_or_path} has {config.num_labels} classes and a reranker needs two (wrong, right): name a classifier with "
+            f"{name_or_path} has {config.num_labels} classes and a reranker needs two (wrong, correct): name a classifier with "
             "two classes, or a language model to start from."
         )
     config.num_labels = CLASSES  # a language model's own value is meaningless

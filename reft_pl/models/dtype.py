@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-NumberFormat = Literal["bfloat16", "float32"]
+Dtype = Literal["bfloat16", "float32"]
 
 FAST = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 """CPU features for bfloat16 multiplication on x86 and Arm, as torch names them."""
 
 
-def fast_format() -> NumberFormat:
+def fastest_dtype() -> Dtype:
     """Return bfloat16 if this machine multiplies it in hardware, else float32.
 
     Without hardware support bfloat16 is emulated: on a CPU with only AVX2, square matrix products took a hundred times as long

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reft_pl.models.export import save_model, write_description
 from reft_pl.models.folders import replace_folder
 
-RIGHT = 1
+CORRECT = 1
 """Class index of correct solutions; wrong ones are class 0."""
 
 
@@ -59,8 +59,8 @@ def export_reranker(
 
     ``weights=False`` omits the weights, to check that the rest can be written.
     """
-    reranker.classifier.config.id2label = {0: "wrong", RIGHT: "right"}
-    reranker.classifier.config.label2id = {"wrong": 0, "right": RIGHT}
+    reranker.classifier.config.id2label = {0: "wrong", CORRECT: "correct"}
+    reranker.classifier.config.label2id = {"wrong": 0, "correct": CORRECT}
     with replace_folder(folder) as fresh:
         save_model(reranker.classifier, fresh, None if weights else {})
         tokenizer.save_pretrained(fresh)

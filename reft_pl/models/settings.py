@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from reft_pl.errors import UserError
-from reft_pl.models.dtype import NumberFormat, fast_format
+from reft_pl.models.dtype import Dtype, fastest_dtype
 
 
 @dataclass
@@ -66,7 +66,7 @@ class PolicySettings:
 
     init_from: str
     from_scratch: bool = False
-    dtype: Literal["auto"] | NumberFormat = "auto"
+    dtype: Literal["auto"] | Dtype = "auto"
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     compile: bool = False
@@ -76,5 +76,5 @@ class PolicySettings:
     @property
     def torch_dtype(self) -> torch.dtype:
         """``dtype`` as a torch dtype, with auto resolved for this machine."""
-        dtype = fast_format() if self.dtype == "auto" else self.dtype
+        dtype = fastest_dtype() if self.dtype == "auto" else self.dtype
         return torch.bfloat16 if dtype == "bfloat16" else torch.float32

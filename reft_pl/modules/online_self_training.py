@@ -99,8 +99,8 @@ class OnlineSelfTrainingModule(PolicyModule):
     def losses(self, problems: Sequence[Problem], rollout: Rollout, rows: Sequence[int]) -> MicroBatches:
         """Build micro-batch losses that sum to the loss of the mini-batch; ``rows`` are this rank's questions in it."""
         n = self.samples_per_problem
-        right = [i for row in rows for i in range(n * row, n * row + n) if rollout.outcome[i] == 1]
-        fresh = take(rollout.tokens, torch.tensor(right, dtype=torch.int64, device=rollout.outcome.device))
+        correct = [i for row in rows for i in range(n * row, n * row + n) if rollout.outcome[i] == 1]
+        fresh = take(rollout.tokens, torch.tensor(correct, dtype=torch.int64, device=rollout.outcome.device))
         annotated = self.annotated([problems[row] for row in rows])
         return [*self.cross_entropy(fresh, FRESH), *self.cross_entropy(annotated, ANNOTATED)]
 

@@ -24,7 +24,7 @@ from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
 from reft_pl.rl.estimators import GAE, AdvantageEstimator, Experience
 from reft_pl.rl.importance import truncated_importance
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
 from reft_pl.rollout.filtering import (

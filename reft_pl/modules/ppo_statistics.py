@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from reft_pl.modules.sample_statistics import sample_statistics
-from reft_pl.rl.diagnostics import explained_variance
 from reft_pl.rl.importance import sampler_mismatch, truncated_importance
 from reft_pl.rl.kl import k3_kl, sequence_kl
 from reft_pl.rl.masks import masked_max, masked_sum
 from reft_pl.rl.policy_losses import PolicyLoss
+from reft_pl.rl.statistics import explained_variance
 from reft_pl.strategies.ranks import Part, Ranks
 from reft_pl.types import ScoredRollout
 

@@ -24,7 +24,7 @@ from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.classifier import load_classifier
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
-from reft_pl.models.reranker import RIGHT, Reranker, export_reranker
+from reft_pl.models.reranker import CORRECT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches, StageModule
@@ -85,13 +85,13 @@ class RerankerModule(StageModule):
             raise UserError("the reranker trains on sampled solutions: set data.samples as in configs/reranker.yaml")
         if stage == "fit":
             found = self.problems.candidates
-            right = sum(candidate.right for candidate in found)
-            if right in (0, len(found)):
+            correct = sum(candidate.correct for candidate in found)
+            if correct in (0, len(found)):
                 raise UserError(
-                    f"{right} of {len(found)} training solutions are correct: data.samples needs correct and wrong ones"
+                    f"{correct} of {len(found)} training solutions are correct: data.samples needs correct and wrong ones"
                 )
             questions = len({candidate.problem.id for candidate in found})
-            share, taken = right / len(found), self._taken()
+            share, taken = correct / len(found), self._taken()
             part = f"; an epoch uses {taken:,} of them" if taken < len(found) else ""
             rank_zero_info(
                 f"training on {len(found):,} distinct solutions of {questions:,} questions, {share:.1%} correct{part}"
@@ -109,9 +109,9 @@ class RerankerModule(StageModule):
     def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
         """Take one optimizer step on the batch's solutions."""
         self.train_with_dropout(self.reranker, batch_idx)
-        right = torch.tensor([candidate.right for candidate in batch], device=self.device).long()
+        labels = torch.tensor([candidate.correct for candidate in batch], device=self.device).long()
         with self.phases.phase("update", len(batch)) as progress:
-            result = self.update(self.losses(self.sequences(batch), right))
+            result = self.update(self.losses(self.sequences(batch), labels))
             progress.advance(len(batch))
         statistics = {f"train/{name}": value for name, value in result.items()}
         self.log_statistics({**statistics, **self.timing()})
@@ -120,13 +120,13 @@ class RerankerModule(StageModule):
         """Tokenise question and solution of each candidate."""
         return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
 
-    def losses(self, sequences: Sequence[Sequence[int]], right: Tensor) -> MicroBatches:
+    def losses(self, sequences: Sequence[Sequence[int]], labels: Tensor) -> MicroBatches:
         """Build micro-batch losses that sum to the mean cross-entropy over all ranks' batches."""
         n = self.ranks.share(len(sequences))
 
         def loss(rows: Sequence[int]) -> Tensor:
             logits = self.reranker([sequences[row] for row in rows])
-            losses: Tensor = F.cross_entropy(logits, right[rows], reduction="sum")
+            losses: Tensor = F.cross_entropy(logits, labels[rows], reduction="sum")
             return losses / n
 
         return [partial(loss, rows) for rows in by_length(sequences, self.micro_batch_tokens)]
@@ -147,7 +147,7 @@ class RerankerModule(StageModule):
         with torch.no_grad():
             for rows in by_length(sequences, self.micro_batch_tokens):
                 logits = self.reranker([sequences[row] for row in rows])
-                probabilities[rows] = logits.softmax(-1)[:, RIGHT].cpu()
+                probabilities[rows] = logits.softmax(-1)[:, CORRECT].cpu()
         of_text = dict(zip(texts, probabilities.tolist(), strict=True))
         return [of_text[prediction.text] for prediction in item.predictions]
 
@@ -170,8 +170,8 @@ class RerankerModule(StageModule):
         figures, losses = PerQuestion(), []
         for item, scores in self.gathered(self._ranked):
             figures.update(reranking_figures(item, scores))
-            right = torch.tensor(item.verdicts, dtype=torch.float32)
-            losses.append(F.binary_cross_entropy(torch.tensor(scores), right, reduction="none"))
+            labels = torch.tensor(item.verdicts, dtype=torch.float32)
+            losses.append(F.binary_cross_entropy(torch.tensor(scores), labels, reduction="none"))
         self._ranked = []
         if losses:
             means = {name: mean for name, (mean, *_) in figures.summary().items()}

@@ -31,7 +31,7 @@ def sample_statistics(rollout: Rollout) -> dict[str, Part]:
     return parts | shortcut_statistics([sample for sample in samples if is_correct(sample)])
 
 
-def shortcut_statistics(right: Sequence[Sample]) -> dict[str, Part]:
+def shortcut_statistics(correct: Sequence[Sample]) -> dict[str, Part]:
     """Compute shares of correct samples that may have skipped the reasoning (``formats/shortcuts.py``).
 
     ``shortcut/in_question``: the answer is a number in the question. ``shortcut/constant``: the answer is a constant in the
@@ -39,7 +39,7 @@ def shortcut_statistics(right: Sequence[Sample]) -> dict[str, Part]:
     value other than that option's. A share without a decidable sample is omitted.
     """
     verdicts: dict[str, list[bool]] = {"in_question": [], "constant": [], "letter": []}
-    for sample in right:
+    for sample in correct:
         value, question = sample.result.value, sample.problem.question
         in_words = sample.result.backend == BACKEND
         if isinstance(value, str) and in_words:

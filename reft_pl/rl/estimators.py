@@ -15,7 +15,7 @@ from reft_pl.rl.advantages import generalized_advantages, rewards_to_go
 from reft_pl.rl.aggregation import AggregationKind
 from reft_pl.rl.groups import centred_in_group, leave_one_out, normalised_in_group, relative_to_mean
 from reft_pl.rl.masks import at_last_action, masked_sum, zero_outside
-from reft_pl.rl.whitening import mean_over_ranks, whiten
+from reft_pl.rl.statistics import mean_over_ranks, whiten
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,25 +97,26 @@ class Collector:
         """
         params = replace(params, suppressed=self.codec.vocabulary.unused(policy.vocab_size))
         requests = [self._request(i, problem, params, seed_of, n) for i, problem in enumerate(problems)]
-        problem_of = {request.id: problem for request, problem in zip(requests, problems, strict=True)}
-        written: list[tuple[Problem, Completion, str]] = []
+        asked = {request.id: (problem, request) for request, problem in zip(requests, problems, strict=True)}
+        written: list[tuple[Completion, str]] = []
         self.sampler.sync(policy)
         with self.sandbox.begin() as execution:
             running = ResponseExecution(self.codec.format, execution)
             with self.phases.phase("rollout", len(problems) * n) as progress:
                 for completion in self.sampler.stream(requests):
-                    problem = problem_of[completion.request_id]
+                    problem, _ = asked[completion.request_id]
                     text = self.codec.response_text(problem, completion.token_ids)
                     running.submit(problem, text)  # its program runs while others are being decoded
-                    written.append((problem, completion, text))
+                    written.append((completion, text))
                     progress.advance(1, len(completion.token_ids))
             with self.phases.phase("execute", len(written)) as progress:
                 results = running.results()
                 progress.advance(len(results))
-        samples = {
-            (completion.request_id, completion.index): Sample(problem, completion, text, result)
-            for (problem, completion, text), result in zip(written, results, strict=True)
-        }
+        samples = {}
+        for (completion, text), result in zip(written, results, strict=True):
+            problem, request = asked[completion.request_id]
+            sample = Sample(problem, completion, text, result, request.prompt_ids)
+            samples[completion.request_id, completion.index] = sample
         return [samples[request.id, index] for request in requests for index in range(n)]
 
     def reward(self, policy: Policy, reward: RewardFunction, samples: Sequence[Sample]) -> Rollout:
@@ -165,15 +166,14 @@ class Collector:
 
     def tokens(self, samples: Sequence[Sample]) -> TokenBatch:
         """Return prompts and completions as one padded batch, [B, T]; the sampled tokens are its actions."""
-        prompts = [self.codec.prompt_ids(sample.problem) for sample in samples]
-        sequences = [(*prompt, *s.completion.token_ids) for prompt, s in zip(prompts, samples, strict=True)]
-        return collate(sequences, [len(prompt) for prompt in prompts], self.codec.pad_id)
+        sequences = [(*sample.prompt_ids, *sample.completion.token_ids) for sample in samples]
+        return collate(sequences, [len(sample.prompt_ids) for sample in samples], self.codec.pad_id)
 
     def _at_actions(self, rollout: Rollout, reported: Sequence[Sequence[float]]) -> Tensor:
         """Place the sampler's number for each sampled token at its action, [B, T]; 0 elsewhere."""
         placed = torch.zeros(rollout.tokens.input_ids.shape, dtype=torch.float32)
         for row, (sample, numbers) in enumerate(zip(rollout.samples, reported, strict=True)):
-            first = len(self.codec.prompt_ids(sample.problem)) - 1
+            first = len(sample.prompt_ids) - 1
             placed[row, first : first + len(numbers)] = torch.tensor(numbers)
         return placed.to(rollout.tokens.input_ids.device)
 

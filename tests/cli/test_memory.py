@@ -53,7 +53,7 @@ def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[st
 
 
 def test_auto_counts_as_bfloat16_on_any_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reft_pl.models.settings.fast_format", lambda: "float32")
+    monkeypatch.setattr("reft_pl.models.settings.fastest_dtype", lambda: "float32")
     sft, cards = paper("sft", "sft_7b", GALACTICA), ("--gpus", "8")
     assert plan(capsys, *sft, *cards, "--model.policy.dtype", "auto") == plan(capsys, *sft, *cards)
 

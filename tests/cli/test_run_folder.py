@@ -74,7 +74,7 @@ def test_auto_is_saved_as_the_resolved_dtype_and_resumes_in_it(
     overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fit(fast: str, epochs: int) -> str:
-        monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: fast)
+        monkeypatch.setattr("reft_pl.cli.lightning_cli.fastest_dtype", lambda: fast)
         config = overlay("run", trainer={"max_epochs": epochs}, model={"init_args": {"policy": {"dtype": "auto"}}})
         assert main(["fit", "--config", "configs/sft.yaml", "--config", config]) == 0
         saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -92,7 +92,7 @@ def test_auto_is_saved_as_the_resolved_dtype_and_resumes_in_it(
 def test_bfloat16_without_cpu_instructions_warns(
     overlay: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("reft_pl.cli.lightning_cli.fast_format", lambda: "float32")
+    monkeypatch.setattr("reft_pl.cli.lightning_cli.fastest_dtype", lambda: "float32")
     untrained = ["--config", "configs/sft.yaml", "--config", overlay("none"), "--model.policy.dtype", "bfloat16"]
     assert main(["test", *untrained]) == 2
     assert "which this CPU does not support natively: float32 is many times as fast" in capsys.readouterr().out

@@ -132,8 +132,8 @@ def test_a_custom_format_is_named_on_the_command_line(folder: Path) -> None:
     edit(folder / "reft.json", format=NL)
     assert "form with mark 3" in reft_pl("solve", "models/m", "--form=my_form.MyForm", cwd=work)
     refused(reft_pl("solve", "models/m", "--format", "my_form.MyFrom", cwd=work, code=2), "cannot be imported")
-    refused(reft_pl("solve", "models/m", "--format", "my_helper.MARK", cwd=work, code=2), "is no prompt form")
-    refused(reft_pl("solve", "models/m", "--format", "os.system", cwd=work, code=2), "is no prompt form")
+    refused(reft_pl("solve", "models/m", "--format", "my_helper.MARK", cwd=work, code=2), "is not a prompt format")
+    refused(reft_pl("solve", "models/m", "--format", "os.system", cwd=work, code=2), "is not a prompt format")
 
 
 # ---- code that comes with a model

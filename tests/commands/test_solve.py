@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from reft_pl.cli import main
+from reft_pl.commands.question_solver import Solution
 from reft_pl.commands.solution_view import as_json, show
-from reft_pl.commands.solver import Solution
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.formats import NaturalLanguage, PythonProgram
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Sample, Status, StopReason
@@ -71,7 +71,7 @@ def test_any_model_folder_answers_in_any_format(exported: Path, tmp_path: Path, 
     plain = json.loads(solve(capsys, foreign, QUESTION, "--json", "--format", "NaturalLanguage", "--max_tokens", 60))
     assert plain["program"] is None
     assert main(["solve", str(exported), QUESTION, "--format", "NaturalLanguage", "--max_tokens", "60"]) == 0
-    assert "is asked with {'class_path': 'reft_pl.formats.NaturalLanguage'" in capsys.readouterr().err
+    assert "will be prompted with {'class_path': 'reft_pl.formats.NaturalLanguage'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from reft_pl.evaluation.model_card import model_card, write_card
-from reft_pl.evaluation.reranked import tell_sampled_runs
+from reft_pl.evaluation.reranked import copy_to_sampled_runs
 
 HERE, FORMER = "weights of hf", "former weights"
 QUESTION = 'How many "boxes"?'
@@ -205,7 +205,7 @@ def test_a_response_is_shown_as_inert_text(run_dir: Path) -> None:
     response = text.split("## Expected response")[1].split("## Intended use")[0]
     assert f"```text\n{QUESTION}\n```" in response
     assert "````python\n" + RESPONSE.replace("\x1b", "\\x1b") + "\n````" in response
-    assert "which gives `7.0`, the right answer" in response
+    assert "which gives `7.0`, the correct answer" in response
     assert "\x1b" not in str(model_card(run_dir))
     assert "WRONG" not in text
     assert "LONG" not in text
@@ -231,7 +231,7 @@ def test_training_details_are_shown_without_local_paths(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "phrase"),
     [
-        (CONFIG["data"]["train"], "fine-tuned on annotated solutions and right ones that a policy sampled"),
+        (CONFIG["data"]["train"], "fine-tuned on annotated solutions and correct ones that a policy sampled"),
         (CONFIG["data"]["train"][1:], "fine-tuned on annotated solutions (SFT: the warm-up of ReFT"),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_rerankers_figures_are_recorded_with_the_ranked_run(run_dir: Path, tmp
         "earlier": {**ranked, "samples": str(run_dir / "samples" / "svamp.jsonl"), "rerank@16": [0.9, 0.8, 1.0]},
     }
     (reranker / "results.json").write_text(json.dumps({"rerank": entries}))
-    tell_sampled_runs(reranker, ["svamp", "before", "elsewhere"])
+    copy_to_sampled_runs(reranker, ["svamp", "before", "elsewhere"])
     recorded = json.loads((run_dir / "results.json").read_text())
     about = {"reranker": str(reranker), "questions": 1000, "weights": HERE}
     assert recorded == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from reft_pl.models.dtype import fast_format
+from reft_pl.models.dtype import fastest_dtype
 from reft_pl.models.settings import PolicySettings
 
 X86 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False}
@@ -28,7 +28,7 @@ def test_bfloat16_if_the_cpu_has_instructions_for_it(
     capabilities: dict[str, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert fast_format() == chosen
+    assert fastest_dtype() == chosen
     assert PolicySettings("x").torch_dtype == getattr(torch, chosen), "auto is the default"
     assert PolicySettings("x", dtype="bfloat16").torch_dtype == torch.bfloat16
     assert PolicySettings("x", dtype="float32").torch_dtype == torch.float32
@@ -37,11 +37,11 @@ def test_bfloat16_if_the_cpu_has_instructions_for_it(
 @pytest.mark.usefixtures("without_gpu")
 def test_unknown_capabilities_mean_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert fast_format() == "float32"
+    assert fastest_dtype() == "float32"
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
 def test_a_gpu_takes_precedence(native: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert fast_format() == chosen
+    assert fastest_dtype() == chosen

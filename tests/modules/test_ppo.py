@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from reft_pl.errors import UserError
 from reft_pl.modules import RolloutCallback
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.types import StopReason
 from tests.modules.iteration import Recording, RewardFor, iterate
 

@@ -11,7 +11,7 @@ import torch
 
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.estimators import GRPO, RLOO, MaxRL, Reinforce
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.policy_losses import PPOClip, SequenceClip
 from reft_pl.types import Problem, Sample
 from tests.modules.iteration import Recording, RewardFor, iterate

@@ -12,7 +12,7 @@ import torch
 
 from reft_pl.errors import UserError
 from reft_pl.rl.estimators import GAE, RLOO
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Completion, SampleRequest
 from tests.modules.iteration import Recorder, Recording, iterate

@@ -15,7 +15,7 @@ from reft_pl.errors import UserError
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.strategies import ZeRO
 from tests.modules.iteration import iterate
 

@@ -96,7 +96,7 @@ def test_a_reranker_learns_to_pick_the_correct_sample(
 
     # The export is a plain classifier with the same scores.
     model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
-    assert model.config.id2label == {0: "wrong", 1: "right"}
+    assert model.config.id2label == {0: "wrong", 1: "correct"}
     tokenizer = AutoTokenizer.from_pretrained(run / "hf")
     first = json.loads((tmp_path / "ordinary.jsonl").read_text().splitlines()[0])
     text = f"Question:\n{first['question']}\nAnswer reasoning:\n{first['predictions'][0]['completion']}"

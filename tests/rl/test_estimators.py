@@ -9,7 +9,7 @@ from torch import Tensor
 from reft_pl.errors import UserError
 from reft_pl.rl.advantages import generalized_advantages, rewards_to_go
 from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Experience, MaxRL, Reinforce
-from reft_pl.rl.whitening import whiten
+from reft_pl.rl.statistics import whiten
 
 NAN = float("nan")
 F64 = torch.float64

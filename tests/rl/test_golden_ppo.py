@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from reft_pl.rl.diagnostics import explained_variance
 from reft_pl.rl.estimators import GAE, Experience
-from reft_pl.rl.kl import k1_kl, sequence_kl
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty, k1_kl, sequence_kl
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.masks import at_last_action, sequence_mean, token_mean, zero_outside
 from reft_pl.rl.policy_losses import PPOClip
+from reft_pl.rl.statistics import explained_variance
 
 
 def action_mask(input_ids: Tensor, prompt_length: int, eos_id: int) -> Tensor:

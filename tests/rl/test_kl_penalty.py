@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reft_pl.errors import UserError
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 
 NEW, REF = torch.tensor([[-1.0, -2.0, 5.0]]), torch.tensor([[-1.5, -1.0, 7.0]])
 MASK = torch.tensor([[True, True, False]])

@@ -15,7 +15,7 @@ from reft_pl.rl.masks import (
     token_mean,
     zero_outside,
 )
-from reft_pl.rl.whitening import variance_over_ranks
+from reft_pl.rl.statistics import variance_over_ranks
 
 NAN = float("nan")
 X = torch.tensor([[1.0, 2.0, NAN], [NAN, 6.0, 3.0]], dtype=torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
 from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Experience, MaxRL, Reinforce
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.overlong import soft_overlong_punishment
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip, SequenceClip

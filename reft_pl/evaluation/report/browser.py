@@ -16,7 +16,7 @@ MAX_SOLUTIONS = 2000
 def browser_data(runs: Sequence[Run], limit: int = MAX_SOLUTIONS) -> dict[str, Any]:
     """Return everything that the browser shows, as JSON.
 
-    A row is ``[question, run, origin, status, text, right, answer, batch, count]``. The first five are indices into lists
+    A row is ``[question, run, origin, status, text, correct, answer, batch, count]``. The first five are indices into lists
     (status -1: not recorded); ``count`` is the number of identical solutions. Rows are sorted by question, then run.
     ``left_out`` gives, for each file with more than ``limit`` solutions, how many are shown.
     """
@@ -66,7 +66,7 @@ class _Index:
             self._place("origins", origin),
             -1 if status is None else self._place("statuses", status),
             self._place("texts", solution.text),
-            int(solution.right),
+            int(solution.correct),
             solution.answer,
             solution.batch,
         )

@@ -15,7 +15,7 @@ from reft_pl.evaluation.report.scalars import Curve, event_files, read_curves
 from reft_pl.evaluation.run_record import is_former, of_weights
 from reft_pl.models.export import read_description
 
-ANEW = {"test": "test", "samples": "predict", "rerank": "test"}
+VERBS = {"test": "test", "samples": "predict", "rerank": "test"}
 """Sections of ``results.json`` that a report shows and that record weights, with the verb that rewrites each."""
 
 
@@ -86,12 +86,12 @@ def _read(folder: Path, name: str) -> Run:
 
 def _measured_on(weights: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sections that record weights, without entries of other weights."""
-    return {section: of_weights(results[section], weights) for section in ANEW if section in results}
+    return {section: of_weights(results[section], weights) for section in VERBS if section in results}
 
 
 def _notes(name: str, everything: Mapping[str, Any], kept: Mapping[str, Any], former: Sequence[Path]) -> Iterator[str]:
     """Yield a sentence for each section with omitted entries, and for each omitted sample file."""
-    for section, verb in ANEW.items():
+    for section, verb in VERBS.items():
         if gone := sorted(everything.get(section, {}).keys() - kept.get(section, {}).keys() - {"weights"}):
             yield (
                 f"{name}: the figures of {', '.join(gone)} in section {section!r} of its results.json are of other weights "

@@ -36,7 +36,7 @@ class Solution:
     """
 
     question: Question
-    right: bool
+    correct: bool
     status: str | None
     answer: str | None
     text: str
@@ -89,8 +89,8 @@ def _rollouts(path: Path, ids: Container[str]) -> Iterator[Solution]:
     for row in _rollout_rows(path):
         if row["id"] in ids:
             question = Question("train", row["id"], row["question"], _shown(row["gold"]) or "")
-            right = answers_equal(row["value"], row["gold"])
-            yield Solution(question, right, row["status"], _shown(row["value"]), row["text"], row["step"])
+            correct = answers_equal(row["value"], row["gold"])
+            yield Solution(question, correct, row["status"], _shown(row["value"]), row["text"], row["step"])
 
 
 def _rollout_rows(path: Path) -> Iterator[dict[str, Any]]:

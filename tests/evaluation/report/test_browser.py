@@ -8,7 +8,7 @@ from reft_pl.evaluation.report.runs import read_runs
 def shown(run: Any, limit: int = 100) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the browser's data, and its rows with names instead of indices."""
     data = browser_data(read_runs([run.folder]), limit)
-    names = ("question", "run", "origin", "status", "text", "right", "answer", "batch", "count")
+    names = ("question", "run", "origin", "status", "text", "correct", "answer", "batch", "count")
     rows = [dict(zip(names, row, strict=True)) for row in data["rows"]]
     for row in rows:
         row["question"] = data["questions"][row["question"]][:2]
@@ -24,11 +24,11 @@ def test_greedy_sampled_and_rolled_out(reft: Any) -> None:
     assert data["left_out"] == []
     assert data["questions"][0] == ("ordinary", "q0", "What is q0?", "1")
     assert rows[1] == {
-        "question": ("ordinary", "q0"), "run": 0, "origin": "sampled", "status": "ok", "text": "a", "right": 1, "answer": "1",
+        "question": ("ordinary", "q0"), "run": 0, "origin": "sampled", "status": "ok", "text": "a", "correct": 1, "answer": "1",
         "batch": None, "count": 2,
     }  # fmt: skip
     rollouts = [row for row in rows if row["origin"] == "rollout"]
-    assert [(row["question"][1], row["batch"], row["right"]) for row in rollouts] == [
+    assert [(row["question"][1], row["batch"], row["correct"]) for row in rollouts] == [
         ("t0", 0, 0), ("t0", 1, 0), ("t1", 0, 1), ("t1", 1, 1)
     ]  # fmt: skip
 

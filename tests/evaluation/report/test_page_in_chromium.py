@@ -59,7 +59,7 @@ def test_charts_draw_and_hostile_text_is_text(page: Path, reft: Any, tmp_path: P
     assert title(document) == "reft-pl: sft, re<i>ft & co, reranker", "no script of a model's has changed it"
     assert "<img" not in document
     cards = re.findall(r'<article class="card">(.*?)</article>', document, flags=re.DOTALL)
-    # Three greedy answers and a sample of q1; the rollout with this text came to the right answer.
+    # Three greedy answers and a sample of q1; the rollout with this text has the correct answer.
     assert len(cards) == 4
     for card in cards:
         (text,) = re.findall(r"<pre[^>]*>(.*?)</pre>", card, flags=re.DOTALL)
@@ -72,10 +72,10 @@ DRIVER = """
 const log = [];
 const note = (name) => log.push(name + "=" + document.getElementById("found").value);
 document.getElementById("after").click(); note("next");
-form.elements.verdict.value = "right";
+form.elements.verdict.value = "correct";
 form.dispatchEvent(new Event("input", { bubbles: true }));
 setTimeout(() => {
-  note("right");
+  note("correct");
   document.querySelector("#cards button").click();
   log.push("address=" + location.hash);
   document.getElementById("question-after").click();
@@ -95,8 +95,8 @@ def test_controls_work_and_nothing_foreign_runs(page: Path, tmp_path: Path) -> N
     assert console.count("Content Security Policy") >= 2, "both were refused"
     assert title(document).split("|") == [
         "next=Solutions 13 to 18 of 18",
-        "right=Solutions 1 to 6 of 6 (18 without filters)",
-        "address=#verdict=right&question=0",
+        "correct=Solutions 1 to 6 of 6 (18 without filters)",
+        "address=#verdict=correct&question=0",
     ]
     (dialog,) = re.findall(r"<dialog[^>]* open=.*?</dialog>", document, flags=re.DOTALL)
     assert "What is q1?" in dialog, "the next question that somebody solved"

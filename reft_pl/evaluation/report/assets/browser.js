@@ -9,7 +9,7 @@ const FILTERS = {
   stage: (value, row) => runs[row[RUN]].stage === value,
   set: (value, row) => questions[row[QUESTION]][0] === value,
   origin: (value, row) => row[ORIGIN] === Number(value),
-  verdict: (value, row) => Boolean(row[RIGHT]) === (value === "right"),
+  verdict: (value, row) => Boolean(row[CORRECT]) === (value === "correct"),
   status: (value, row) => row[STATUS] === Number(value),
   text: (value, row) => searchedTexts[row[TEXT]].includes(value) || searchedQuestions[row[QUESTION]].includes(value),
 };

@@ -3,7 +3,7 @@
 
 const { questions, origins, statuses, texts, rows, left_out: leftOut } = DATA.browser;
 const { runs } = DATA;
-const [QUESTION, RUN, ORIGIN, STATUS, TEXT, RIGHT, ANSWER, BATCH, COUNT] = Array(9).keys(); // of a row
+const [QUESTION, RUN, ORIGIN, STATUS, TEXT, CORRECT, ANSWER, BATCH, COUNT] = Array(9).keys(); // of a row
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -27,7 +27,7 @@ function runName(place) {
 function cardWithQuestion(row, open) {
   const [set, , question, gold] = questions[row[QUESTION]];
   const made = element("article", "card");
-  const facts = factsOf(row, row[RIGHT] ? "" : `, right is ${gold}`);
+  const facts = factsOf(row, row[CORRECT] ? "" : `, correct is ${gold}`);
   facts.firstChild.after(runName(row[RUN]));
   facts.append(element("span", "muted", set));
   const button = element("button", "", "Side by side");
@@ -48,7 +48,7 @@ function factsOf(row, remark) {
   const facts = element("div", "facts");
   const answer = row[ANSWER] === null ? "no answer" : `answer ${row[ANSWER]}`;
   facts.append(
-    element("span", row[RIGHT] ? "verdict right" : "verdict wrong", row[RIGHT] ? "✓ right" : "✗ wrong"),
+    element("span", row[CORRECT] ? "verdict correct" : "verdict wrong", row[CORRECT] ? "✓ correct" : "✗ wrong"),
     element("span", "", answer + remark),
     element("span", "muted", statusName(row[STATUS])),
     element("span", "muted", origins[row[ORIGIN]] + (row[BATCH] === null ? "" : `, batch ${row[BATCH]}`)),

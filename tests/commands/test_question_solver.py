@@ -1,11 +1,11 @@
-"""Solving single questions: samples depend only on the question, and votes."""
+"""Solving single questions: samples depend only on seed, question and index; votes."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reft_pl.commands.solver import Solution, Solver
+from reft_pl.commands.question_solver import QuestionSolver, Solution
 from reft_pl.data.codec import Codec
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
@@ -20,13 +20,13 @@ QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 
 @pytest.fixture
-def make_solver(micro_model: Path) -> Callable[..., Solver]:
+def make_solver(micro_model: Path) -> Callable[..., QuestionSolver]:
     policy = load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"))
 
-    def make(n: int = 1, seed: int = 1, temperature: float = 1.0, max_prompt_tokens: int = 100) -> Solver:
+    def make(n: int = 1, seed: int = 1, temperature: float = 1.0, max_prompt_tokens: int = 100) -> QuestionSolver:
         codec = Codec(load_tokenizer(str(micro_model)), PythonProgram(), max_prompt_tokens, 120)
         params = SamplingParams(120, temperature, 50)
-        return Solver(policy, codec, InProcessSampler(), CPythonSandbox(), params, n, seed)
+        return QuestionSolver(policy, codec, InProcessSampler(), CPythonSandbox(), params, n, seed)
 
     return make
 
@@ -35,7 +35,7 @@ def texts(solution: Solution) -> list[str]:
     return [sample.text for sample in solution.samples]
 
 
-def test_samples_depend_only_on_seed_question_and_index(make_solver: Callable[..., Solver]) -> None:
+def test_samples_depend_only_on_seed_question_and_index(make_solver: Callable[..., QuestionSolver]) -> None:
     solver = make_solver(n=3)
     first = texts(solver.solve(QUESTION))
     assert len(set(first)) == 3
@@ -46,12 +46,12 @@ def test_samples_depend_only_on_seed_question_and_index(make_solver: Callable[..
     solver.close()
 
 
-def test_greedy_does_not_depend_on_the_seed(make_solver: Callable[..., Solver]) -> None:
+def test_greedy_does_not_depend_on_the_seed(make_solver: Callable[..., QuestionSolver]) -> None:
     greedy = [texts(make_solver(seed=seed, temperature=0.0).solve(QUESTION)) for seed in (1, 2)]
     assert greedy[0] == greedy[1]
 
 
-def test_a_question_that_is_too_long_is_refused(make_solver: Callable[..., Solver]) -> None:
+def test_a_question_that_is_too_long_is_refused(make_solver: Callable[..., QuestionSolver]) -> None:
     with pytest.raises(UserError, match=r"makes a prompt of \d\d tokens, and this model takes 20: shorten it"):
         make_solver(max_prompt_tokens=20).solve(QUESTION)
 

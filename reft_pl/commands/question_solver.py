@@ -61,7 +61,7 @@ class Solution:
         return self.samples[groups[0][0] if groups else 0]
 
 
-class Solver:
+class QuestionSolver:
     """A policy that answers questions without known answers, one at a time.
 
     Samples depend on the seed, the question and the sample index, not on earlier questions.
@@ -111,7 +111,7 @@ DEFAULT_MAX_TOKENS = 700
 """For models without a description."""
 
 
-def load_solver(options: Namespace) -> Solver:
+def load_solver(options: Namespace) -> QuestionSolver:
     """Load the model of the command line, on the GPU if there is one.
 
     Raises:
@@ -120,7 +120,7 @@ def load_solver(options: Namespace) -> Solver:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = _source(options.model)
     description = _description(source)
-    form = _form(options.format, _trained_form(description, source), source)
+    cot_format = _format(options.format, _trained_format(description, source), source)
     trust: bool = options.trust_remote_code
     dtype = options.dtype or _stored_dtype(source, trust)
     policy = load_policy(PolicySettings(init_from=source, dtype=dtype, trust_remote_code=trust))
@@ -128,9 +128,11 @@ def load_solver(options: Namespace) -> Solver:
     max_prompt_tokens = min(max_tokens - 1, description.get("max_prompt_tokens", max_tokens))
     add_bos = not options.no_bos and description.get("add_bos", True)
     temperature = options.temperature if options.temperature is not None else float(options.samples > 1)
-    codec = Codec(load_tokenizer(source, trust), form, max_prompt_tokens, max_tokens, add_bos, load_stop_ids(source, trust))
+    codec = Codec(
+        load_tokenizer(source, trust), cot_format, max_prompt_tokens, max_tokens, add_bos, load_stop_ids(source, trust)
+    )
     codec.check_embeddings(policy.embedding_rows, source)
-    return Solver(
+    return QuestionSolver(
         policy.to("cuda" if torch.cuda.is_available() else "cpu"),
         codec,
         InProcessSampler(),
@@ -160,14 +162,14 @@ def _description(source: str) -> dict[str, Any]:
     return read_description(file.parent) if file else {}
 
 
-def _trained_form(description: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
+def _trained_format(description: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
     trained = description.get("format")
     if trained is not None and not isinstance(trained, Mapping):
         raise UserError(f"{source}/{DESCRIPTION_FILE} has a format that is no mapping: export the model again")
     return trained
 
 
-def _form(wanted: str | None, trained: Mapping[str, Any] | None, source: str) -> CoTFormat:
+def _format(wanted: str | None, trained: Mapping[str, Any] | None, source: str) -> CoTFormat:
     """Return the prompt format; print a note if the model was trained with another one.
 
     The model's file can name only our formats. A user's class is imported only if ``--format`` names it; it takes the file's
@@ -176,15 +178,15 @@ def _form(wanted: str | None, trained: Mapping[str, Any] | None, source: str) ->
     settings: Mapping[str, Any] = {"class_path": wanted} if wanted else trained or {"class_path": DEFAULT_FORMAT}
     if wanted and "." in wanted and not wanted.startswith("reft_pl."):
         same = trained is not None and trained.get("class_path") == wanted
-        form = format_from_settings(trained if trained is not None and same else settings, _users_form(wanted))
+        cot_format = format_from_settings(trained if trained is not None and same else settings, _users_format(wanted))
     else:
-        form = format_from_settings(settings)
-    if trained and form.settings() != trained:
-        echo(f"note: {source} was trained with {trained} and is asked with {form.settings()}", error=True)
-    return form
+        cot_format = format_from_settings(settings)
+    if trained and cot_format.settings() != trained:
+        echo(f"note: {source} was trained with {trained} and will be prompted with {cot_format.settings()}", error=True)
+    return cot_format
 
 
-def _users_form(path: str) -> type[CoTFormat]:
+def _users_format(path: str) -> type[CoTFormat]:
     """Import the class that ``--format`` names, from an installed package or a file in the working folder."""
     module, _, name = path.rpartition(".")
     try:
@@ -194,7 +196,7 @@ def _users_form(path: str) -> type[CoTFormat]:
             f"--format {path} cannot be imported ({described(error)}): put its file into the working folder, or correct it"
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, CoTFormat)):
-        raise UserError(f"--format {path} is no prompt form: name a subclass of reft_pl.formats.base.CoTFormat")
+        raise UserError(f"--format {path} is not a prompt format: name a subclass of reft_pl.formats.base.CoTFormat")
     return kind
 
 

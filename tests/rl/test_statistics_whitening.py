@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from reft_pl.rl.whitening import whiten
+from reft_pl.rl.statistics import whiten
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def test_unusable_settings_are_named(settings, message):
         "payload.PythonProgram",
         "reft_pl.formats.chat.re",
         "reft_pl.formats.base.CoTFormat",
-        "reft_pl.formats.from_settings.FORMS",
+        "reft_pl.formats.FORMATS",
         ".Chat.",
         "Chat.__init__",
         7,

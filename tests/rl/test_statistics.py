@@ -1,9 +1,9 @@
-"""Explained variance and clip fraction."""
+"""Explained variance: limits, a hand-computed case, and its floor."""
 
 import pytest
 import torch
 
-from reft_pl.rl.diagnostics import explained_variance
+from reft_pl.rl.statistics import explained_variance
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True, False], [True, True, False]])
