@@ -116,3 +116,15 @@ def test_every_exception_is_needed() -> None:
     assert {f"test_{name}.py" for name in OF_THE_REPOSITORY} <= files.keys()
     assert not [name for name in OF_THE_REPOSITORY if names_a_module(files[f"test_{name}.py"])]
     assert all((TESTS / name).is_dir() for name in BY_SUBJECT)
+
+
+def test_test_files_do_not_import_one_another() -> None:
+    """Helpers are in modules without the prefix, so that importing them collects no tests twice."""
+    borrowed = [
+        f"{path.relative_to(TESTS)}: {node.module}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and any(name.rpartition(".")[2].startswith("test_") for name in (node.module or "", *(a.name for a in node.names)))
+    ]
+    assert not borrowed

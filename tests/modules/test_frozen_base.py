@@ -13,8 +13,7 @@ from reft_pl.cli import main
 from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import BasePolicy
 from reft_pl.models.settings import LoRASettings, PolicySettings
-
-from .test_ppo import iterate
+from tests.modules.iteration import iterate
 
 Overlay = Callable[..., str]
 
