@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+KINDS = {
+    "rerank": "rerank",
+    "weighted": "weighted vote",
+    "tie_break": "vote with ties broken by score",
+    "voting": "vote",
+    "pass": "upper bound",
+}
+"""How a choice among n samples is called, by its name in ``results.json``."""
+
 
 def in_words(figures: Mapping[str, Any]) -> str:
     """Format the figures of a test set as one line."""
     if "top1" in figures:
         return f"Top-1 {with_interval((figures['top1'], *figures['interval95']))} of {figures['n']} questions"
     n = figures["n"]
-    kinds = {"rerank": "rerank", "weighted vote": "weighted", "vote": "voting", "upper bound": "pass"}
-    text = ", ".join(f"{label} {with_interval(figures[f'{kind}@{n}'])}" for label, kind in kinds.items())
+    text = ", ".join(f"{label} {with_interval(figures[f'{kind}@{n}'])}" for kind, label in KINDS.items())
     return f"{n} samples of {figures['questions']} questions, {text}"
 
 

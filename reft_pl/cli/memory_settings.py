@@ -88,6 +88,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         rollouts=on_policy,
         optimizer=_optimizer(settings.get("optimizer"), zero),
         optimizer_offloaded=bool(((settings.get("optimizer") or {}).get("init_args") or {}).get("offload")),
+        averaged=bool(settings.get("ema_decay")),
         gpus=gpus,
         zero=zero,
         replicated=replicated,

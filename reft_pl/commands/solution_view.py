@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.syntax import Syntax
@@ -37,8 +38,8 @@ def as_json(solution: Solution, cot_format: CoTFormat) -> str:
     """Format a solution as one line of ASCII JSON.
 
     Keys: ``question``; ``answer`` (null if none), ``status``, ``detail``, ``program`` (null if none was run) and ``response``
-    of the chosen sample; ``samples``, the number of samples; ``votes``, a list of ``answer`` and ``count``; ``statuses``,
-    counts over all samples.
+    of the chosen sample; ``samples``, the number of samples; ``votes``, a list of ``answer``, ``count`` and, with a reranker,
+    ``score``, the sum of its scores; ``statuses``, counts over all samples.
     """
     chosen, answers = solution.chosen, solution.answers
     record = {
@@ -49,7 +50,7 @@ def as_json(solution: Solution, cot_format: CoTFormat) -> str:
         "program": _program(solution, cot_format),
         "response": chosen.text,
         "samples": len(solution.samples),
-        "votes": [{"answer": answers[group[0]], "count": len(group)} for group in solution.votes],
+        "votes": [{"answer": answers[group[0]], "count": len(group), **_score(solution, group)} for group in solution.votes],
         "statuses": Counter(sample.result.status.value for sample in solution.samples),
     }
     return json.dumps(record)
@@ -58,6 +59,11 @@ def as_json(solution: Solution, cot_format: CoTFormat) -> str:
 def _program(solution: Solution, cot_format: CoTFormat) -> str | None:
     chosen = solution.chosen
     return cot_format.program(chosen.problem, chosen.text) if cot_format.runs_programs else None
+
+
+def _score(solution: Solution, group: Sequence[int]) -> dict[str, float]:
+    """Return the score of an answer; empty without a reranker."""
+    return {} if solution.scores is None else {"score": solution.score(group)}
 
 
 def _answer(solution: Solution) -> str:
@@ -81,7 +87,8 @@ def _status(result: ExecutionResult) -> str:
 def _votes(solution: Solution) -> list[tuple[int, str]]:
     """Return every answer with its count, then the statuses of samples without an answer."""
     answers = solution.answers
-    counted = [(len(group), _shown(answers[group[0]])) for group in solution.votes]
+    scores = ["".join(f"  (score {score:.3f})" for score in _score(solution, group).values()) for group in solution.votes]
+    counted = [(len(group), _shown(answers[group[0]]) + score) for group, score in zip(solution.votes, scores, strict=True)]
     failed = Counter(
         sample.result.status.value for sample, answer in zip(solution.samples, answers, strict=True) if answer is None
     )

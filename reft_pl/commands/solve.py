@@ -40,6 +40,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("question", nargs="?", help="default: standard input, or a prompt if that is a terminal")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="sample K solutions and vote; 1 is greedy")
     parser.add_argument(
+        "--reranker", metavar="FOLDER", help="a reranker's run folder or export, whose scores weight the votes of the samples"
+    )
+    parser.add_argument(
         "--temperature", type=float, metavar="T", help="sampling temperature (default: 1, greedy for one sample)"
     )
     parser.add_argument(
@@ -70,6 +73,8 @@ def _parser() -> ArgumentParser:
 def _check(options: Namespace) -> None:
     if options.samples < 1:
         raise UserError(f"--samples is {options.samples}, but must be at least 1")
+    if options.reranker and options.samples == 1:
+        raise UserError("--reranker chooses among several samples: add --samples K with K of at least 2")
     if options.temperature is not None and not 0 <= options.temperature < float("inf"):
         raise UserError(f"--temperature is {options.temperature}, but must be a number of at least 0")
     if options.top_k < 0:
@@ -84,7 +89,7 @@ def _answer_questions(options: Namespace) -> None:
     interactive = options.question is None and sys.stdin.isatty()
     notes = Console(stderr=True)
     with notes.status(Text(f"loading {one_line(options.model)}")):
-        from reft_pl.commands.question_solver import load_solver  # noqa: PLC0415 (torch takes seconds to import)
+        from reft_pl.commands.loading import load_solver  # noqa: PLC0415 (torch takes seconds to import)
         from reft_pl.commands.solution_view import as_json, show  # noqa: PLC0415
 
         solver = load_solver(options)

@@ -17,7 +17,7 @@ from reft_pl.data.cache import TokenCache
 from reft_pl.data.codec import Codec, Example
 from reft_pl.data.hf_dataset import HFDatasetSource
 from reft_pl.data.loader import ProblemLoader
-from reft_pl.data.reranker_data import Candidate, candidates, read_sets
+from reft_pl.data.reranker_data import Candidate, candidates, mixed_groups, read_sets
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.data.self_training import SelfTraining
 from reft_pl.data.sources import AuthorsJson, Gsm8kOfficial, ProblemSource
@@ -55,7 +55,8 @@ class ReasoningDataModule(LightningDataModule):
         train: Sources of training problems, concatenated.
         test: Sources of test problems, by the name under which their results appear.
         samples: Files of sampled solutions (written by ``reft-pl predict``) under ``train``, ``validation`` and the names of
-            test sets. They replace the problems when training a reranker: candidates to train on, samples to evaluate.
+            test sets; ``train`` may be a list of files, such as samples of several policies. They replace the problems when
+            training a reranker: candidates to train on, samples to evaluate.
         predict: Sets to sample from: names of test sets, ``validation``, ``train``; null means all test sets.
         validation: Sources of validation problems; null uses holdout.
         holdout: Number of training questions to hold out for validation if there is no validation source.
@@ -84,7 +85,7 @@ class ReasoningDataModule(LightningDataModule):
         tokenizer: str,
         trust_remote_code: bool = False,
         train: list[ProblemSource] | None = None,
-        samples: dict[str, str] | None = None,
+        samples: dict[str, str | list[str]] | None = None,
         test: dict[str, ProblemSource] | None = None,
         predict: list[str] | None = None,
         validation: list[ProblemSource] | None = None,
@@ -130,6 +131,7 @@ class ReasoningDataModule(LightningDataModule):
         self.train_problems, self.validation_problems, self.test_problems = [], [], {}
         self.sampled: dict[str, list[SampledQuestion]] = {}
         self.candidates: list[Candidate] = []
+        self.group_candidates = False  # set by a reranker that learns from a question at a time
         self._loaded: set[str] = set()
 
     @cached_property
@@ -185,7 +187,10 @@ class ReasoningDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ProblemLoader[Any]:
         """Return this rank's shard of the shuffled training batches."""
-        return self._loader(self.candidates if self.samples else self.train_problems, self.batch_size, shuffle=True)
+        items: Sequence[Any] = self.train_problems
+        if self.samples:
+            items = mixed_groups(self.candidates) if self.group_candidates else self.candidates
+        return self._loader(items, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> ProblemLoader[Any] | list[ProblemLoader[Any]]:
         """Return the validation problems in order; no loader if there are none."""
@@ -214,7 +219,7 @@ class ReasoningDataModule(LightningDataModule):
         """Read the sampled questions of every set, and drop evaluated questions from training, test from validation."""
         if self.sampled:
             return
-        self.sampled = read_sets(self.samples, self.samples)
+        self.sampled = read_sets(self.samples)
         if validation := self.sampled.get("validation"):
             tests = [item for name in self.test_names for item in self.sampled[name]]
             self.sampled["validation"] = apart = without(validation, tests)

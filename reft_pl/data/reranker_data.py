@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reft_pl.data.sample_file import SampledQuestion, read_samples
@@ -13,11 +14,12 @@ from reft_pl.types import Problem
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One solution of a problem; ``correct`` is whether its answer is correct."""
+    """A distinct solution of a problem; ``correct`` is whether its answer is correct, ``count`` how often it was sampled."""
 
     problem: Problem
     text: str
     correct: bool
+    count: int = 1
 
 
 def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
@@ -28,8 +30,22 @@ def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
         verdicts: dict[str, bool] = {}
         for prediction in item.predictions:
             verdicts.setdefault(prediction.text, prediction.correct)
-        found += [Candidate(problem, text, correct) for text, correct in verdicts.items()]
+        counts = Counter(prediction.text for prediction in item.predictions)
+        found += [Candidate(problem, text, correct, counts[text]) for text, correct in verdicts.items()]
     return found
+
+
+def mixed_groups(found: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Group candidates by problem; problems whose solutions are all correct or all wrong are left out."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in found:
+        groups.setdefault(candidate.problem.id, []).append(candidate)
+    return [group for group in groups.values() if len({candidate.correct for candidate in group}) == 2]
+
+
+def as_groups(batch: Sequence[Candidate] | Sequence[Sequence[Candidate]]) -> list[Sequence[Candidate]]:
+    """Return a batch of solutions as groups of one, a batch of groups unchanged."""
+    return [[item] if isinstance(item, Candidate) else item for item in batch]
 
 
 def as_problem(item: SampledQuestion) -> Problem:
@@ -37,20 +53,44 @@ def as_problem(item: SampledQuestion) -> Problem:
     return Problem(item.id, item.question, item.gold, item.solution)
 
 
-def read_sets(files: Mapping[str, str], names: Iterable[str]) -> dict[str, list[SampledQuestion]]:
-    """Read the sampled questions of the named sets.
+def read_sets(files: Mapping[str, str | Sequence[str]]) -> dict[str, list[SampledQuestion]]:
+    """Read the sampled questions of every set.
+
+    Several files of a set, such as samples of two policies, become one; a question in more than one file has all its samples.
 
     Raises:
-        UserError: a file cannot be read, or the questions of one set have different numbers of samples.
+        UserError: a file cannot be read, or its questions have different numbers of samples, or two files have different
+            questions of the same id, or a set to evaluate has several files.
     """
     sets = {}
-    for name in names:
-        items = read_samples(Path(files[name]))
-        counts = {len(item.predictions) for item in items}
-        if len(counts) > 1:
-            raise UserError(
-                f"{files[name]} has between {min(counts)} and {max(counts)} samples per question: "
-                "run `reft-pl predict` again to complete it"
-            )
-        sets[name] = items
+    for name, paths in files.items():
+        if isinstance(paths, str):
+            sets[name] = _read(paths)
+        elif name == "train":
+            sets[name] = _joined([item for path in paths for item in _read(path)])
+        else:
+            raise UserError(f"data.samples.{name} names {len(paths)} files, but only data.samples.train may have several")
     return sets
+
+
+def _read(path: str) -> list[SampledQuestion]:
+    items = read_samples(Path(path))
+    counts = {len(item.predictions) for item in items}
+    if len(counts) > 1:
+        raise UserError(
+            f"{path} has between {min(counts)} and {max(counts)} samples per question: "
+            "run `reft-pl predict` again to complete it"
+        )
+    return items
+
+
+def _joined(items: Iterable[SampledQuestion]) -> list[SampledQuestion]:
+    """Join the samples of each question."""
+    joined: dict[str, SampledQuestion] = {}
+    for item in items:
+        known = joined.setdefault(item.id, item)
+        if known is not item:
+            if known.question != item.question:
+                raise UserError(f"the files of data.samples.train have two different questions with the id {item.id!r}")
+            joined[item.id] = replace(known, predictions=known.predictions + item.predictions)
+    return list(joined.values())

@@ -118,6 +118,16 @@ def weighted_vote(scores: Sequence[float], answers: Sequence[Answer | None], cor
     return chosen is not None and correct[chosen[0]]
 
 
+def tie_break_vote(scores: Sequence[float], answers: Sequence[Answer | None], correct: Sequence[bool]) -> bool:
+    """Return whether the most common answer is correct; of equally common ones, the one with the largest sum of scores counts.
+
+    Groups and representatives are those of ``weighted_vote``; if the sums tie too, the answer sampled first counts.
+    """
+    groups = sorted(votes(answers), key=min)
+    chosen = max(groups, key=lambda group: (len(group), fsum(scores[index] for index in group)), default=None)
+    return chosen is not None and correct[chosen[0]]
+
+
 def powers_of_two(n: int) -> list[int]:
     """Return 1, 2, 4, ... up to n, and n."""
     return sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n})
@@ -139,11 +149,15 @@ def sampling_figures(item: SampledQuestion) -> dict[str, float]:
 
 
 def reranking_figures(item: SampledQuestion, scores: Sequence[float]) -> dict[str, float]:
-    """Return ``rerank@k`` of one question for k = 1, 2, 4, ... n, and ``weighted@n``, the vote weighted by scores."""
+    """Return ``rerank@k`` of one question for k = 1, 2, 4, ... n, and two votes over all n samples.
+
+    ``weighted@n`` weights the votes by scores, ``tie_break@n`` only breaks ties with them.
+    """
     answers, verdicts = item.answers, item.verdicts
     ks = powers_of_two(len(answers))
     ranked = {f"rerank@{k}": value for k, value in zip(ks, rerank_at(scores, answers, verdicts, ks), strict=True)}
-    return ranked | {f"weighted@{len(answers)}": float(weighted_vote(scores, answers, verdicts))}
+    n, votes_of_all = len(answers), {"weighted": weighted_vote, "tie_break": tie_break_vote}
+    return ranked | {f"{name}@{n}": float(vote(scores, answers, verdicts)) for name, vote in votes_of_all.items()}
 
 
 class PerQuestion(Metric):

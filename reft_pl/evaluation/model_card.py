@@ -57,6 +57,7 @@ MEANINGS = {
     "Voting": "Voting@k: the most common answer of k samples",
     "Rerank": "Rerank@k: the one of k samples that the reranker scores highest",
     "Weighted": "Weighted@k: the answer of k samples with the largest sum of the reranker's scores",
+    "Tie-break": "Tie-break@k: the most common answer of k samples, and among equally common ones that with the most score",
     "Pass": "Pass@k: at least one of k samples is correct, the upper bound of any choice among them",
 }
 """The columns of the table, in order."""

@@ -14,8 +14,8 @@ import yaml
 from reft_pl.evaluation.files import read_predictions, read_results
 
 MAX_EXAMPLE_CHARACTERS = 2000
-_AT_K = re.compile(r"(voting|rerank|weighted|pass)@(\d+)")
-_ORDER = ("Top-1", "Voting", "Rerank", "Weighted", "Pass")
+_AT_K = re.compile(r"(voting|rerank|weighted|tie_break|pass)@(\d+)")
+_ORDER = ("Top-1", "Voting", "Rerank", "Weighted", "Tie-break", "Pass")
 _NOT_TESTS = ("train", "validation")
 
 
@@ -94,7 +94,9 @@ def _at_largest_k(entry: Mapping[str, Any], sampled: int | None) -> dict[str, Fi
     for match in filter(None, map(_AT_K.fullmatch, entry)):
         largest[match[1]] = max(int(match[2]), largest.get(match[1], 0))
     questions = entry.get("questions", sampled)
-    return {f"{kind.capitalize()}@{k}": _figure(entry[f"{kind}@{k}"], questions) for kind, k in largest.items()}
+    return {
+        f"{kind.replace('_', '-').capitalize()}@{k}": _figure(entry[f"{kind}@{k}"], questions) for kind, k in largest.items()
+    }
 
 
 def _figure(interval: Sequence[float], questions: int | None) -> Figure:

@@ -43,6 +43,7 @@ class Run:
         optimizer_offloaded: Whether the optimizer state is in host memory.
         gpus: Number of GPUs.
         zero: ZeRO stage, 0 for none.
+        averaged: Whether a float32 average of the weights is kept; validation holds a second copy of the weights.
         replicated: Whether DistributedDataParallel averages the gradients, in additional buckets.
         gpu: False for CPU ranks, which have no CUDA context and reduce logits in small blocks.
     """
@@ -61,6 +62,7 @@ class Run:
     optimizer_offloaded: bool = False
     gpus: int = 1
     zero: int = 0
+    averaged: bool = False
     replicated: bool = False
     gpu: bool = True
 
@@ -141,6 +143,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
         parts["master weights"] = state["master weights"]
     parts["gradients"] = shared(2, made.trained) * size
     parts["communication buckets"] = made.trained * size if run.replicated else 2 * size * ZERO_BUCKET * (run.zero > 0)
+    parts |= {"weight average": 4 * made.trained, "weights set aside": made.trained * size} if run.averaged else {}
     if run.reference:
         parts["reference"] = parameters * size
         if run.reference_offloaded:
@@ -156,11 +159,13 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many drafted tokens as rows, but possibly all in one row
     scores = run.cache_rows * (1 + run.draft_tokens) * text.num_attention_heads * run.max_tokens * (2 * size + 4)
     parts["sampling work space"] = drawn * text.vocab_size * (size + 12) + scores
-    standing: tuple[str, ...] = ("overhead", "weights", "master weights", "optimizer moments", "communication buckets")
+    standing: tuple[str, ...] = (
+        "overhead", "weights", "master weights", "optimizer moments", "communication buckets", "weight average"
+    )  # fmt: skip
     if not run.reference_offloaded:
         standing = (*standing, "reference")
     phases = made.phases
-    phases["sampling"] = (*standing, "gathered weights", "KV cache", "sampling work space")
+    phases["sampling"] = (*standing, "gathered weights", "KV cache", "sampling work space", "weights set aside")
     if run.rollouts:
         phases["scoring"] = (*dict.fromkeys((*standing, "reference")), "gathered weights", "scoring work space")
     phases["update"] = (*standing, "gathered layer", "gradients", "activations", "backward work space")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,24 @@ def take(batch: TokenBatch, rows: Tensor, device: torch.device | None = None) ->
     return TokenBatch(
         *(t[rows].gather(1, order).to(device) for t in (batch.input_ids, batch.attention_mask, batch.action_mask))
     )
+
+
+def by_size(sizes: Sequence[tuple[int, int]], max_tokens: int) -> Iterator[list[int]]:
+    """Yield the indices of groups of rows in micro-batches, those with the longest rows first.
+
+    Args:
+        sizes: Number of rows of each group, and the length of its longest row in tokens.
+        max_tokens: Upper bound of rows times the longest row; a group above it is alone.
+    """
+    micro_batch: list[int] = []
+    rows = longest = 0
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i][1]):
+        if micro_batch and (rows + sizes[index][0]) * longest > max_tokens:
+            yield micro_batch
+            micro_batch, rows = [], 0
+        if not micro_batch:
+            longest = sizes[index][1]
+        micro_batch.append(index)
+        rows += sizes[index][0]
+    if micro_batch:
+        yield micro_batch

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reft_pl.models.export import save_model, write_description
 from reft_pl.models.folders import replace_folder
+from reft_pl.models.micro_batches import by_size
 
 CORRECT = 1
 """Class index of correct solutions; wrong ones are class 0."""
@@ -45,6 +46,20 @@ class Reranker(nn.Module):
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
         logits: Tensor = self.classifier(**inputs, use_cache=False).logits
         return logits.float()
+
+    def probabilities(self, sequences: Sequence[Sequence[int]], max_tokens: int) -> list[float]:
+        """Return the probability that each of B solutions is correct, without gradient and dropout.
+
+        Args:
+            sequences: B non-empty token sequences.
+            max_tokens: Upper bound of a micro-batch: rows times the longest row.
+        """
+        found = torch.zeros(len(sequences))
+        self.eval()
+        with torch.no_grad():
+            for rows in by_size([(1, len(sequence)) for sequence in sequences], max_tokens):
+                found[rows] = self([sequences[row] for row in rows]).softmax(-1)[:, CORRECT].cpu()
+        return found.tolist()
 
 
 def export_reranker(

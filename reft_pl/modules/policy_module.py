@@ -123,6 +123,7 @@ class PolicyModule(StageModule):
 
     def on_validation_start(self) -> None:
         """Merge the adapters, except when validation interrupts training."""
+        super().on_validation_start()
         if self.trainer.state.fn != TrainerFn.FITTING:
             merge(self.policy.lm)
 

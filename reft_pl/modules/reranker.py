@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-from reft_pl.data.reranker_data import Candidate, as_problem
+from reft_pl.data.reranker_data import Candidate, as_groups, as_problem
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.errors import UserError
 from reft_pl.evaluation.at_k import PerQuestion, reranking_figures, sampling_figures
 from reft_pl.evaluation.files import update_results, write_aside
 from reft_pl.evaluation.model_card import model_card
+from reft_pl.evaluation.reranker_scores import calibration_error, in_group_auc, solution_scores
 from reft_pl.models.activation_checkpointing import checkpoint_layers
 from reft_pl.models.base_model_metadata import inherited_metadata
 from reft_pl.models.classifier import load_classifier
 from reft_pl.models.compilation import compile_layers
 from reft_pl.models.fingerprint import weights_id
+from reft_pl.models.micro_batches import by_size
 from reft_pl.models.reranker import CORRECT, Reranker, export_reranker
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.schedule import Schedule
 from reft_pl.modules.stage_module import MicroBatches, StageModule
+from reft_pl.rl.ranking_losses import groupwise_loss, pointwise_loss
 from reft_pl.strategies.zero import whole_weights
 
 Ranked = tuple[SampledQuestion, list[float]]
@@ -38,22 +41,41 @@ class RerankerModule(StageModule):
     """Train a classifier of correct and wrong solutions, and rank the samples of a question by its score (paper, section 4.3).
 
     The data are sample files (``data.samples``): the distinct solutions that the warm-up policy sampled for each training
-    question, labelled by whether the executed answer is correct. Validation uses rerank@n rather than the loss, because the
-    purpose is to rank the samples of one question.
+    question, labelled by whether the executed answer is correct. Validation measures votes and choices rather than the loss
+    alone, because the purpose is to rank the samples of one question.
 
     Args:
         policy: The policy that wrote the samples; its trunk initializes the classifier. Or a classifier.
         schedule: Learning-rate schedule.
+        loss: ``pointwise`` (the paper): cross-entropy of each solution. ``groupwise``: softmax over the solutions of a question
+            (``rl.ranking_losses``); ``data.batch_size`` then counts questions, and those without a correct or a wrong solution
+            are left out. Its scores order solutions, but are no probabilities.
+        count_duplicates: Weight a solution by how often it was sampled.
+        balance_classes: Weight the solutions so that correct and wrong ones count the same in total. Pointwise only.
         **kwargs: Settings of ``StageModule``; ``seed`` initializes the classification head.
     """
 
     stage = "reranker"
-    validation_figures = ("val/rerank", "val/weighted", "val/loss")
+    validation_figures = ("val/rerank", "val/weighted", "val/tie_break", "val/auc", "val/calibration_error", "val/loss")
 
-    def __init__(self, policy: PolicySettings, schedule: Schedule = Schedule("linear", warmup=0.1), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        policy: PolicySettings,
+        schedule: Schedule = Schedule("linear", warmup=0.1),
+        loss: Literal["pointwise", "groupwise"] = "pointwise",
+        count_duplicates: bool = False,
+        balance_classes: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(policy, schedule=schedule, **kwargs)
         if policy.lora is not None:
             raise UserError("the reranker trains all weights: remove model.policy.lora")
+        if loss == "groupwise" and balance_classes:
+            raise UserError("model.balance_classes does not apply to a groupwise loss: remove it, or set model.loss: pointwise")
+        self.loss = loss
+        self.count_duplicates = count_duplicates
+        self.balance_classes = balance_classes
+        self._class_weights = (1.0, 1.0)
         self._ranked: list[Ranked] = []
         self._tested: dict[int, list[Ranked]] = {}
 
@@ -85,11 +107,13 @@ class RerankerModule(StageModule):
             raise UserError("the reranker trains on sampled solutions: set data.samples as in configs/reranker.yaml")
         if stage == "fit":
             found = self.problems.candidates
+            self.problems.group_candidates = self.loss == "groupwise"
             correct = sum(candidate.correct for candidate in found)
             if correct in (0, len(found)):
                 raise UserError(
                     f"{correct} of {len(found)} training solutions are correct: data.samples needs correct and wrong ones"
                 )
+            self.weigh_classes(found)
             questions = len({candidate.problem.id for candidate in found})
             share, taken = correct / len(found), self._taken()
             part = f"; an epoch uses {taken:,} of them" if taken < len(found) else ""
@@ -104,15 +128,15 @@ class RerankerModule(StageModule):
         """Return the number of solutions in an epoch, within ``trainer.limit_train_batches``."""
         batches, limit = self.problems.train_dataloader().global_batches(0), self.trainer.limit_train_batches
         kept = int(limit * len(batches)) if isinstance(limit, float) else limit
-        return sum(map(len, batches[:kept]))
+        return sum(len(group) for batch in batches[:kept] for group in as_groups(batch))
 
-    def training_step(self, batch: list[Candidate], batch_idx: int) -> None:
-        """Take one optimizer step on the batch's solutions."""
+    def training_step(self, batch: list[Candidate] | list[list[Candidate]], batch_idx: int) -> None:
+        """Take one optimizer step on the batch's solutions, or on those of the batch's questions."""
         self.train_with_dropout(self.reranker, batch_idx)
-        labels = torch.tensor([candidate.correct for candidate in batch], device=self.device).long()
-        with self.phases.phase("update", len(batch)) as progress:
-            result = self.update(self.losses(self.sequences(batch), labels))
-            progress.advance(len(batch))
+        groups = as_groups(batch)
+        with self.phases.phase("update", sum(map(len, groups))) as progress:
+            result = self.update(self.losses(groups))
+            progress.advance(sum(map(len, groups)))
         statistics = {f"train/{name}": value for name, value in result.items()}
         self.log_statistics({**statistics, **self.timing()})
 
@@ -120,16 +144,42 @@ class RerankerModule(StageModule):
         """Tokenise question and solution of each candidate."""
         return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
 
-    def losses(self, sequences: Sequence[Sequence[int]], labels: Tensor) -> MicroBatches:
-        """Build micro-batch losses that sum to the mean cross-entropy over all ranks' batches."""
-        n = self.ranks.share(len(sequences))
+    def losses(self, groups: Sequence[Sequence[Candidate]]) -> MicroBatches:
+        """Build micro-batch losses that sum to the mean over all ranks' batches: of solutions by weight, or of questions.
+
+        Args:
+            groups: Single solutions, or the solutions of each question. A group is never split, however long it is.
+        """
+        sequences = [self.sequences(group) for group in groups]
+        pointwise = self.loss == "pointwise"
+        n = self.ranks.share(sum(self._weight(c) for group in groups for c in group) if pointwise else len(groups))
 
         def loss(rows: Sequence[int]) -> Tensor:
-            logits = self.reranker([sequences[row] for row in rows])
-            losses: Tensor = F.cross_entropy(logits, labels[rows], reduction="sum")
-            return losses / n
+            members = [candidate for row in rows for candidate in groups[row]]
+            logits = self.reranker([sequence for row in rows for sequence in sequences[row]])
+            margins = logits[:, CORRECT] - logits[:, 1 - CORRECT]
+            labels = torch.tensor([c.correct for c in members], device=margins.device)
+            weights = torch.tensor([self._weight(c) for c in members], device=margins.device)
+            if pointwise:
+                return (weights * pointwise_loss(margins, labels)).sum() / n
+            index = torch.tensor([i for i, row in enumerate(rows) for _ in groups[row]], device=margins.device)
+            return groupwise_loss(margins, labels, weights, index, len(rows)).sum() / n
 
-        return [partial(loss, rows) for rows in by_length(sequences, self.micro_batch_tokens)]
+        sizes = [(len(group), max(map(len, group))) for group in sequences]
+        return [partial(loss, rows) for rows in by_size(sizes, self.micro_batch_tokens)]
+
+    def weigh_classes(self, found: Sequence[Candidate]) -> None:
+        """Set the weights of the classes from all training solutions."""
+        if self.balance_classes:
+            wrong, correct = (sum(self._count(c) for c in found if c.correct is kind) for kind in (False, True))
+            self._class_weights = ((wrong + correct) / (2 * wrong), (wrong + correct) / (2 * correct))
+
+    def _count(self, candidate: Candidate) -> int:
+        return candidate.count if self.count_duplicates else 1
+
+    def _weight(self, candidate: Candidate) -> float:
+        """Return the weight of a solution in the loss."""
+        return self._count(candidate) * self._class_weights[candidate.correct]
 
     def idle_loss(self) -> Tensor:
         """Pass one token through the classifier, with weight 0."""
@@ -139,17 +189,9 @@ class RerankerModule(StageModule):
     # ---- ranking
 
     def scores(self, item: SampledQuestion) -> list[float]:
-        """Return the score of each sample, [n]: the probability that it is correct. Equal texts have equal scores."""
-        texts = list(dict.fromkeys(prediction.text for prediction in item.predictions))
-        sequences = self.problems.codec.joint_ids(as_problem(item), texts)
-        probabilities = torch.zeros(len(texts))
-        self.reranker.eval()
-        with torch.no_grad():
-            for rows in by_length(sequences, self.micro_batch_tokens):
-                logits = self.reranker([sequences[row] for row in rows])
-                probabilities[rows] = logits.softmax(-1)[:, CORRECT].cpu()
-        of_text = dict(zip(texts, probabilities.tolist(), strict=True))
-        return [of_text[prediction.text] for prediction in item.predictions]
+        """Return the score of each sample, [n]."""
+        texts = [prediction.text for prediction in item.predictions]
+        return solution_scores(self.reranker, self.problems.codec, as_problem(item), texts, self.micro_batch_tokens)
 
     def rank(self, batch: Sequence[SampledQuestion]) -> list[Ranked]:
         """Score the samples of each question."""
@@ -166,19 +208,20 @@ class RerankerModule(StageModule):
         self._ranked += self.rank(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/rerank`` (rerank@n, which selects the best checkpoint), ``val/weighted`` and ``val/loss``."""
-        figures, losses = PerQuestion(), []
-        for item, scores in self.gathered(self._ranked):
-            figures.update(reranking_figures(item, scores))
-            labels = torch.tensor(item.verdicts, dtype=torch.float32)
-            losses.append(F.binary_cross_entropy(torch.tensor(scores), labels, reduction="none"))
+        """Log how often each choice among all n samples is correct, and how good the scores are."""
+        ranked, figures = self.gathered(self._ranked), PerQuestion()
         self._ranked = []
-        if losses:
-            means = {name: mean for name, (mean, *_) in figures.summary().items()}
-            n = max(int(name.split("@")[1]) for name in means)
-            self.log("val/rerank", means[f"rerank@{n}"], prog_bar=True)
-            self.log("val/weighted", means[f"weighted@{n}"])
-            self.log("val/loss", torch.cat(losses).mean())
+        for item, scores in ranked:
+            figures.update(reranking_figures(item, scores))
+        if ranked:
+            means, n = {name: mean for name, (mean, *_) in figures.summary().items()}, len(ranked[0][1])
+            for name in ("rerank", "weighted", "tie_break"):
+                self.log(f"val/{name}", means[f"{name}@{n}"], prog_bar=name == "weighted")
+            everything = [score for _, scores in ranked for score in scores]
+            verdicts = [verdict for item, _ in ranked for verdict in item.verdicts]
+            self.log("val/auc", in_group_auc((scores, item.verdicts) for item, scores in ranked))
+            self.log("val/calibration_error", calibration_error(everything, verdicts))
+            self.log("val/loss", F.binary_cross_entropy(torch.tensor(everything), torch.tensor(verdicts).float()))
 
     def test_step(self, batch: list[SampledQuestion], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score the samples of test questions."""
@@ -213,13 +256,3 @@ class RerankerModule(StageModule):
         description["inherited"] = inherited_metadata(base)
         card = model_card(Path(self.trainer.default_root_dir), description)
         export_reranker(self.reranker, codec.tokenizer, folder, description, str(card), weights)
-
-
-def by_length(sequences: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
-    """Yield indices in groups, longest sequences first; rows times longest row is at most ``max_tokens`` (or one row)."""
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    start = 0
-    while start < len(order):
-        rows = max(1, max_tokens // len(sequences[order[start]]))
-        yield order[start : start + rows]
-        start += rows

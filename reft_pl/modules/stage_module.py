@@ -22,6 +22,7 @@ from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.run_module import RunModule
 from reft_pl.modules.schedule import Schedule
+from reft_pl.modules.weight_average import WeightAverage
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.strategies import gradients
 from reft_pl.strategies.sharded_checkpoint import warn_of_lost_optimizer_state
@@ -44,6 +45,8 @@ class StageModule(RunModule):
         gradient_clip_norm: Global norm to which gradients are clipped.
         micro_batch_tokens: Upper bound on rows times the longest row of a micro-batch. It sets memory use and changes
             results only by rounding (``StageModule.update``).
+        ema_decay: Validate and export an exponential moving average of the weights with this decay per optimizer step; 0 is
+            off. Training and rollouts use the current weights. Not under ZeRO.
         **kwargs: Settings of ``RunModule``.
 
     Raises:
@@ -57,16 +60,20 @@ class StageModule(RunModule):
         schedule: Schedule = Schedule(),
         gradient_clip_norm: float = 1.0,
         micro_batch_tokens: int = 4096,
+        ema_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
         if micro_batch_tokens < 1 or gradient_clip_norm <= 0:
             raise UserError("micro_batch_tokens and gradient_clip_norm must be positive: check model.*")
+        if not 0 <= ema_decay < 1:
+            raise UserError(f"model.ema_decay is {ema_decay}, but must be at least 0 and below 1")
         self.automatic_optimization = False
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.gradient_clip_norm = gradient_clip_norm
         self.micro_batch_tokens = micro_batch_tokens
+        self.average = WeightAverage(self, ema_decay) if ema_decay else None
         self._rate = 0.0  # learning rate of the latest optimizer step
 
     @abstractmethod
@@ -94,7 +101,9 @@ class StageModule(RunModule):
         self.trainer.strategy.barrier()
 
     def on_fit_start(self) -> None:
-        """Fail before training if the model cannot be exported."""
+        """Fail before training if the model cannot be exported or averaged."""
+        if self.average is not None and isinstance(self.trainer.strategy, ZeRO):
+            raise UserError("model.ema_decay does not work under ZeRO: leave it out, or set trainer.strategy to ddp")
         check_export(self.policy_settings.init_from, partial(self.write_export, weights=False))
 
     def train_with_dropout(self, network: nn.Module, step: int) -> None:
@@ -168,6 +177,8 @@ class StageModule(RunModule):
             if finite:
                 gradients.fix(optimizer.param_groups[: self.fixed_groups])
                 optimizer.step()
+                if self.average is not None:
+                    self.average.update()
                 cast("LambdaLR", self.lr_schedulers()).step()
             else:
                 rank_zero_warn(f"skipped an optimizer step: loss {float(total)}, gradient norm {float(norm)}")
@@ -194,10 +205,24 @@ class StageModule(RunModule):
         optimizer, schedule = cast("torch.optim.Optimizer", self.optimizers()), cast("LambdaLR", self.lr_schedulers())
         for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
             group["lr"] = rate
+        if self.average is not None:
+            self.average.start()
+
+    def on_validation_start(self) -> None:
+        """Validate the average of the weights."""
+        if self.average is not None:
+            self.average.enter()
+
+    def on_validation_end(self) -> None:
+        """Resume training with the current weights; by now ``best.ckpt`` is saved."""
+        if self.average is not None:
+            self.average.leave()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record the stage that wrote the checkpoint."""
         checkpoint["reft_stage"] = self.stage
+        if self.average is not None:
+            self.average.write_into(checkpoint)
         if "state_dict" in checkpoint:  # absent under ZeRO, where each rank writes its own part
             checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
 
@@ -215,6 +240,8 @@ class StageModule(RunModule):
                 f"the checkpoint was written by {stage!r}, not by {self.stage!r}: to start from its weights set "
                 f"--model.policy.init_from to the hf/ folder of that run"
             )
+        if self.trainer.training and self.average is not None:
+            self.average.read_from(checkpoint)
         if self.trainer.training and "reft_ranks" in checkpoint and not isinstance(self.trainer.strategy, ZeRO):
             warn_of_lost_optimizer_state(Path(str(self.trainer.ckpt_path)), "ZeRO")
             checkpoint["optimizer_states"] = []

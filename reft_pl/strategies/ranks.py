@@ -41,12 +41,12 @@ class Ranks:
         """Sum a number over ranks."""
         return sum(self.gather(number))
 
-    def share(self, count: int) -> float:
-        """Return the divisor of this rank's losses: the count over all ranks (at least 1) divided by the number of ranks.
+    def share(self, count: float) -> float:
+        """Return the divisor of this rank's losses: the count over all ranks (1 if it is 0) divided by the number of ranks.
 
         Ranks average their gradients, so the losses result in the mean over everything counted.
         """
-        return max(1.0, self.total(count)) / self.size
+        return (self.total(count) or 1.0) / self.size
 
     def places(self, n: int) -> list[int]:
         """Return the indices of this rank's ``n`` problems in the global batch, of which it has every ``size``-th."""

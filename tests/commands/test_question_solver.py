@@ -1,6 +1,7 @@
 """Solving single questions: samples depend only on seed, question and index; votes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def solution(*values: Answer | None) -> Solution:
         return Sample(Problem("question", QUESTION, None), completion, f"text {index}", ExecutionResult(status, value))
 
     return Solution(tuple(sample(index, value) for index, value in enumerate(values)))
+
+
+def test_scores_weight_the_votes() -> None:
+    plain = solution(4.0, 7.0, 7.0, None)
+    assert [plain.answers[group[0]] for group in plain.votes] == [7.0, 4.0]
+    scored = replace(plain, scores=(0.9, 0.3, 0.5, 1.0))
+    assert [scored.answers[group[0]] for group in scored.votes] == [4.0, 7.0]
+    assert [scored.score(group) for group in scored.votes] == pytest.approx([0.9, 0.8])
+    assert scored.chosen.text == "text 0"
+    assert replace(plain, scores=(0.1, 0.3, 0.5, 1.0)).chosen.text == "text 2", "the best-scored sample of the answer"
+    assert replace(solution(None, None), scores=(0.1, 0.9)).chosen.text == "text 0"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_the_report_of_real_runs(overlay: Callable[..., str], tmp_path: Path, ca
     assert main(["report", *map(str, (sft, ppo, ranked.parent)), "--output", str(tmp_path / "report")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "### ordinary (4 questions)"
-    assert lines[2] == "| run | Top-1 | Voting@4 | Rerank@4 | weighted@4 | upper bound |"
+    assert lines[2] == "| run | Top-1 | Voting@4 | Rerank@4 | weighted@4 | tie-break@4 | upper bound |"
     top1 = json.loads((sft / "results.json").read_text())["test"]["ordinary"]["top1"]
     assert lines[4].startswith(f"| sft | {top1:.1%} (")
     assert lines[4].endswith(" | - | - | - | - |")

@@ -14,12 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from reft_pl.cli import main
 from reft_pl.commands.question_solver import Solution
 from reft_pl.commands.solution_view import as_json, show
+from reft_pl.data.codec import Codec
+from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.evaluation.files import read_predictions
 from reft_pl.formats import NaturalLanguage, PythonProgram
+from reft_pl.models.classifier import load_classifier
+from reft_pl.models.reranker import Reranker, export_reranker
 from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Sample, Status, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -47,6 +52,20 @@ def test_greedy_decoding_equals_that_of_top1(run: Path, capsys: pytest.CaptureFi
     assert solved["status"] == row["status"]
     assert solved["samples"] == 1
     assert sum(solved["statuses"].values()) == 1
+
+
+def test_a_reranker_weights_the_votes(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = load_tokenizer(str(exported))
+    codec = Codec(tokenizer, PythonProgram(), 100, 120)
+    classifier = Reranker(load_classifier(str(exported), torch.float32, seed=1))
+    export_reranker(classifier, tokenizer, tmp_path / "reranker", {"stage": "reranker", **codec.description()})
+    row = json.loads(solve(capsys, exported, QUESTION, "--samples", 4, "--reranker", tmp_path / "reranker", "--json"))
+    assert all(0 < vote["score"] < vote["count"] for vote in row["votes"])
+    assert row["votes"] == sorted(row["votes"], key=lambda vote: -vote["score"])
+    assert main(["solve", str(exported), QUESTION, "--samples", "4", "--reranker", str(exported)]) == 2
+    assert f"--reranker {exported} is not a reranker" in capsys.readouterr().err
+    assert main(["solve", str(exported), QUESTION, "--reranker", str(tmp_path / "reranker")]) == 2
+    assert "--reranker chooses among several samples: add --samples K" in capsys.readouterr().err
 
 
 def test_questions_from_a_pipe_are_answered_line_by_line(

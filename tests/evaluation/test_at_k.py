@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reft_pl.evaluation.at_k import pass_at_k, powers_of_two, rerank_at, voting_at, weighted_vote
+from reft_pl.evaluation.at_k import pass_at_k, powers_of_two, rerank_at, tie_break_vote, voting_at, weighted_vote
 from reft_pl.formats.answers import answers_equal, most_voted, votes
 
 ANSWERS = st.lists(st.sampled_from([None, 1.0, 2.0, 3.0, 4.0]), min_size=1, max_size=9)
@@ -127,6 +127,15 @@ def test_weighted_vote_by_hand():
     assert weighted_vote([0.9, 0.4, 0.4, 1.0], answers, right)
     assert not weighted_vote([0.9, 0.5, 0.5, 0.0], answers, right)
     assert not weighted_vote([0.9], [None], [False])
+
+
+def test_scores_break_ties_of_a_vote_but_do_not_overrule_it():
+    answers, right = [1.0, 2.0, 2.0, 1.0, 3.0], [True, False, False, True, False]
+    assert tie_break_vote([0.5, 0.4, 0.4, 0.5, 0.0], answers, right)
+    assert not tie_break_vote([0.4, 0.5, 0.5, 0.4, 0.0], answers, right)
+    assert not weighted_vote([0.1, 0.1, 0.1, 0.1, 0.9], answers, right)
+    assert tie_break_vote([0.1, 0.1, 0.1, 0.1, 0.9], answers, right), "equal sums: the answer sampled first"
+    assert not tie_break_vote([0.9], [None], [False])
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6]), (100, [1, 2, 4, 8, 16, 32, 64, 100])])

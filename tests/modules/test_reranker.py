@@ -1,8 +1,11 @@
 import json
+import math
 import random
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,13 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from reft_pl.cli import main
+from reft_pl.cli.figures import KINDS
+from reft_pl.data.reranker_data import Candidate
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
-from reft_pl.modules.reranker import by_length
+from reft_pl.evaluation.report.scalars import read_curves
+from reft_pl.models.settings import PolicySettings
+from reft_pl.modules import RerankerModule
+from reft_pl.types import Problem
 from tests.modules.stops import SIGNAL_AT, assert_same_run
 
 Overlay = Callable[..., str]
@@ -71,7 +79,7 @@ def test_a_reranker_learns_to_pick_the_correct_sample(
     results = json.loads((run / "results.json").read_text())
     assert results["data"]["solutions"] == 120
     assert "training on 120 distinct solutions of 20 questions" in caplog.text
-    assert results["fit"]["best"]["val/rerank"] > 0.8
+    assert results["fit"]["best"]["val/weighted"] > 0.8
     assert main(["test", *arguments]) == 0
     figures = json.loads((run / "results.json").read_text())["rerank"]
     assert set(figures) == {"ordinary", "unseen"}
@@ -80,8 +88,7 @@ def test_a_reranker_learns_to_pick_the_correct_sample(
     assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "the reranker picks a correct sample if one exists"
     assert ordinary["rerank@1"] == pytest.approx(ordinary["pass@1"])
     words = ", ".join(
-        "{} {:.1%} (95%: {:.1%} to {:.1%})".format(label, *ordinary[f"{kind}@6"])
-        for label, kind in (("rerank", "rerank"), ("weighted vote", "weighted"), ("vote", "voting"), ("upper bound", "pass"))
+        "{} {:.1%} (95%: {:.1%} to {:.1%})".format(label, *ordinary[f"{kind}@6"]) for kind, label in KINDS.items()
     )
     assert f"ordinary: 6 samples of 10 questions, {words}\n" in capsys.readouterr().out
     scores = [json.loads(line) for line in (run / "scores" / "ordinary.jsonl").read_text().splitlines()]
@@ -90,7 +97,9 @@ def test_a_reranker_learns_to_pick_the_correct_sample(
 
     card = ModelCard.load(run / "hf" / "README.md")
     assert card.data.pipeline_tag == "text-classification"
-    assert {"Rerank@6", "Weighted@6", "Voting@6", "Pass@6"} == {result.metric_name for result in card.data.eval_results}
+    assert {"Rerank@6", "Weighted@6", "Tie-break@6", "Voting@6", "Pass@6"} == {
+        result.metric_name for result in card.data.eval_results
+    }
     assert "120 different solutions to learn from" in card.text
     assert "An epoch took" not in card.text
 
@@ -167,26 +176,60 @@ def test_samples_that_a_reranker_cannot_learn_from(
     assert "reft-pl predict --config configs/sample.yaml" in capsys.readouterr().err
 
 
-def test_groups_are_bounded_and_complete() -> None:
-    sequences = [[0] * n for n in (3, 9, 1, 4, 4)]
-    groups = list(by_length(sequences, 9))
-    assert sorted(i for group in groups for i in group) == [0, 1, 2, 3, 4]
-    assert groups == [[1], [3, 4], [0, 2]]
-    assert all(len(g) * len(sequences[g[0]]) <= 9 for g in groups)
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({}, [1.0, 1.0, 1.0]),
+        ({"count_duplicates": True}, [1.0, 3.0, 1.0]),
+        # Correct ones have a mass of 2, wrong ones of 3: factors 5 / 4 and 5 / 6.
+        ({"count_duplicates": True, "balance_classes": True}, [1.25, 2.5, 1.25]),
+    ],
+)
+def test_pointwise_losses_sum_to_the_weighted_mean(micro_model: Path, settings: dict[str, Any], weights: list[float]) -> None:
+    module, groups = module_with_stub(micro_model, **settings)
+    logits = torch.tensor([[float(len(candidate.text)), 1.0] for group in groups for candidate in group])
+    losses = torch.nn.functional.cross_entropy(logits, torch.tensor([1, 0, 1]), reduction="none")
+    expected = (torch.tensor(weights) * losses).sum() / sum(weights)
+    one_by_one = [[candidate] for group in groups for candidate in group]
+    assert sum(loss() for loss in module.losses(one_by_one)).item() == pytest.approx(expected.item())
 
 
-def test_losses_of_micro_batches_sum_to_the_mean(micro_model: Path) -> None:
-    from types import SimpleNamespace
+def test_groupwise_losses_sum_to_the_mean_over_questions(micro_model: Path) -> None:
+    module, (first, second) = module_with_stub(micro_model, loss="groupwise")
+    second = [*second, Candidate(second[0].problem, "wrong", False)]
+    margins = {len(c.text): 1.0 - len(c.text) for group in (first, second) for c in group}
+    chances = []
+    for group in (first, second):
+        total = sum(math.exp(margins[len(c.text)]) for c in group)
+        chances.append(sum(math.exp(margins[len(c.text)]) for c in group if c.correct) / total)
+    losses = module.losses([first, second])
+    assert len(losses) == 2, "each question is a micro-batch"
+    assert sum(loss() for loss in losses).item() == pytest.approx(-sum(map(math.log, chances)) / 2)
 
-    from reft_pl.models.settings import PolicySettings
-    from reft_pl.modules import RerankerModule
 
-    def stub(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-        return torch.tensor([[float(len(s)), 1.0] for s in sequences])
-
-    module = RerankerModule(PolicySettings(str(micro_model)), micro_batch_tokens=5)
-    module.__dict__["reranker"] = stub
+def module_with_stub(micro_model: Path, **settings: Any) -> tuple[RerankerModule, list[list[Candidate]]]:
+    """Build a module with a classifier of lengths, and two questions with three candidates."""
+    first, second = Problem("a", "?", 1.0), Problem("b", "?", 1.0)
+    groups = [[Candidate(first, "abc", True), Candidate(first, "a", False, 3)], [Candidate(second, "ab", True)]]
+    module = RerankerModule(PolicySettings(str(micro_model)), micro_batch_tokens=5, **settings)
+    module.__dict__["reranker"] = lambda sequences: torch.tensor([[float(len(s)), 1.0] for s in sequences])
+    module.__dict__["sequences"] = lambda group: [[0] * len(candidate.text) for candidate in group]
     module._trainer = SimpleNamespace(world_size=1)
-    sequences, right = [[1, 2, 3], [1], [1, 2]], torch.tensor([1, 0, 1])
-    whole = torch.nn.functional.cross_entropy(stub(sequences), right)
-    assert sum(loss() for loss in module.losses(sequences, right)).item() == pytest.approx(whole.item())
+    module.weigh_classes([candidate for group in groups for candidate in group])
+    return module, groups
+
+
+@pytest.mark.parametrize("settings", [{"loss": "groupwise", "count_duplicates": True}, {"balance_classes": True}])
+def test_every_loss_learns_to_rank(arguments: list[str], tmp_path: Path, settings: dict[str, Any]) -> None:
+    options = [f"--model.{name}={str(value).lower()}" for name, value in settings.items()]
+    assert main(["fit", *arguments, *options]) == 0
+    results = json.loads((tmp_path / "reranker" / "results.json").read_text())
+    assert results["fit"]["best"]["val/weighted"] > 0.8
+    logged = read_curves(tmp_path / "reranker")
+    assert logged["val/auc"].values[-1] > 0.9
+    assert {"val/rerank", "val/tie_break", "val/calibration_error", "val/loss"} <= set(logged)
+
+
+def test_a_groupwise_loss_has_no_classes_to_balance(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *arguments, "--model.loss=groupwise", "--model.balance_classes=true"]) == 2
+    assert "model.balance_classes does not apply to a groupwise loss" in capsys.readouterr().err

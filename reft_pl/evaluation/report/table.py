@@ -1,4 +1,4 @@
-"""The table `run | Top-1 | Voting@n | Rerank@n | weighted@n | upper bound`, one per test set."""
+"""The table `run | Top-1 | Voting@n | Rerank@n | weighted@n | tie-break@n | upper bound`, one per test set."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ class Table:
         return f"{figure}{n}" + ("" if self.questions is not None else f", {figure.questions:,} questions")
 
 
-COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "upper bound")
+COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "tie-break", "upper bound")
+
+
+RANKED = ("rerank", "weighted", "tie_break")
+"""Figures that need a reranker's scores."""
 
 
 def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = None) -> list[Table]:
@@ -89,12 +93,12 @@ def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = Non
 
 
 def without_weighted(rankings: Sequence[Ranking], k: int | None) -> list[str]:
-    """Return a note if there is no weighted vote for ``k``: it is measured only over all n samples of a question."""
+    """Return a note if there are no votes with scores for ``k``: they are measured only over all n samples of a question."""
     sizes = sorted({ranking.figures["n"] for ranking in rankings} - {k})
     if k is None or not sizes:
         return []
     known = " or ".join(map(str, sizes))
-    return [f"Weighted voting is measured for all samples of a question alone: for {known} there is a figure, without --k {k}."]
+    return [f"The votes with scores are measured only for all samples of a question ({known}): leave out --k {k} to see them."]
 
 
 def _check_k(k: int, sections: Sequence[Mapping[str, Any]]) -> None:
@@ -114,12 +118,12 @@ def _rows(name: str, runs: Sequence[Run], rankings: Sequence[Ranking], k: int | 
         figures = _top1(test) if test else {}
         figures |= _at(k, samples or own[0].figures, ("voting", "pass")) if samples or own else {}
         for ranking in own:
-            yield Row(run.name, f"ranked by {ranking.reranker.name}", figures | _at(k, ranking.figures, ("rerank", "weighted")))
+            yield Row(run.name, f"ranked by {ranking.reranker.name}", figures | _at(k, ranking.figures, RANKED))
         if not own:
             yield Row(run.name, "", figures)
     for ranking in here:
         if ranking.policy is None:
-            figures = _at(k, ranking.figures, ("voting", "pass", "rerank", "weighted"))
+            figures = _at(k, ranking.figures, ("voting", "pass", *RANKED))
             yield Row(ranking.reranker.name, f"ranks {ranking.figures['samples']}", figures)
 
 
@@ -130,7 +134,7 @@ def _top1(section: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _at(k: int | None, section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
     """Return the figures for k samples (None: all), as far as the section has them."""
-    columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "pass": "upper bound"}
+    columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "tie_break": "tie-break", "pass": "upper bound"}
     size, figures = k or section["n"], {}
     for kind in kinds:
         if f"{kind}@{size}" in section:
@@ -143,7 +147,7 @@ def _headings(rows: Sequence[Row]) -> dict[str, str]:
     headings: dict[str, str] = {}
     for column in COLUMNS:
         ks = {row.figures[column].k for row in rows if column in row.figures}
-        if column in ("Voting", "Rerank", "weighted"):
+        if column in ("Voting", "Rerank", "weighted", "tie-break"):
             headings |= {column: f"{column}@{ks.pop() if len(ks) == 1 else 'n'}"} if ks else {}
         elif ks:
             headings[column] = column

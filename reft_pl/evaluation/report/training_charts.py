@@ -12,6 +12,8 @@ from reft_pl.types import Status
 FIGURES: dict[str, tuple[str, Scale]] = {
     "val/top1": ("Validation: greedy Top-1", "share"),
     "val/rerank": ("Validation: rerank@n", "share"),
+    "val/weighted": ("Validation: vote weighted by scores", "share"),
+    "val/auc": ("Validation: AUC within a question", "share"),
     "rollout/reward": ("Training samples: mean reward", "linear"),
     "rollout/accuracy": ("Training samples: accuracy", "share"),
     "rollout/kl": ("KL to the reference, nats a response", "linear"),

@@ -24,7 +24,8 @@ def tables_of(*folders: Any) -> list[Table]:
 def test_a_row_has_the_measured_figures(sft: Any, reft: Any, reranker: Any) -> None:
     (table,) = tables_of(sft, reft, reranker)
     assert table.columns == {
-        "Top-1": "Top-1", "Voting": "Voting@4", "Rerank": "Rerank@4", "weighted": "weighted@4", "upper bound": "upper bound"
+        "Top-1": "Top-1", "Voting": "Voting@4", "Rerank": "Rerank@4", "weighted": "weighted@4",
+        "tie-break": "tie-break@4", "upper bound": "upper bound",
     }  # fmt: skip
     first, second = table.rows
     assert (first.run, second.run) == ("sft", "re<i>ft & co")
@@ -33,7 +34,8 @@ def test_a_row_has_the_measured_figures(sft: Any, reft: Any, reranker: Any) -> N
     means = {column: figure.mean for column, figure in second.figures.items()}
     # Of question 0 half of the samples are right (a tie of two and two), of question 1 none. The reranker likes the third best,
     # which is wrong; by sum of scores the right answer has 0.7 against 1.0.
-    assert means == pytest.approx({"Top-1": 0.25, "Voting": 0.25, "upper bound": 0.5, "Rerank": 0.0, "weighted": 0.0})
+    by_score = {"Rerank": 0.0, "weighted": 0.0, "tie-break": 0.0}
+    assert means == pytest.approx({"Top-1": 0.25, "Voting": 0.25, "upper bound": 0.5, **by_score})
     assert second.remark == "ranked by reranker"
 
 
@@ -74,10 +76,10 @@ def test_runs_are_compared_at_a_number_of_samples_that_all_have(new_run: NewRun)
         tables(runs, [], 3)
 
 
-def test_an_omitted_weighted_vote_is_stated(reft: Any, reranker: Any, tmp_path: Path) -> None:
+def test_votes_with_scores_that_k_leaves_out_are_reported(reft: Any, reranker: Any, tmp_path: Path) -> None:
     folders = [reft.folder, reranker.folder]
     at_two, page = write_report(folders, tmp_path / "report", 2)
-    note = "Weighted voting is measured for all samples of a question alone: for 4 there is a figure, without --k 2."
+    note = "The votes with scores are measured only for all samples of a question (4): leave out --k 2 to see them."
     assert "Rerank@2" in at_two
     assert "weighted@" not in at_two
     assert note in at_two
@@ -85,6 +87,7 @@ def test_an_omitted_weighted_vote_is_stated(reft: Any, reranker: Any, tmp_path: 
     for k in (4, None):
         markdown, _ = write_report(folders, tmp_path / "report", k)
         assert "weighted@4" in markdown
+        assert "tie-break@4" in markdown
         assert "Weighted voting is" not in markdown
 
 
