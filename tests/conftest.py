@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests needs."""
+"""Fixtures for several folders of tests."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with public data, golden numbers and hostile programs that stands beside the project."""
+    """The folder beside the project with public data, golden figures and hostile programs."""
     folder = Path(os.environ.get("REFT_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}: set REFT_SHARED")
@@ -35,7 +35,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded default's model folder at a width that trains in milliseconds."""
+    """The embedded default's model folder, with a width that trains in milliseconds."""
     folder = tmp_path_factory.mktemp("models") / "micro"
     shutil.copytree(ROOT / "configs" / "models" / "tiny_llama", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -47,7 +47,7 @@ def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def overlay(micro_model: Path, tmp_path: Path) -> Callable[..., str]:
-    """Writes an overlay that shrinks a shipped config to seconds; keyword arguments are merged into its top-level keys."""
+    """Write an overlay that shrinks a shipped config to seconds; keyword arguments are merged into its top-level keys."""
 
     def write(run: str, init_from: Path | None = None, **changes: dict[str, Any]) -> str:
         def stories(split: str, size: int, **init_args: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def overlay(micro_model: Path, tmp_path: Path) -> Callable[..., str]:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the leaves of ``changes`` in place."""
+    """Override leaves of ``base`` with those of ``changes``, in place."""
     for key, value in changes.items():
         base[key] = merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
     return base
@@ -91,7 +91,7 @@ Published = Callable[..., dict[str, torch.Tensor]]
 
 @pytest.fixture(scope="session")
 def publish() -> Published:
-    """Writes a tiny model as the paper's authors published theirs; see ``write_published``."""
+    """Write a tiny model as the paper's authors published theirs; see ``write_published``."""
     return write_published
 
 
@@ -105,17 +105,17 @@ def write_published(
     classes: int = 2,
     width: int = 32,
 ) -> dict[str, torch.Tensor]:
-    """Write a tiny model into ``folder`` in one of the forms of the published ones; returns the weights by their plain names.
+    """Write a tiny model in one of the published layouts and return the weights by their plain names.
 
     Args:
-        folder: Where to.
-        family: ``codellama``: Llama, embeddings of its own, tokenizer with BOS as padding (id 1). ``galactica``: OPT, LM head
-            tied to the embeddings and yet stored beside them, no BOS, padding of its own (id 1). EOS is id 2 in both.
+        folder: Target folder.
+        family: ``codellama``: Llama, untied embeddings, tokenizer with BOS as padding (id 1). ``galactica``: OPT, LM head
+            tied to the embeddings but stored too, no BOS, a separate padding token (id 1). EOS is id 2 in both.
         head: Language model; the same with TRL's value head, as the ReFT runs left it; or sequence classifier.
         layout: Pickles (as most of theirs) or safetensors (as one of their rerankers), in one file or in shards with an index.
-        wrapped: Whether the language model's names stand under ``pretrained_model.``, as ZeRO-3 gathers them.
-        classes: Of a classifier.
-        width: Of the hidden states.
+        wrapped: Whether the language model's names start with ``pretrained_model.``, as ZeRO-3 gathers them.
+        classes: Number of classes of a classifier.
+        width: Size of the hidden states.
     """
     config = (llama_config if family == "codellama" else opt_config)(width)
     auto: Any = AutoModelForCausalLM
@@ -160,7 +160,7 @@ def opt_config(width: int) -> PreTrainedConfig:
 
 
 def write_config(config: PreTrainedConfig, architecture: str, folder: Path) -> None:
-    """As transformers 4.34 wrote it: ``torch_dtype``, flat rotary settings, no entry for what is the default."""
+    """Write a config as transformers 4.34 did: ``torch_dtype``, flat rotary settings, no default values."""
     content = config.to_diff_dict() | {"architectures": [architecture], "torch_dtype": "bfloat16"}
     content |= {"transformers_version": "4.34.1", "_name_or_path": "/models/base"}
     for name in ("dtype", "rope_parameters", "tie_word_embeddings"):
@@ -192,7 +192,7 @@ def write_weights(stored: dict[str, torch.Tensor], layout: Layout, folder: Path)
 
 
 def write_tokenizer(family: Family, folder: Path) -> None:
-    """A tokenizer of single characters with the special tokens, class and files of the family's."""
+    """Write a tokenizer of single characters with the special tokens, class and files of a family."""
     specials = ["<unk>", "<s>", "</s>"] if family == "codellama" else ["<s>", "<pad>", "</s>", "<unk>"]
     characters = sorted({chr(code) for code in range(33, 127)})
     if family == "codellama":
@@ -225,7 +225,7 @@ def write_tokenizer(family: Family, folder: Path) -> None:
 
 @pytest.fixture
 def compiler_from_nothing() -> Iterator[None]:
-    """No compiled code of other tests, and no silent way back to uncompiled layers."""
+    """Drop code that other tests compiled, and fail instead of falling back to uncompiled layers."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):

@@ -1,4 +1,4 @@
-"""What benchmarks count by themselves, by hand; and each of them once, on a micro model."""
+"""The figures that benchmarks compute, checked by hand; and each benchmark once, on a micro model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_least_time_of_a_rollout_by_hand() -> None:
     assert need.rollout_seconds(prompts, responses, peak=1e30, rate=1.0, size=2) == pytest.approx(read)
 
 
-def test_a_race_may_be_against_one_side() -> None:
+def test_a_race_can_have_one_side() -> None:
     assert chosen(CONTENDERS, "") == CONTENDERS
     assert chosen(CONTENDERS, "default") == [OURS, CONTENDERS[1]]
     with pytest.raises(SystemExit, match=r"--against 'vLLM' is in no name of \['straight, default allocator'"):

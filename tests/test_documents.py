@@ -1,4 +1,4 @@
-"""Documents are true: commands and options are accepted, links lead somewhere, private names are all listed."""
+"""Documents are correct: commands and options are accepted, links resolve, all private names are listed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_commands_are_found() -> None:
 
 @pytest.fixture
 def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the documents' classes and nothing else."""
+    """A working folder with only the documents' classes."""
     blocks = [
         block
         for page in PAGES
@@ -104,7 +104,7 @@ def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_command_of_a_document_is_accepted(
     words: tuple[str, ...], bare_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training verbs up to the whole config; other commands up to the files that are not here."""
+    """Training verbs are checked up to the resolved config, other commands up to missing files."""
     verb, *arguments = words
     if "--help" in arguments or any(argument.endswith(".help") for argument in arguments):
         code = main(words)
@@ -136,7 +136,7 @@ def _refused_by_parser(words: tuple[str, ...], capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("words", OTHERS, ids=" ".join)
-def test_another_program_of_a_document_exists(words: tuple[str, ...]) -> None:
+def test_other_programs_in_documents_exist(words: tuple[str, ...]) -> None:
     program, *arguments = words
     if program == "make":
         targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -157,7 +157,7 @@ def test_another_program_of_a_document_exists(words: tuple[str, ...]) -> None:
 
 
 def options() -> list[str]:
-    """Every ``--section.key value`` of the prose; ``a|b`` is two."""
+    """Yield every ``--section.key value`` of the prose; ``a|b`` gives two."""
     found = set()
     for document in DOCUMENTS:
         if document.suffix == ".md" and document.name != "CHANGELOG.md":
@@ -177,9 +177,7 @@ def test_an_option_of_the_prose_is_accepted(option: str, bare_folder: Path, caps
     pytest.fail("no stage takes it:\n" + "\n".join(refusals))
 
 
-def test_the_readme_decides_what_a_truncated_completion_is_worth(
-    overlay: Callable[..., str], micro_model: Path, tmp_path: Path
-) -> None:
+def test_the_readmes_reward_for_truncated_completions(overlay: Callable[..., str], micro_model: Path, tmp_path: Path) -> None:
     """The README's `--model.reward.truncated zero`, trained for an iteration."""
     one = {"max_epochs": 1, "limit_train_batches": 1}
     config = overlay("ppo", init_from=micro_model, model={"init_args": {"policy": {"from_scratch": True}}}, trainer=one)
@@ -196,7 +194,7 @@ FENCE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(page: Path) -> None:
+def test_links_between_documents_resolve(page: Path) -> None:
     """The site's build checks its own pages; the README's and CONTRIBUTING's links are for a reader of the repository."""
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Forms in which text is shown: for a terminal, a Markdown block, a span and a table."""
+"""Escaped text on a terminal, in a Markdown block, a span and a table."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_a_span_holds_backticks(raw: str, span: str) -> None:
     assert code_span(raw) == span
 
 
-def test_a_cell_may_hold_what_separates_cells() -> None:
+def test_a_cell_can_contain_separators() -> None:
     assert markdown_table(["a", "b"], [["`x|y`", "1"]]) == "| a | b |\n| --- | --- |\n| `x\\|y` | 1 |"
 
 
@@ -42,5 +42,5 @@ def test_a_cell_may_hold_what_separates_cells() -> None:
     ],
     ids=["plain", "colour", "return", "control", "direction", "surrogate", "backslash"],
 )
-def test_what_is_not_shown_is_escaped(raw: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(raw: str, shown: str) -> None:
     assert escape(raw) == shown

@@ -1,4 +1,4 @@
-"""One set of hostile texts through everything that prints or writes for people: nothing steers, nothing is markup."""
+"""Hostile texts in every output for people: no control characters, no markup."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 
 
 def tokens_of(markdown: str) -> set[str]:
-    """The kinds of what a Markdown parser finds, as GitHub has it."""
+    """Return the token types of a Markdown parser with GitHub's rules."""
     parsed = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
     return {token.type for block in parsed for token in (block, *(block.children or ()))}
 
@@ -149,7 +149,7 @@ def test_logs_warnings_and_errors(text: str, capsys: pytest.CaptureFixture[str],
 
 @pytest.fixture
 def run_dir(text: str, tmp_path: Path) -> Path:
-    """A run of which everything is named by ``text``, as far as a file's name may be."""
+    """A run with ``text`` in every name, as far as file names allow it."""
     name = text.replace("/", "").encode("utf-8", "replace").decode()
     run = tmp_path / name
     for part in ("predictions", "hf"):

@@ -1,4 +1,4 @@
-"""Signals that arrive while nothing may be interrupted, and the signal of a closed terminal."""
+"""Signals during protected blocks, and the signal of a closed terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ except Interrupted as stop:
 """
 
 
-def test_a_closed_terminal_is_a_signal_and_fails_no_write() -> None:
+def test_a_closed_terminal_is_a_signal_and_no_write_fails() -> None:
     process, terminal = pty.fork()
     if process == 0:
         os.execv(sys.executable, [sys.executable, "-c", IN_A_TERMINAL])
@@ -51,7 +51,7 @@ def test_a_closed_terminal_is_a_signal_and_fails_no_write() -> None:
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
 
 
-def test_nohup_keeps_its_meaning() -> None:
+def test_nohup_is_respected() -> None:
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruption.handled():
@@ -61,7 +61,7 @@ def test_nohup_keeps_its_meaning() -> None:
         signal.signal(signal.SIGHUP, former)
 
 
-def test_a_signal_waits_for_the_end_of_a_block_that_puts_it_off() -> None:
+def test_a_signal_waits_for_the_end_of_a_protected_block() -> None:
     done = False
     with pytest.raises(Interrupted), interruption.handled():  # noqa: PT012 (the block is what is tested)
         with interruption.put_off():

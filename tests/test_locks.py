@@ -1,4 +1,4 @@
-"""The lock files hold a hash for every package, and the versions of constraints.txt."""
+"""The lock files have a hash for every package, and the versions of constraints.txt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BY_VERSION = {"torch"}
 
 
 def entries(name: str) -> list[list[str]]:
-    """The requirements of a lock file, each with its hashes."""
+    """Return the requirements of a lock file, each with its hashes."""
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", "\t")
     return [[part.strip() for part in line.split("\t")] for line in text.splitlines() if not line.startswith("#")]
 
@@ -31,7 +31,7 @@ def versions(lines: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-docs.lock", "requirements-build.lock"])
-def test_every_requirement_has_hashes_and_nothing_else(name):
+def test_every_requirement_has_hashes(name):
     for requirement, *hashes in entries(name):
         assert REQUIREMENT.fullmatch(requirement)
         assert hashes, requirement

@@ -1,4 +1,4 @@
-"""The names of `import reft_pl`: cheap until used, all there, the same for type checkers."""
+"""The public names of `reft_pl`: lazy imports, complete, the same for type checkers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", reft_pl.__all__)
-def test_a_public_name_is_there(name: str) -> None:
+def test_a_public_name_exists(name: str) -> None:
     assert getattr(reft_pl, name).__name__ == name
     assert name in dir(reft_pl)
 

@@ -1,4 +1,4 @@
-"""The tutorial's commands and the Python page's script, run as a reader runs them; the README's picture from such runs."""
+"""The tutorial's commands, the Python page's script, and the README's picture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def commands(folder: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_tutorial_does_what_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorials_commands_print_what_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = []
     for program, *arguments in commands(folder):
         done.append(arguments[0])

@@ -1,4 +1,4 @@
-"""The containers that refuse what makes no sense."""
+"""Records that refuse invalid values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is installed outside a clone works in an empty folder."""
+"""The wheel works in an empty folder, without a clone."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A run that is real to the Trainer and to the plug-ins, around a model of one number."""
+"""A real Trainer run with all phases, around a model of one parameter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = 'def solution():\n    """a | b"""\n    return 2 < 3  # <b>*no*</b> markup
 
 
 def rollout_of(step: int, n: int) -> Rollout:
-    """Samples that differ from step to step, every other one right."""
+    """Build samples that differ between steps; every other one is correct."""
     samples = []
     for i in range(n):
         status = Status.OK if i % 2 == 0 else Status.TIMEOUT
@@ -33,7 +33,7 @@ def rollout_of(step: int, n: int) -> Rollout:
 
 
 class TinyModule(LightningModule):
-    """Goes through the phases of an iteration and logs its figures, as PPOModule does.
+    """Run the phases of an iteration and log its figures, as PPOModule does.
 
     ``kl`` and ``skipped`` give the figures of each training batch; ``at_phase`` is called with the batch and the phase half-way
     through it, to interrupt a run or look at it.

@@ -1,4 +1,4 @@
-"""ExportHF: when folders appear, which ones stay, and that none is half-written."""
+"""ExportHF: when it exports, which folders it keeps, and atomic writes."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def test_after_each_validation_but_not_the_sanity_check(
     assert folders(tmp_path) == ["hf-step-4", "hf-step-8"]
 
 
-def test_what_a_killed_run_left_is_replaced(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
+def test_a_partial_folder_of_a_killed_run_is_replaced(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     for name in (".hf-step-4.partial", "hf-step-4"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "stale").touch()

@@ -1,4 +1,4 @@
-"""KLGuard in real runs of a tiny module: when it stops, when it only warns, what a resumed run remembers."""
+"""KLGuard in real runs of a tiny module: when it stops or warns, and its state after a resume."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from reft_pl_callbacks import KLGuard
 
 
-def test_stops_after_patience_with_a_sentence(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_stops_after_patience_with_a_message(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     module = tiny_module(kl=lambda step: 60.0 if step >= 2 else 1.0)
     with pytest.warns(
         UserWarning, match=r"above 50 nats a response for 3 iterations in a row \(now 60\).*best checkpoint is kept"
@@ -15,7 +15,7 @@ def test_stops_after_patience_with_a_sentence(make_trainer: Any, tiny_module: An
     assert module.batches_trained == [0, 1, 2, 3, 4]
 
 
-def test_one_good_iteration_starts_the_count_anew(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_a_low_kl_resets_the_count(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     module = tiny_module(kl=lambda step: 1.0 if step % 3 == 2 else 60.0)
     make_trainer(KLGuard(limit=50, patience=3)).fit(module, loader)
     assert len(module.batches_trained) == 8
@@ -28,7 +28,7 @@ def test_nan_is_too_high(make_trainer: Any, tiny_module: Any, loader: Any) -> No
     assert module.batches_trained == [0, 1]
 
 
-def test_warns_once_where_told_to(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_warns_once_with_action_warn(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     module = tiny_module(kl=lambda step: 9.0)
     with pytest.warns(UserWarning, match="KLGuard: the mean KL") as caught:
         make_trainer(KLGuard(limit=5, patience=2, action="warn")).fit(module, loader)
@@ -36,7 +36,7 @@ def test_warns_once_where_told_to(make_trainer: Any, tiny_module: Any, loader: A
     assert sum("KLGuard" in str(warning.message) for warning in caught) == 1
 
 
-def test_a_resumed_run_goes_on_counting() -> None:
+def test_the_count_survives_a_resume() -> None:
     guard, resumed = KLGuard(), KLGuard()
     guard.in_a_row = 2
     resumed.load_state_dict(guard.state_dict())

@@ -9,7 +9,7 @@ from reft_pl_callbacks import NonFiniteGuard
 
 
 @pytest.mark.parametrize("name", ["update/skipped", "train/skipped"])
-def test_stops_after_the_limit_and_a_checkpoint_remains(
+def test_training_stops_after_the_limit_with_a_checkpoint(
     make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path, name: str
 ) -> None:
     module = tiny_module(skipped=lambda step: 2.0 if step in (0, 3, 4, 5, 6) else 0.0, skipped_name=name)
@@ -21,14 +21,14 @@ def test_stops_after_the_limit_and_a_checkpoint_remains(
     assert (tmp_path / "last.ckpt").exists()
 
 
-def test_skips_now_and_then_are_harmless(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_isolated_skips_do_not_stop_a_run(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     guard, module = NonFiniteGuard(limit=2), tiny_module(skipped=lambda step: float(step % 2))
     make_trainer(guard).fit(module, loader)
     assert len(module.batches_trained) == 8
     assert (guard.in_a_row, guard.total) == (1, 4)
 
 
-def test_a_resumed_run_goes_on_counting(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
+def test_the_count_survives_a_resume(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     """One bad batch before the checkpoint and one after it are two in a row."""
     checkpoints = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     bad = {"skipped": lambda step: 1.0}

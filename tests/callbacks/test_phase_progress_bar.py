@@ -1,4 +1,4 @@
-"""PhaseProgressBar: the picture in a terminal, the lines elsewhere, and its arithmetic of time."""
+"""PhaseProgressBar: bars on a terminal, lines elsewhere, and the estimate of the remaining time."""
 
 import io
 import re
@@ -23,7 +23,7 @@ def plain_bar(line_seconds: float) -> PhaseProgressBar:
     return bar
 
 
-def test_lines_where_there_is_no_terminal(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_lines_without_a_terminal(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     bar = plain_bar(line_seconds=0.0)
     make_trainer(bar, enable_progress_bar=True).fit(tiny_module(), loader, loader)
     iterations = [line for line in lines_of(bar) if line.startswith("training epoch")]
@@ -43,7 +43,7 @@ def test_quick_iterations_do_not_flood_a_log_file(make_trainer: Any, tiny_module
     assert [line.split(" |")[0] for line in lines_of(bar)] == ["training epoch 1/2 batch 1/4", "training epoch 2/2 batch 4/4"]
 
 
-def test_lines_of_a_test(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_lines_during_a_test(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     bar = plain_bar(line_seconds=60.0)
     make_trainer(bar, enable_progress_bar=True).test(tiny_module(), loader, verbose=False)
     (line,) = lines_of(bar)
@@ -52,7 +52,7 @@ def test_lines_of_a_test(make_trainer: Any, tiny_module: Any, loader: Any) -> No
 
 
 def picture(bar: PhaseProgressBar) -> str:
-    """What stands on the screen right now."""
+    """Return the text that the screen shows now."""
     console = Console(file=io.StringIO(), force_terminal=False, width=110)
     console.print(bar.view.render())  # type: ignore[attr-defined]
     assert isinstance(console.file, io.StringIO)
@@ -78,7 +78,7 @@ def test_bars_in_a_terminal(make_trainer: Any, tiny_module: Any, loader: Any) ->
     assert "epoch 2/2 batch 4/4" in bar.console.export_text()  # the last picture stays
 
 
-def test_the_terminal_is_given_back_after_an_error(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
+def test_the_terminal_is_restored_after_an_error(make_trainer: Any, tiny_module: Any, loader: Any) -> None:
     def fail(step: int, phase: str) -> None:
         raise SystemError("out of memory")
 
@@ -96,7 +96,7 @@ def test_a_disabled_bar_is_silent(make_trainer: Any, tiny_module: Any, loader: A
     assert lines_of(bar) == []
 
 
-def test_time_left_counts_only_what_this_process_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_ignores_work_before_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resumed at one half, three quarters after 10 seconds: a quarter in 10 s, so another 10 s."""
     stage = Stage("training", fraction=0.5, first_fraction=0.5, started=100.0)
     monkeypatch.setattr("reft_pl_callbacks.progress_state.perf_counter", lambda: 110.0)

@@ -1,4 +1,4 @@
-"""SampleTable: what stands in the file, that a kill leaves neither duplicate nor gap, and what TensorBoard shows."""
+"""SampleTable: the lines of the file, no duplicates or gaps after a kill, and the table in TensorBoard."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 
 
-def test_a_line_a_sample(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
+def test_one_line_per_sample(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     make_trainer(SampleTable()).fit(tiny_module(sequences=2), loader)
     records = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").open(encoding="utf-8")]
     assert [(record["step"], record["id"]) for record in records] == [(s, f"p{s}-{i}") for s in range(8) for i in range(2)]
@@ -37,10 +37,10 @@ MOMENTS = [(0, "score"), (1, "update"), (2, "rollout"), (3, "update"), (5, "upda
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_resumed_has_neither_duplicate_nor_gap(
+def test_a_killed_and_resumed_run_has_no_duplicates_or_gaps(
     make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path, moment: tuple[int, str]
 ) -> None:
-    """Checkpoints every second batch; the interruption comes after lines that no checkpoint knows of, one of them torn."""
+    """Checkpoints every second batch; the interruption leaves lines after the last checkpoint, one of them incomplete."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     make_trainer(SampleTable(), default_root_dir=whole).fit(tiny_module(), loader)
 
@@ -61,14 +61,14 @@ def test_killed_and_resumed_has_neither_duplicate_nor_gap(
     assert (killed / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
 
 
-def test_a_new_run_puts_an_older_file_aside(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
+def test_a_new_run_renames_an_older_file(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     (tmp_path / "rollouts.jsonl").write_text("precious\n")
     make_trainer(SampleTable(), max_epochs=1).fit(tiny_module(), loader)
     assert (tmp_path / "rollouts.jsonl.old").read_text() == "precious\n"
     assert len((tmp_path / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()) == 16
 
 
-def test_a_lost_file_is_said(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
+def test_a_missing_file_is_logged(make_trainer: Any, tiny_module: Any, loader: Any, tmp_path: Path) -> None:
     table = SampleTable()
     table.load_state_dict({"length": 10_000})
     with pytest.warns(UserWarning, match="lacks samples from before this resume"):
@@ -93,8 +93,8 @@ def test_tables_in_tensorboard(make_trainer: Any, tiny_module: Any, loader: Any,
 @pytest.mark.parametrize(
     "text", ["a | b", "<script>x</script>", "**bold** _it_ `code`", "# head", "[l](u)", "1. x", "- y", "&lt;"]
 )
-def test_text_is_shown_as_it_is(text: str) -> None:
-    """What the browser decodes from the cell is the text itself."""
+def test_text_is_shown_unchanged(text: str) -> None:
+    """The browser decodes the cell to the original text."""
     from html import unescape
 
     html = markdown_to_safe_html(f"| a |\n|---|\n| {escape_markdown(text)} |\n")

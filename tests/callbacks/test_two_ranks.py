@@ -1,4 +1,4 @@
-"""The plug-ins on two real ranks: one file with the samples of both, and a verdict that is everyone's."""
+"""The plug-ins on two real ranks: one file with all samples, and one decision for both ranks."""
 
 import json
 import subprocess

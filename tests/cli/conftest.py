@@ -1,4 +1,4 @@
-"""What a command line comes to, without running it."""
+"""Resolve a command line to its config without running it."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Composed = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def composed(capsys: pytest.CaptureFixture[str]) -> Composed:
-    """The whole config of a verb, shipped configs by their bare names, and further arguments."""
+    """Return the resolved config of a verb for shipped configs, given by name, and further arguments."""
 
     def compose(verb: str, names: str, *arguments: str) -> dict[str, Any]:
         configs = [argument for name in names.split() for argument in ("--config", f"configs/{name}.yaml")]

@@ -1,10 +1,10 @@
-"""What every shipped config is for: the configs that it follows, and settings that it decides."""
+"""The purpose of every shipped config: the configs that it extends, and the settings that it determines."""
 
 from typing import Any, NamedTuple
 
 
 class Purpose(NamedTuple):
-    """The configs that a config follows, and settings of the result, by their keys on the command line."""
+    """The configs that a config extends, and resulting settings by their command-line keys."""
 
     after: str
     settings: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The allocator's settings, in processes of their own: they hold for a whole process."""
+"""The allocator's settings, in separate processes because they hold for a whole process."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 from reft_pl.cli.allocator import keep_freed_memory
-told = keep_freed_memory()
+accepted = keep_freed_memory()
 import numpy
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,7 +19,7 @@ numpy.ones(2**23)  # 64 MB
 before = faults()
 for _ in range(5):
     numpy.ones(2**23)
-print(told, faults() - before)
+print(accepted, faults() - before)
 """
 
 
@@ -32,14 +32,14 @@ def run(**environment: str) -> tuple[bool, int]:
         check=True,
         timeout=300,
     )
-    told, faults = result.stdout.split()
-    return told == "True", int(faults)
+    accepted, faults = result.stdout.split()
+    return accepted == "True", int(faults)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_freed_memory_is_used_again_without_new_pages() -> None:
-    told, faults = run()
-    assert told
+def test_freed_memory_is_reused_without_new_pages() -> None:
+    accepted, faults = run()
+    assert accepted
     untouched, many = run(MALLOC_TOP_PAD_="131072")
     assert not untouched, "a user's own settings stand"
     assert faults * 10 < many
@@ -71,10 +71,10 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_another_phase_begins_without_what_the_last_one_freed() -> None:
+def test_freed_memory_is_returned_between_phases() -> None:
     result = subprocess.run([sys.executable, "-c", BETWEEN_PHASES], capture_output=True, text=True, check=True, timeout=300)
     rollout, execute, same, score = json.loads(result.stdout)
     assert rollout > 200
     assert score > 200
     assert execute < 20, "programs are executed while others are written"
-    assert same < 20, "a rollout goes on"
+    assert same < 20, "a rollout continues"

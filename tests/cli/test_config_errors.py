@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in configs: one sentence with the valid values or the nearest name."""
+"""User errors on the command line and in configs: one sentence with the valid values or the nearest name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWNERS = {
 
 
 def class_keys() -> list[tuple[str, str, Any]]:
-    """Every key that names a class, with its owner and type."""
+    """Return every key that names a class, with its owner and type."""
     return [(owner, name, hint) for owner in OWNERS for name, hint in settings_of(owner).items() if bases(hint)]
 
 
@@ -40,7 +40,7 @@ def sentence(args: list[str], capsys: pytest.CaptureFixture[str], stage: str = "
     return lines[0]
 
 
-def test_the_keys_that_name_classes_are_found() -> None:
+def test_class_keys_are_found() -> None:
     names = {name for _, name, _ in class_keys()}
     assert names >= {
         "reward",
@@ -83,14 +83,16 @@ def test_a_class_name_one_letter_off_is_suggested(owner: str, name: str, hint: A
         ("trainer.callbacks", "KLGard", "reft_pl_callbacks.KLGuard"),
     ],
 )
-def test_a_misspelt_class_on_the_command_line(key: str, misspelt: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_class_name_on_the_command_line(
+    key: str, misspelt: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = sentence([f"--{key}", misspelt], capsys)
     assert message == f"reft-pl: {key} names a class {misspelt!r} that does not exist; did you mean {near}?"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_null_means_the_class_that_the_command_line_names(module: Any) -> None:
-    """Of every setting whose null stands for a class, that class is the one that the module makes."""
+def test_null_means_the_default_class_of_the_command_line(module: Any) -> None:
+    """For every setting where null means a class, the module makes that class."""
     arguments = {"policy": PolicySettings(init_from="x")} if module is not RerankerModule else {}
     hints = settings_of(f"reft_pl.modules.{module.__name__}")
     standing = {
@@ -149,7 +151,7 @@ def test_null_undoes_a_nested_setting(set_before: str, key: str, capsys: pytest.
     assert f"{key.rsplit('.', 1)[-1]}: null" in capsys.readouterr().out
 
 
-def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pytest.LogCaptureFixture) -> None:
+def test_replacing_a_default_class_keeps_its_settings(caplog: pytest.LogCaptureFixture) -> None:
     overlays = ["--config", "configs/algorithms/grpo.yaml", "--model.policy_loss", "SequenceClip"]
     assert main(["fit", "--config", "configs/ppo.yaml", *overlays, "--print_config"]) == 0
     assert "takes the place of" not in caplog.text
@@ -201,7 +203,7 @@ def test_a_class_that_replaces_a_default_drops_nothing_that_was_set(caplog: pyte
         ("--run_dir None", "run_dir is None: name the folder of this run"),
     ],
 )
-def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_value_lists_the_valid_ones(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in sentence(args.split(), capsys)
 
 
@@ -250,9 +252,7 @@ def test_a_wrong_value_names_the_right_ones(args: str, message: str, capsys: pyt
         ("trainer: [1]", "o.yaml: trainer is [1], but it is a section"),
     ],
 )
-def test_a_config_that_is_wrong_is_one_sentence(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_config_is_one_sentence(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "o.yaml").write_text(text)
     assert message in sentence(["--config", str(tmp_path / "o.yaml")], capsys)
 
@@ -271,7 +271,7 @@ def test_a_run_without_a_batch_does_not_succeed(
     assert "no batch was trained" in sentence(["--config", overlay("sft", trainer=limit)], capsys, "sft")
 
 
-def test_a_logger_whose_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_logger_with_a_missing_package(capsys: pytest.CaptureFixture[str]) -> None:
     if find_spec("wandb") is not None:
         pytest.skip("wandb is installed")
     message = sentence(["--trainer.logger", "WandbLogger"], capsys)

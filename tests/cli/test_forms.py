@@ -1,4 +1,4 @@
-"""The other ways to state problems, each trained and tested for a moment from the command line."""
+"""Other formats and custom classes, each trained and tested briefly from the command line."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def source(path: str) -> dict[str, object]:
 
 
 def block_of(document: str) -> str:
-    """The one Python block of a document."""
+    """Return the only Python block of a document."""
     text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return block
@@ -76,10 +76,10 @@ def test_sft_without_solutions_is_one_sentence(overlay: Overlay, tmp_path: Path,
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_users_own_callback_and_reward_from_the_working_folder(
+def test_a_custom_callback_and_reward_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the documents show: files beside the run, nothing installed."""
+    """The examples of the documents: files in the working folder, nothing installed."""
     (tmp_path / "my_reward.py").write_text(block_of("README.md"))
     (tmp_path / "my_callback.py").write_text(block_of("docs/howto/callback.md").replace("print(", "print('BEST', "))
     monkeypatch.chdir(tmp_path)
@@ -93,19 +93,22 @@ def test_a_users_own_callback_and_reward_from_the_working_folder(
     assert capsys.readouterr().out.count("BEST") == 3
 
 
-def test_a_users_own_advantages_from_the_working_folder(
+def test_a_custom_estimator_from_the_working_folder(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_model: Path
 ) -> None:
-    (tmp_path / "my_advantages.py").write_text(block_of("docs/howto/algorithm.md"))
+    code = block_of("docs/howto/algorithm.md")
+    record = "        open('group_sizes.txt', 'a').write(f'{experience.group_size} ')\n"
+    (tmp_path / "my_advantages.py").write_text(code.replace("        groups = ", f"{record}        groups = "))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     model = {"init_args": {"policy": {"from_scratch": True}}}
     args = ["--config", overlay("ppo", init_from=micro_model, model=model, trainer={"max_epochs": 1})]
     own = ["--model.advantages", "my_advantages.BestOfGroup", "--model.samples_per_problem", "2"]
     assert main(["fit", "--config", "configs/ppo.yaml", *args, *own]) == 0
+    assert (tmp_path / "group_sizes.txt").read_text().split() == ["2"] * 3, "one call per rollout"
 
 
-def test_a_reward_that_forgets_samples_is_one_sentence(
+def test_a_reward_of_the_wrong_length_is_one_sentence(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], micro_model: Path
 ) -> None:
     code = ["from reft_pl.reward.base import RewardFunction", "class Short(RewardFunction):", " def score(self, samples):"]
@@ -117,7 +120,7 @@ def test_a_reward_that_forgets_samples_is_one_sentence(
 
 
 def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, micro_model: Path, tmp_path: Path) -> None:
-    """An instruct model: another end of turn than EOS, which the template alone names, and an LM head of padded width."""
+    """An instruct model with an end of turn other than EOS, named only by the template, and a padded LM head."""
     model = tmp_path / "instruct"
     shutil.copytree(micro_model, model)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -140,3 +143,5 @@ def test_a_chat_ends_with_its_end_of_turn_from_data_to_export(overlay: Overlay, 
     assert generation["eos_token_id"] == [tokenizer.eos_token_id, end]
     assert generation["suppress_tokens"] == list(range(size, size + 15))
     assert main(["test", *command, "--ckpt_path", str(tmp_path / "chat" / "hf")]) == 0
+    (results,) = (tmp_path / "chat" / "tests").rglob("results.json")
+    assert json.loads(results.read_text())["test"]["sums"]["n"] == 4

@@ -16,7 +16,7 @@ Overlay = Callable[..., str]
 
 
 def test_the_chain_of_shipped_configs(overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Warm up, reinforce, test, compare: each by the command that the README shows, on a model of a few thousand weights."""
+    """Warm up, reinforce, test and compare with the README's commands, on a model of a few thousand weights."""
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft")]) == 0
     warm_up = tmp_path / "sft" / "hf"
     assert main(["fit", "--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=warm_up)]) == 0
@@ -53,7 +53,7 @@ def test_any_model_folder_can_be_tested(overlay: Overlay, tmp_path: Path, capsys
 
 
 @pytest.mark.slow
-def test_a_model_tested_otherwise_than_it_was_trained_is_said(
+def test_testing_with_other_settings_than_in_training_warns(
     overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     command = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
@@ -100,7 +100,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
         (["--ckpt_path", "last"], "there is no checkpoint at"),
     ],
 )
-def test_a_mistake_is_one_sentence(
+def test_a_user_error_is_one_sentence(
     args: list[str], sentence: str, overlay: Overlay, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft"), *args]) == 2
@@ -108,7 +108,7 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_what_a_test_found_is_forgotten_when_the_best_weights_change(overlay: Overlay, tmp_path: Path) -> None:
+def test_test_results_are_dropped_when_the_best_weights_change(overlay: Overlay, tmp_path: Path) -> None:
     config = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *config]) == 0
     assert main(["test", *config]) == 0
@@ -122,7 +122,7 @@ def test_what_a_test_found_is_forgotten_when_the_best_weights_change(overlay: Ov
     assert "test" not in json.loads((tmp_path / "sft" / "results.json").read_text())
 
 
-def test_validate_writes_its_figure_down(overlay: Overlay, tmp_path: Path) -> None:
+def test_validate_saves_its_figure(overlay: Overlay, tmp_path: Path) -> None:
     config = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *config]) == 0
     assert main(["validate", *config]) == 0
@@ -130,12 +130,12 @@ def test_validate_writes_its_figure_down(overlay: Overlay, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("verb", ["test", "validate"])
-def test_nothing_is_tested_before_it_is_trained(verb: str, overlay: Overlay, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_untrained_run_is_not_tested(verb: str, overlay: Overlay, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--config", "configs/sft.yaml", "--config", overlay("none")]) == 2
     assert "run `reft-pl fit` with this config first" in capsys.readouterr().err
 
 
-def test_ppo_without_its_warm_up_says_what_to_run(
+def test_ppo_without_a_warm_up_names_the_command_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # and the shipped configs are found all the same
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_stage_is_refused(overlay: Overlay, tmp_path: Pa
     assert "written by 'sft', not by 'ppo'" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_is_damaged_or_of_another_model_is_one_sentence(
+def test_a_damaged_or_foreign_checkpoint_is_one_sentence(
     overlay: Overlay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_model_is_one_sentence(
     assert f"reft-pl fit: {last} is damaged or not a checkpoint (PytorchStreamReader" in capsys.readouterr().err
 
 
-def test_what_the_system_forbids_is_one_sentence(
+def test_a_system_error_is_one_sentence(
     overlay: Overlay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["fit", "--config", "configs/sft.yaml", "--config", overlay("sft")]
@@ -250,7 +250,7 @@ def test_a_misspelt_overlay_is_one_sentence(
         ("class A: pass", "my_file.B", "names a class 'B' that does not exist"),
     ],
 )
-def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
+def test_a_class_path_that_cannot_be_imported_is_one_sentence(
     text: str | None,
     named: str,
     sentence: str,
@@ -289,7 +289,7 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(
         (["--model", "SFTModule"], "SFTModule takes the place of PPOModule, which drops 'kl': (coef=0.01), 'ppo_epochs': 1"),
     ],
 )
-def test_settings_that_go_with_a_switched_class_are_said(
+def test_settings_lost_with_a_switched_class_are_logged(
     args: list[str], sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", "--config", "configs/ppo.yaml", *args, "--print_config"]) == 0

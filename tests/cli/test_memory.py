@@ -21,7 +21,7 @@ GALACTICA = "facebook/galactica-6.7b"
 REFT = paper("ppo", "reft_7b", WARM_UP)
 
 
-def told(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
+def plan(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
     code = main(["memory", *args])
     return code, capsys.readouterr().out
 
@@ -32,8 +32,8 @@ def gib(text: str, name: str) -> float:
     return float(found[1])
 
 
-def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = told(capsys, *REFT, "--gpus", "1", "--gpu_memory", "80")
+def test_the_papers_reft_does_not_fit_on_one_card(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = plan(capsys, *REFT, "--gpus", "1", "--gpu_memory", "80")
     assert code == 1
     assert "does NOT fit" in text
     assert gib(text, "weights") == pytest.approx(6.738e9 * 2 / 2**30, rel=0.01)
@@ -47,43 +47,41 @@ def test_the_papers_reft_does_not_fit_on_one_card_and_says_so(capsys: pytest.Cap
 )
 def test_each_cards_overlay_fits_its_card(card: str, memory: str, extra: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     if "lora" not in card:
-        assert "does NOT fit" in told(capsys, *REFT, "--gpu_memory", memory)[1], "it is needed"
-    code, text = told(capsys, *REFT, "--config", f"configs/gpu/{card}.yaml", *extra, "--gpu_memory", memory)
+        assert "does NOT fit" in plan(capsys, *REFT, "--gpu_memory", memory)[1], "it is needed"
+    code, text = plan(capsys, *REFT, "--config", f"configs/gpu/{card}.yaml", *extra, "--gpu_memory", memory)
     assert code == 0, text
 
 
-def test_auto_counts_as_bfloat16_whatever_the_machine_is_that_plans(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_counts_as_bfloat16_on_any_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reft_pl.models.settings.fastest_dtype", lambda: "float32")
     sft, cards = paper("sft", "sft_7b", GALACTICA), ("--gpus", "8")
-    assert told(capsys, *sft, *cards, "--model.policy.dtype", "auto") == told(capsys, *sft, *cards)
+    assert plan(capsys, *sft, *cards, "--model.policy.dtype", "auto") == plan(capsys, *sft, *cards)
 
 
 def test_the_authors_batch_is_kept_on_any_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     """The rows of the table in docs/howto/launch.md."""
     sft = paper("sft", "sft_7b", GALACTICA)
     for gpus, share, micro in ((1, 48, 12), (2, 24, 6), (8, 6, 2), (16, 3, 1)):
-        _, text = told(capsys, *sft, "--gpus", str(gpus))
+        _, text = plan(capsys, *sft, "--gpus", str(gpus))
         assert f"48 sequences = {gpus} GPU{'s' * (gpus > 1)} x {share}, in at most {micro} micro-batch" in text
 
 
-def test_the_configs_own_number_of_gpus_counts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_configs_number_of_gpus_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     node = ["--config", "configs/strategy/zero.yaml", "--config", "configs/gpu/full_8x80gb.yaml"]
-    code, text = told(capsys, *REFT, *node)
+    code, text = plan(capsys, *REFT, *node)
     assert code == 0, text
     assert "32 sequences = 8 GPUs x 4" in text
-    assert "32 sequences = 16 GPUs x 2" in told(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
+    assert "32 sequences = 16 GPUs x 2" in plan(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
 
 
-def test_compiled_layers_are_said_to_take_less(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_layers_are_reported_as_an_upper_bound(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*REFT, "--model.policy.compile", "true")
-    assert "upper bound" in told(capsys, *arguments)[1]
-    assert "upper bound" not in told(capsys, *REFT)[1]
-    assert "upper bound" not in told(capsys, *arguments, "--model.policy.gradient_checkpointing", "true")[1]
+    assert "upper bound" in plan(capsys, *arguments)[1]
+    assert "upper bound" not in plan(capsys, *REFT)[1]
+    assert "upper bound" not in plan(capsys, *arguments, "--model.policy.gradient_checkpointing", "true")[1]
 
 
-def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory"]) == 2
     assert "name the run with --config" in capsys.readouterr().err
     assert main(["memory", *REFT, "--gpus", "0"]) == 2
@@ -139,24 +137,24 @@ BFLOAT16 = ["--model.policy.init_from", WARM_UP, "--model.policy.from_scratch", 
     ],
     ids=["stage", "sampler", "optimizer", "sgd", "estimator", "strategy"],
 )
-def test_a_trivial_subclass_takes_what_its_base_takes(
+def test_a_trivial_subclass_needs_the_memory_of_its_base(
     before: list[str], after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trivial.py").write_text(SUBCLASSES)
     ppo = ["--config", "configs/ppo.yaml", *BFLOAT16]
-    expected = told(capsys, *ppo, *before)[1]
+    expected = plan(capsys, *ppo, *before)[1]
     assert "scoring" in expected, "the phase that a subclass lost"
     assert gib(expected, "reference") > 0
-    assert told(capsys, *ppo, *after)[1] == expected
+    assert plan(capsys, *ppo, *after)[1] == expected
 
 
-def test_a_trivial_subclass_of_sft_has_no_reference_either(
+def test_a_trivial_subclass_of_sft_has_no_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trivial.py").write_text(SUBCLASSES)
     sft = ["--config", "configs/sft.yaml", *BFLOAT16, "--data.eval_batch_size", "1"]
-    expected = told(capsys, *sft)[1]
+    expected = plan(capsys, *sft)[1]
     assert "scoring" not in expected
-    assert told(capsys, *sft, "--model", "trivial.WarmUp")[1] == expected
+    assert plan(capsys, *sft, "--model", "trivial.WarmUp")[1] == expected

@@ -1,4 +1,4 @@
-"""Every ``hf/`` of the chain has a card, and the card keeps up with what is measured."""
+"""Every ``hf/`` of the chain has a model card, which is updated with new results."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ Overlay = Callable[..., str]
 
 
 def card_of(run: Path) -> ModelCard:
-    """The card on disk, which must be the one that the run's files give now."""
+    """Return the card on disk, after checking that it equals the one built from the run's files."""
     loaded = ModelCard.load(run / "hf" / "README.md")
     assert loaded.data.to_dict() == model_card(run).data.to_dict()
     assert loaded.text == model_card(run).text
@@ -29,7 +29,7 @@ def metrics(card: ModelCard) -> set[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
+def test_the_chain_writes_model_cards(overlay: Overlay, tmp_path: Path) -> None:
     sft = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *sft]) == 0
     warm_up = card_of(tmp_path / "sft")
@@ -38,7 +38,7 @@ def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
     assert warm_up.data.base_model is None
     assert warm_up.data.license is None
 
-    base = tmp_path / "base"  # as if a pretrained model had been fine-tuned
+    base = tmp_path / "base"  # simulates fine-tuning from a pretrained model
     shutil.copytree(tmp_path / "sft" / "hf", base)
     (base / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: owner/base\n---\n")
     ppo = ["--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=base, trainer={"max_epochs": 1})]
@@ -62,7 +62,7 @@ def test_the_chain_leaves_cards(overlay: Overlay, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_figure_stays_with_its_weights(overlay: Overlay, tmp_path: Path) -> None:
+def test_a_figure_is_only_shown_for_its_weights(overlay: Overlay, tmp_path: Path) -> None:
     run = ["--config", "configs/sft.yaml", "--config", overlay("sft", trainer={"max_epochs": 1})]
     assert main(["fit", *run]) == main(["test", *run]) == 0
     measured = {("ordinary", "Top-1"), ("unseen", "Top-1")}

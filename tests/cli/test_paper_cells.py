@@ -1,4 +1,4 @@
-"""Every cell of the paper composes to the authors' settings, and takes a step with a tiny model of its architecture."""
+"""Every cell of the paper resolves to the authors' settings, and trains one step on a tiny model of its architecture."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ FEW = [
 
 
 def command_line(dataset: str, cot: str, model: str, stage: str) -> list[str]:
-    """The configs of a cell and the keys that their headers name."""
+    """Return the configs of a cell and the keys that their headers name."""
     size = "7b" if model in LARGE else "small"
     data, keys = [f"data/{dataset}_{cot}"], ["--model.policy.init_from", HUB_IDS[model]]
     if stage in ("reft", "online"):
@@ -67,7 +67,7 @@ def command_line(dataset: str, cot: str, model: str, stage: str) -> list[str]:
 
 
 def annotated(dataset: str, cot: str) -> list[str]:
-    """The keys of self-training's annotated problems, which are those of the data overlay."""
+    """Return the keys of self-training's annotated problems, which are those of the data overlay."""
     if (dataset, cot) == ("gsm8k", "nl"):
         return ["--data.train.annotated", "Gsm8kOfficial", "--data.train.annotated.path", "data/gsm8k_official_train.jsonl"]
     file = f"{dataset.replace('_', '-')}_{'nl' if cot == 'nl' else 'python_sdp'}"
@@ -75,7 +75,7 @@ def annotated(dataset: str, cot: str) -> list[str]:
 
 
 def warm_up(dataset: str, cot: str, size: str) -> int:
-    """The epoch at which ReFT takes over."""
+    """Return the warm-up epoch from which ReFT starts."""
     if size == "small":
         return 40 if dataset.startswith("mathqa") else 10
     return {"mathqa_nl": 5, "mathqa_numeric_nl": 10}.get(f"{dataset}_{cot}", 2)
@@ -118,7 +118,7 @@ def test_a_cell_has_the_authors_settings(cell: tuple[str, str, str, str], compos
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose ``data/`` has a few short problems of every dataset, under the names that the overlays give."""
+    """A folder with a few short problems of every dataset in ``data/``, under the file names of the overlays."""
     data = tmp_path / "data"
     data.mkdir()
     people, samples = ["Al", "Bo", "Cy", "Di", "Ed", "Flo"], []
@@ -155,7 +155,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny(publish: Published, tmp_path: Path) -> Callable[[str], Path]:
-    """A tiny model of a paper's model's architecture: Llama, OPT or Codegen, from random weights."""
+    """A tiny random model with the architecture of one of the paper's models: Llama, OPT or CodeGen."""
 
     def make(model: str) -> Path:
         folder = tmp_path / model
@@ -184,6 +184,7 @@ def test_a_cell_takes_a_step(cell: tuple[str, str, str, str], working_folder: Pa
     }
     (working_folder / "small.yaml").write_text(yaml.safe_dump(small))
     assert main(["fit", *command_line(*cell), "--config", "small.yaml"]) == 0
+    assert json.loads((working_folder / "runs" / "cell" / "results.json").read_text())["fit"]["batches"] == 1
     exported = json.loads((working_folder / "runs" / "cell" / "hf" / "config.json").read_text())
     assert exported["model_type"] == {"codellama_7b": "llama", "codegen_350m": "codegen"}.get(cell[2], "opt")
     shutil.rmtree(working_folder / "runs" / "cell")

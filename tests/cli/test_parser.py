@@ -8,9 +8,7 @@ from reft_pl.errors import UserError
 
 
 @pytest.mark.parametrize("text", ["", "# run_dir: x\n# seed_everything: 2\n", "---\n"])
-def test_an_overlay_in_which_nothing_stands_changes_nothing(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_overlay_changes_nothing(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "o.yaml").write_text(text)
     printed = []
     for overlay in ([], ["--config", str(tmp_path / "o.yaml")], [f"--config={tmp_path / 'o.yaml'}"]):
@@ -20,7 +18,7 @@ def test_an_overlay_in_which_nothing_stands_changes_nothing(
 
 
 @pytest.mark.parametrize(("text", "holds"), [("- a\n- b\n", "a list"), ("run_dir", "'run_dir'"), ("3", "3")])
-def test_a_config_that_is_no_mapping_is_named(
+def test_a_config_that_is_not_a_mapping_is_named(
     text: str, holds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "o.yaml"
@@ -34,13 +32,13 @@ def test_a_config_that_is_no_mapping_is_named(
 
 
 @pytest.mark.parametrize("setting", ["offload_optimizer", "offload_parameters"])
-def test_zero_offers_nothing_that_deepspeed_refuses(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_has_no_setting_that_deepspeed_refuses(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
     """DeepSpeed offloads its own optimizers alone; ``MasterAdamW`` offloads itself."""
     words = ["fit", "--config", "configs/sft.yaml", "--config", "configs/strategy/zero.yaml"]
     assert main([*words, f"--trainer.strategy.init_args.{setting}", "true"]) == 2
     assert setting in capsys.readouterr().err
 
 
-def test_the_rest_of_a_command_line_stays() -> None:
+def test_other_arguments_are_kept() -> None:
     args = ["--data.batch_size=3", "--config", "gone.yaml", "--model.policy.init_from", "a=b", "--config"]
     assert resolve_configs(args) == args

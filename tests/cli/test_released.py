@@ -1,4 +1,4 @@
-"""The paper's published models by the commands of docs/howto/paper.md, on tiny weights in the same form."""
+"""The commands of docs/howto/paper.md for the paper's published models, on tiny weights in the same layout."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ class KeepFirstValues(RolloutCallback):
 
 @pytest.fixture
 def few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two questions where the overlays look for GSM8K's, and a third one beside them."""
+    """A working folder with two questions in place of GSM8K's, and a third one for validation."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "gsm8k_test_set.json").write_text(json.dumps(QUESTIONS[:2]))
     (tmp_path / "data" / "validation.json").write_text(json.dumps(QUESTIONS[2:]))
@@ -57,7 +57,7 @@ def few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def in_the_hubs_cache(publish: Published, few_questions: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a tiny model where the hub's cache would have the one of this id; the hub itself is out of reach."""
+    """Put a tiny model into the hub's cache under this id; the hub itself is unreachable."""
     cache = few_questions / "cache"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -79,7 +79,7 @@ POLICY, RERANKER = (["--config", f"configs/paper/published_{name}.yaml"] for nam
 
 
 def hub_ids(overlay: str) -> list[list[str]]:
-    """The hub ids of every row of an overlay's table."""
+    """Return the hub ids of every row of an overlay's table."""
     rows = [line for line in (CONFIGS / "paper" / f"{overlay}.yaml").read_text().splitlines() if line.startswith("# |")]
     return [found for row in rows if (found := re.findall(r"lqtrung1998/[\w.-]+", row))]
 
@@ -133,7 +133,7 @@ def test_an_overlay_of_the_paper_tests_its_model_from_the_hubs_cache(
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_ppo_goes_on_from_a_published_model_and_its_value_head(
+def test_ppo_starts_from_a_published_model_and_its_value_head(
     wrapped: bool, publish: Published, few_questions: Path, overlay: Overlay
 ) -> None:
     weights = publish(few_questions / "released", "galactica", "value", wrapped=wrapped)
@@ -163,7 +163,7 @@ def test_ppo_goes_on_from_a_published_model_and_its_value_head(
 
 
 @of_two_policies
-def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
+def test_a_published_pair_samples_reranks_and_reports(
     hub_id: str,
     head: str,
     in_the_hubs_cache: Callable[[str, str], None],
@@ -196,7 +196,7 @@ def test_a_published_pair_samples_reranks_and_reports_by_config_alone(
 def test_a_published_reranker_gives_the_scores_that_transformers_gives(
     family: str, publish: Published, few_questions: Path
 ) -> None:
-    """Each row by itself through ``AutoModelForSequenceClassification``, without BOS, EOS or padding."""
+    """Each row alone through ``AutoModelForSequenceClassification``, without BOS, EOS or padding."""
     publish(few_questions / "released", family, "classes")
     bodies = ["return 3 + 4", "x = 3\n    y = 4\n    return x + y", "return 3 * 4", "return", "return 3 + 4"]
     items = [

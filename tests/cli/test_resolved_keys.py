@@ -1,4 +1,4 @@
-"""Config keys that are replaced before a verb runs."""
+"""Config keys that are resolved before a verb runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def described_by(source: str) -> dict[str, Any]:
     return {f"{POLICY}.init_from": source, "data.tokenizer": source, f"{POLICY}.from_scratch": False}
 
 
-def test_a_fit_takes_its_checkpoint_alone() -> None:
+def test_fit_resolves_only_its_checkpoint() -> None:
     assert resolved_keys("fit", settings(), None, exported=True) == {"ckpt_path": None}
     last = Path("runs/a/checkpoints/last.ckpt")
     assert resolved_keys("fit", settings(), last, exported=True) == {"ckpt_path": str(last)}

@@ -42,7 +42,7 @@ def test_a_run_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         require_folder(tmp_path / "a" / "b")
 
 
-def test_the_same_settings_resume_whatever_the_trainer_is_told(run_dir: Path) -> None:
+def test_the_same_settings_resume_with_any_trainer_settings(run_dir: Path) -> None:
     config = {"model": {"lr": 1}, "data": {}, "seed_everything": 1, "trainer": 6}
     last = run_dir / "checkpoints" / "last.ckpt"
     assert checkpoint_to_resume(run_dir, config, None) == checkpoint_to_resume(run_dir, config, "last") == last
@@ -54,7 +54,7 @@ def test_other_settings_do_not_resume(run_dir: Path, ckpt_path: str | None) -> N
         checkpoint_to_resume(run_dir, {"model": {"lr": 2}, "data": {}, "seed_everything": 1}, ckpt_path)
 
 
-def test_memory_settings_may_change(run_dir: Path) -> None:
+def test_memory_settings_can_change_on_resume(run_dir: Path) -> None:
     def config(tokens: int, sampler: object) -> dict[str, object]:
         return {"model": {"init_args": {"micro_batch_tokens": tokens, "sampler": sampler}}, "data": {"eval_batch_size": tokens}}
 
@@ -70,7 +70,7 @@ def test_dtype_of_reads_the_saved_config(run_dir: Path) -> None:
     assert dtype_of(run_dir) is None
 
 
-def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywhere(
+def test_auto_is_saved_as_the_resolved_dtype_and_resumes_in_it(
     overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fit(fast: str, epochs: int) -> str:
@@ -89,7 +89,7 @@ def test_auto_is_written_down_as_what_it_came_to_and_a_run_goes_on_in_it_anywher
     assert "policy.dtype auto: float32, as this run has it" in capsys.readouterr().out
 
 
-def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
+def test_bfloat16_without_cpu_instructions_warns(
     overlay: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("reft_pl.cli.lightning_cli.fastest_dtype", lambda: "float32")
@@ -98,7 +98,7 @@ def test_bfloat16_where_there_are_no_instructions_for_it_is_said(
     assert "which this CPU does not support natively: float32 is many times as fast" in capsys.readouterr().out
 
 
-def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:
+def test_the_length_cannot_change_if_the_schedule_depends_on_it() -> None:
     def config(epochs: float | None) -> dict[str, object]:
         schedule = {"kind": "linear", "warmup": 0.0, "epochs": epochs}
         return {"model": {"init_args": {"schedule": schedule}}, "trainer": {"max_epochs": 3, "log_every_n_steps": 1}}
@@ -108,18 +108,18 @@ def test_the_length_binds_where_the_schedule_is_stretched_over_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone.ckpt", "no checkpoint at"), ("best.ckpt", "weights alone")])
-def test_what_cannot_be_gone_on_from(run_dir: Path, name: str, message: str) -> None:
+def test_an_unusable_checkpoint_is_refused(run_dir: Path, name: str, message: str) -> None:
     config = {"model": {"lr": 1}, "data": {}, "seed_everything": 1}
     with pytest.raises(UserError, match=message):
         checkpoint_to_resume(run_dir, config, str(run_dir / "checkpoints" / name))
 
 
-def test_differences_name_leaves_that_changed_or_went_but_not_settings_that_are_new() -> None:
+def test_differences_list_changed_and_removed_leaves_but_not_new_settings() -> None:
     assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}})) == [("a.c", 2, None)]
 
 
 @pytest.mark.parametrize("part", ["test", "samples"])
-def test_a_further_set_of_questions_does_not_resume_for_its_questions_leave_training(run_dir: Path, part: str) -> None:
+def test_an_added_set_of_questions_does_not_resume(run_dir: Path, part: str) -> None:
     def config(*names: str, **settings: int) -> dict[str, object]:
         return {"model": {}, "data": {part: {name: {"init_args": {"size": 3, **settings}} for name in names}}}
 
@@ -129,14 +129,14 @@ def test_a_further_set_of_questions_does_not_resume_for_its_questions_leave_trai
         checkpoint_to_resume(run_dir, config("one", "two", "third"), None)
 
 
-def test_a_further_argument_of_a_users_class_is_a_difference() -> None:
+def test_an_added_argument_of_a_custom_class_is_a_difference() -> None:
     def config(**settings: int) -> dict[str, object]:
         return {"model": {"init_args": {"optimizer": {"dict_kwargs": settings}}}}
 
     assert list(differences(config(a=1), config(a=1, b=2))) == [("model.init_args.optimizer.dict_kwargs.b", None, 2)]
 
 
-def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:
+def test_meanings_of_ckpt_path(run_dir: Path, tmp_path: Path) -> None:
     assert checkpoint_to_test(run_dir, None) == run_dir / "checkpoints" / "best.ckpt"
     assert checkpoint_to_test(run_dir, "last") == run_dir / "checkpoints" / "last.ckpt"
     assert checkpoint_to_test(run_dir, "owner/model") is None
@@ -146,7 +146,7 @@ def test_what_ckpt_path_means(run_dir: Path, tmp_path: Path) -> None:
         checkpoint_to_test(run_dir, "gone.ckpt")
 
 
-def test_results_of_other_weights_stay_apart() -> None:
+def test_results_of_other_weights_go_to_separate_folders() -> None:
     run = Path("runs/x")
     assert results_folder(run, None) == results_folder(run, "best") == run
     assert results_folder(run, "models/smollm2-135m/") == run / "tests" / "models--smollm2-135m"

@@ -1,4 +1,4 @@
-"""Every shipped config, composed as its header says, has the settings that it is for. Training is tested elsewhere."""
+"""Every shipped config, combined as its header says, has the settings of its purpose. Training is tested elsewhere."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ Composed = Callable[..., dict[str, Any]]
 
 
 def shipped(folder: str = "") -> list[str]:
-    """The names of all configs in a folder, as they are written in a command without ``configs/`` and ``.yaml``."""
+    """Return the names of all configs in a folder, without ``configs/`` and ``.yaml``."""
     return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in (CONFIGS / folder).rglob("*.yaml"))
 
 
 def setting(config: Any, key: str) -> Any:
-    """The value of a key of the command line: a class is its bare name, a mapping the list of its keys."""
+    """Return the value of a command-line key: the name of a class, or the keys of a mapping."""
     for part in key.split("."):
         config = config[int(part)] if isinstance(config, list) else config.get("init_args", config)[part]
     if isinstance(config, dict):
@@ -34,15 +34,15 @@ def test_every_config_has_a_purpose() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if not name.startswith("algorithms/")])
-def test_a_config_has_the_settings_that_it_is_for(name: str, composed: Composed) -> None:
+def test_a_config_has_the_settings_of_its_purpose(name: str, composed: Composed) -> None:
     purpose = PURPOSES[name]
     config = composed(purpose.verb, f"{purpose.after} {name}")
     assert {key: setting(config, key) for key in purpose.settings} == purpose.settings
 
 
 @pytest.mark.parametrize("name", shipped("algorithms"))
-def test_an_algorithm_is_what_its_paper_says(name: str, composed: Composed) -> None:
-    """Estimator, loss, KL and aggregation of the module, those included that a config leaves to the estimator."""
+def test_an_algorithm_has_the_settings_of_its_paper(name: str, composed: Composed) -> None:
+    """Estimator, loss, KL and aggregation of the module, including defaults that depend on the estimator."""
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     config = parser.parse_object({"model": composed("fit", f"ppo {name}")["model"]})
@@ -52,7 +52,7 @@ def test_an_algorithm_is_what_its_paper_says(name: str, composed: Composed) -> N
 
 
 def attribute(module: LightningModule, key: str) -> Any:
-    """The value of a dotted attribute; an object of this package is the name of its class."""
+    """Return the value of a dotted attribute, or the name of its class for an object of this package."""
     value: Any = module
     for part in key.split("."):
         value = getattr(value, part)
@@ -60,7 +60,7 @@ def attribute(module: LightningModule, key: str) -> Any:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zeros_stage_is_the_one_that_the_key_names(stage: int, composed: Composed) -> None:
+def test_the_key_sets_the_zero_stage(stage: int, composed: Composed) -> None:
     trainer = composed("fit", "ppo strategy/zero strategy/two_cpus", "--trainer.strategy.stage", str(stage))["trainer"]
     parser = LightningArgumentParser()
     parser.add_subclass_arguments(Strategy, "strategy")
@@ -97,7 +97,7 @@ def test_a_card_changes_neither_batch_nor_length_of_the_papers_runs(
     assert (setting(config, "model.policy.lora") is not None) == (card == "lora_24gb")
 
 
-def test_later_configs_win_and_a_key_wins_over_all(composed: Composed) -> None:
+def test_later_configs_override_earlier_ones_and_keys_override_all(composed: Composed) -> None:
     """The order of ``configs/README.md``."""
     keys = ["--trainer.strategy.stage", "3", "--model.kl.coef", "0.05"]
     config = composed("fit", f"ppo {BASE} paper/stages/reft_7b strategy/zero", *keys)

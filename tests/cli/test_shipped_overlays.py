@@ -19,7 +19,7 @@ Overlay = Callable[..., str]
 
 @pytest.fixture
 def few_rows(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose ``data/`` has the first rows of every public file."""
+    """A working folder with the first rows of every public file in ``data/``."""
     (tmp_path / "data").mkdir()
     for file in (shared / "data").iterdir():
         text = file.read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def few_rows(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def small(micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Arguments that shrink any shipped config to seconds and leave what its overlays say about form and precision."""
+    """Arguments that shrink any shipped config to seconds but keep the format and precision of its overlays."""
 
     def arguments(run: str, init_from: Path | None = None) -> list[str]:
         policy = {"init_from": str(init_from or micro_model), "from_scratch": init_from is None, "compile": False}
@@ -61,7 +61,7 @@ def small(micro_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def fit_and_test(run: Path, *args: str) -> dict[str, int]:
-    """Returns the number of questions of every test set."""
+    """Train and test, and return the number of questions of every test set."""
     assert main(["fit", *args]) == 0
     assert main(["test", *args]) == 0
     results = json.loads((run / "results.json").read_text())
@@ -110,7 +110,7 @@ def test_sft_on_prepared_gsm8k_and_tests_out_of_distribution(few_rows: Path, sma
 def test_sft_on_prepared_mathqa(
     data: str, letters: bool, form: str, few_rows: Path, small: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """The overlays mathqa_python, mathqa_nl, mathqa_numeric_python and mathqa_numeric_nl, on problems of the release's form."""
+    """The overlays mathqa_python, mathqa_nl, mathqa_numeric_python and mathqa_numeric_nl, on rows in the release's format."""
     problems = [
         {
             "Problem": f"{n} boxes hold 3 pens each . how many pens are that ?",
@@ -153,7 +153,7 @@ def test_ppo_on_public_questions_without_solutions(few_rows: Path, micro_model: 
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["as_written", "compiled"])
 def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Callable[..., list[str]]) -> None:
-    """Bfloat16 with float32 master weights, from the warm-up's export to ReFT, as the overlays for SmolLM2 say."""
+    """Bfloat16 with float32 master weights, from warm-up to ReFT, with the overlays for SmolLM2."""
     further = ["--data.holdout", "4", "--model.policy.compile", str(compiled).lower()]
     at = [*configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), *further]
     assert fit_and_test(few_rows / "sft", *at) == {"svamp": 16}
@@ -174,7 +174,7 @@ def test_an_algorithm_over_ppo(algorithm: str, left_out: float, few_rows: Path, 
 
 @pytest.mark.slow
 def test_the_pretrained_models_table(few_rows: Path, small: Callable[..., list[str]]) -> None:
-    """SFT trained on from the warm-up, samples, and a reranker of them, as ``benchmarks/svamp.sh`` does."""
+    """More SFT after the warm-up, samples, and a reranker of them, as in ``benchmarks/svamp.sh``."""
     held_out = ["--data.holdout", "4"]
     assert main(["fit", *configs("sft", "data/svamp_python", "models/smollm2_135m"), *small("sft"), *held_out]) == 0
     run = few_rows / "sft"
@@ -212,7 +212,7 @@ def test_longer_story_runs(stage: str, story: str, few_rows: Path, small: Callab
 
 @pytest.mark.slow
 def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
-    """It learns from the samples that its comment says how to make, and not without them."""
+    """Training needs the samples that the config's comment describes."""
     arguments = [*configs("sft", "offline_self_training"), *small("offline"), "--data.eval_batch_size", "4"]
     assert main(["fit", *arguments]) == 2
     assert "there are no samples at runs/sft/samples/train.jsonl" in capsys.readouterr().err
@@ -229,7 +229,7 @@ def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], 
 @pytest.mark.slow
 @pytest.mark.parametrize("card", ["lora_24gb", "full_80gb"])
 def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Callable[..., list[str]]) -> None:
-    """All of it but the card: adapters or an offloaded optimizer, checkpointing, the reference elsewhere."""
+    """Everything except the GPU: adapters or an offloaded optimizer, checkpointing, an offloaded reference."""
     few = ["--trainer.accelerator", "cpu", "--data.holdout", "4"]
     assert main(["fit", *configs("sft", "data/svamp_python"), *small("sft"), *few]) == 0
     few += ["--model.offload_reference", "true"] if card == "full_80gb" else []
@@ -240,10 +240,10 @@ def test_a_cards_overlay_trains_on_the_cpu(card: str, few_rows: Path, small: Cal
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without a GPU")
-def test_a_strategy_for_gpus_is_refused_in_a_sentence_without_one(
+def test_a_gpu_strategy_without_a_gpu_is_one_sentence(
     few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *configs("sft", "strategy/ddp"), *small("sft")]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("reft-pl fit: ")
-    assert "accelerator" in said
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("reft-pl fit: ")
+    assert "accelerator" in error

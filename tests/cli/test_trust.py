@@ -1,4 +1,4 @@
-"""Commands in folders of other people: what is planted there does not run, what the user names does."""
+"""Commands in untrusted folders: planted code does not run, modules that the user names do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.models.export import export_folder
 from reft_pl.models.loading import load_policy
 from reft_pl.models.settings import PolicySettings
+from tests.payload import Payload
 
 Overlay = Callable[..., str]
 NL = {"class_path": "NaturalLanguage", "init_args": {}}
@@ -37,7 +38,7 @@ class MyForm(NaturalLanguage):
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """A file that planted code makes."""
+    """A path that planted code would create."""
     return tmp_path / "RAN"
 
 
@@ -61,7 +62,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def reft_pl(*args: object, cwd: Path, questions: str = "What is 1+1?\n", code: int = 0) -> str:
-    """Run the installed command with questions on its standard input; returns what it wrote."""
+    """Run the installed command with questions on standard input, and return its output."""
     command = [str(Path(sys.executable).with_name("reft-pl")), *map(str, args)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / ".hf"), "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONPATH", None)
@@ -75,7 +76,7 @@ def reft_pl(*args: object, cwd: Path, questions: str = "What is 1+1?\n", code: i
 
 
 def refused(wrote: str, *words: str) -> None:
-    """One sentence, which advises against no safety and asks nothing."""
+    """Check for a one-sentence error that neither asks nor suggests to disable a safety check."""
     sentences = [line for line in wrote.splitlines() if line.startswith("reft-pl")]
     assert len(sentences) == 1, wrote
     assert all(word in sentences[0] for word in words), wrote
@@ -87,7 +88,7 @@ def refused(wrote: str, *words: str) -> None:
 
 
 @pytest.mark.parametrize("path", [pytest.param("models.m.payload.X", marks=pytest.mark.slow), "payload.Chat"])
-def test_a_folder_names_nothing_but_forms_of_ours(path: object, folder: Path, ran: Path) -> None:
+def test_a_folder_can_name_only_built_in_formats(path: object, folder: Path, ran: Path) -> None:
     plant(folder / "payload.py", ran)
     edit(folder / "reft.json", format={"class_path": path})
     for cwd, name in ((folder.parents[1], "models/m"), (folder, ".")):
@@ -95,7 +96,7 @@ def test_a_folder_names_nothing_but_forms_of_ours(path: object, folder: Path, ra
     assert not ran.exists()
 
 
-def test_a_format_that_is_no_mapping_is_one_sentence(folder: Path) -> None:
+def test_a_format_that_is_not_a_mapping_is_one_sentence(folder: Path) -> None:
     edit(folder / "reft.json", format="Chat")
     refused(reft_pl("solve", ".", cwd=folder, code=2), "reft.json", "no mapping")
 
@@ -121,7 +122,7 @@ def test_modules_of_the_working_folder_do_not_run(folder: Path, ran: Path, overl
 
 
 @pytest.mark.slow
-def test_a_form_of_ones_own_is_named_on_the_command_line(folder: Path) -> None:
+def test_a_custom_format_is_named_on_the_command_line(folder: Path) -> None:
     edit(folder / "reft.json", format={"class_path": "my_form.MyForm", "init_args": {"mark": 5}})
     work = folder.parents[1]
     (work / "my_form.py").write_text(OWN_FORM)
@@ -155,9 +156,7 @@ ANSWERS = "1\ny\nyes\nWhat is 1+1?\n"
 
 
 @pytest.mark.slow
-def test_a_model_with_code_is_refused_without_asking_and_runs_where_it_is_trusted(
-    folder: Path, ran: Path, overlay: Overlay
-) -> None:
+def test_a_model_with_code_runs_only_with_trust_remote_code(folder: Path, ran: Path, overlay: Overlay) -> None:
     with_code(folder, ran, model_type="evil", architectures=["M"])
     work = folder.parents[1]
     refused(reft_pl("solve", "models/m", cwd=work, questions=ANSWERS, code=2), "--trust_remote_code")
@@ -175,7 +174,7 @@ def test_a_model_with_code_is_refused_without_asking_and_runs_where_it_is_truste
 
 
 @pytest.mark.slow
-def test_code_beside_a_known_model_is_left_alone(folder: Path, ran: Path) -> None:
+def test_code_beside_a_known_model_is_ignored(folder: Path, ran: Path) -> None:
     with_code(folder, ran)
     plant(folder / "custom_generate" / "generate.py", ran)
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil_conf.C", "evil_conf.C"]})
@@ -206,7 +205,7 @@ def test_an_attention_kernel_of_the_hub_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_base_of_adapters_is_trusted_no_more_than_they_are(folder: Path, ran: Path) -> None:
+def test_the_base_of_adapters_is_not_trusted_either(folder: Path, ran: Path) -> None:
     adapter = folder.parent / "adapter"
     shutil.copytree(folder, adapter, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
     settings = {
@@ -227,25 +226,16 @@ def test_the_base_of_adapters_is_trusted_no_more_than_they_are(folder: Path, ran
 # ---- checkpoints
 
 
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.file),)
-
-
 @pytest.mark.slow
-def test_checkpoints_of_other_people_do_not_run(folder: Path, ran: Path, overlay: Overlay) -> None:
+def test_checkpoints_of_others_run_no_code(folder: Path, ran: Path, overlay: Overlay) -> None:
     config = overlay("nl", init_from=folder, data={"format": NL, "validation": None}, trainer={"max_epochs": 1})
     args = ["--config", "configs/sft.yaml", "--config", config]
     work = folder.parents[1]
     (work / "evil.ckpt" / "checkpoint").mkdir(parents=True)
     (work / "evil.ckpt" / "latest").write_text("checkpoint")
-    torch.save({"x": Payload(ran)}, work / "evil.ckpt" / "checkpoint" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    torch.save({"state_dict": {}, "callbacks": {"x": Payload(ran)}}, work / "file.ckpt")
+    payload = Payload(os.mkdir, str(ran))
+    torch.save({"x": payload}, work / "evil.ckpt" / "checkpoint" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
+    torch.save({"state_dict": {}, "callbacks": {"x": payload}}, work / "file.ckpt")
     for name in ("evil.ckpt", "file.ckpt"):
         for verb in ("test", "fit", "validate"):
             if verb == "validate" and name == "file.ckpt":

@@ -1,4 +1,4 @@
-"""Which modules of the working folder can be imported, and by whom."""
+"""Modules of the working folder: which can be imported, and by which code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(20)
-def test_a_config_that_holds_itself_is_read_once(work: Path) -> None:
+def test_a_recursive_config_is_read_once(work: Path) -> None:
     (work / "c.yaml").write_text("a: &x [*x, {class_path: nested.R}]\n")
     (work / "deep.yaml").write_text("a: " + "[" * 5000 + "]" * 5000)
     assert named_in(["fit", "--config", "c.yaml", "--config", "deep.yaml"]) == {"nested"}
@@ -59,11 +59,11 @@ def test_class_paths_are_found_on_the_command_line_and_in_configs_within_configs
         (["models.evil", "a.b", "--format"], set()),
     ],
 )
-def test_solve_names_a_form_alone(args: list[str], names: set[str]) -> None:
+def test_solve_names_only_a_format(args: list[str], names: set[str]) -> None:
     assert named_form(args) == names
 
 
-def test_named_modules_and_what_they_import_are_found_and_nothing_else(work: Path) -> None:
+def test_only_named_modules_and_their_imports_are_found(work: Path) -> None:
     (work / "named_one.py").write_text("import sibling_one\nfrom pack_one.inner import VALUE\n")
     (work / "sibling_one.py").write_text("import importlib\nlater = importlib.import_module('sibling_two')")
     (work / "sibling_two.py").write_text("def late():\n    import sibling_three\n    return sibling_three.VALUE")
@@ -88,7 +88,7 @@ def test_named_modules_and_what_they_import_are_found_and_nothing_else(work: Pat
         importlib.import_module("named_one")
 
 
-def test_a_working_folder_that_is_gone_is_no_mistake(work: Path) -> None:
+def test_a_deleted_working_folder_is_accepted(work: Path) -> None:
     (work / "sub").mkdir()
     os.chdir(work / "sub")
     (work / "sub").rmdir()

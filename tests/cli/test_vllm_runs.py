@@ -1,4 +1,4 @@
-"""PPO with vLLM from the command line: the shipped overlays, what they log, and an engine that dies in the middle."""
+"""PPO with vLLM from the command line: the shipped overlays, their logs, and an engine that dies during training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Deadly(RewardFunction):
 
 @pytest.fixture
 def wide(micro_model: Path, tmp_path: Path) -> Path:
-    """The micro model with heads as wide as vLLM's CPU attention wants them."""
+    """The micro model with the head width that vLLM's CPU attention needs."""
     folder = tmp_path / "wide"
     shutil.copytree(micro_model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -101,7 +101,7 @@ def test_fit_test_and_predict_in_one_process(
     capfd.readouterr()
 
 
-def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
+def test_a_killed_server_ends_the_run_and_the_same_command_resumes_it(
     arguments: Callable[..., list[str]],
     start_server: Callable[[], tuple[str, subprocess.Popen[str]]],
     tmp_path: Path,
@@ -113,9 +113,9 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     url, server = start_server()
     run = [*arguments("killed", "vllm_server"), "--model.reward", "deadly_reward.Deadly", "--trainer.num_sanity_val_steps", "0"]
     assert main(["fit", *run, "--model.reward.pid", str(server.pid), "--model.sampler.url", url]) == 2
-    said = capfd.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
-    assert "repeat the command to resume from the last checkpoint" in said
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"reft-pl fit: the rollout server at {url} is unreachable or disconnected (")
+    assert "repeat the command to resume from the last checkpoint" in error
     assert server.wait(timeout=60) == -signal.SIGKILL
     checkpoint = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
@@ -128,7 +128,7 @@ def test_a_server_that_is_killed_ends_the_run_and_the_same_command_goes_on(
     assert (tmp_path / "killed" / "hf" / "model.safetensors").exists()
 
 
-def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
+def test_two_ranks_need_two_servers(
     arguments: Callable[..., list[str]],
     start_server: Callable[[], tuple[str, subprocess.Popen[str]]],
     tmp_path: Path,
@@ -143,4 +143,4 @@ def test_two_ranks_have_a_server_each_and_one_server_is_too_few(
     assert subprocess.run([*command, json.dumps(urls)], check=False, timeout=300).returncode == 0
     mismatch = read_curves(tmp_path / "ranks")["rollout/sampler_mismatch"].values
     assert len(mismatch) == 6
-    assert 0 < max(mismatch) < 1e-4, "both engines had the policy's weights at every rollout"
+    assert 0 < max(mismatch) < 1e-4, "both engines sampled with the policy's weights in every rollout"

@@ -10,7 +10,7 @@ from reft_pl.models.settings import PolicySettings
 
 @pytest.fixture(scope="session")
 def exported(micro_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as a run leaves it, of weights that were never trained."""
+    """An exported model folder with untrained weights."""
     folder = tmp_path_factory.mktemp("exported") / "hf"
     policy = load_policy(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"))
     form = {"class_path": "reft_pl.formats.PythonProgram", "init_args": {}}

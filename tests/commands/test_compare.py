@@ -52,7 +52,7 @@ def test_runs_that_solve_nothing_have_an_interval(tmp_path: Path, capsys: pytest
     assert "| 0.0% (0.0% to 27.8%) |" in capsys.readouterr().out, "z^2 / (10 + z^2)"
 
 
-def test_a_set_that_one_run_lacks_leaves_the_rest_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_missing_in_one_run_is_left_out_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "sft", {"a": False, "b": True})
     write_run(tmp_path / "ppo", {"a": True, "b": True})
     more = tmp_path / "ppo" / "predictions"

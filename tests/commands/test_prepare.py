@@ -1,4 +1,4 @@
-"""`reft-pl prepare` on files in the form of the releases, and on GSM8K itself."""
+"""`reft-pl prepare` on files in the releases' formats, and on GSM8K itself."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def prepare(tmp_path: Path, dataset: str, rows: object, *options: str) -> tuple[
     return main(["prepare", dataset, "--source", str(source), "--output", str(output), *options]), output
 
 
-def test_what_is_right_is_kept_and_the_rest_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_correct_programs_are_kept_and_the_rest_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output = prepare(tmp_path, "gsm8k", GSM8K)
     assert code == 0
     printed = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_the_nearest_option_is_not_enough(tmp_path: Path, capsys: pytest.Capture
     assert "left out 1: its program comes to another answer" in capsys.readouterr().out
 
 
-def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_sentence_and_leave_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output = prepare(tmp_path, "mathqa", GSM8K)
     assert code == 2
     assert "gives no mathqa problem (4 no Problem)" in capsys.readouterr().err

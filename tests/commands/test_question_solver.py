@@ -1,4 +1,4 @@
-"""Asking single questions: what is sampled depends on the question alone, and what samples vote for."""
+"""Solving single questions: samples depend only on seed, question and index; votes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ def texts(solution: Solution) -> list[str]:
     return [sample.text for sample in solution.samples]
 
 
-def test_samples_depend_on_seed_question_and_number_alone(make_solver: Callable[..., QuestionSolver]) -> None:
+def test_samples_depend_only_on_seed_question_and_index(make_solver: Callable[..., QuestionSolver]) -> None:
     solver = make_solver(n=3)
     first = texts(solver.solve(QUESTION))
     assert len(set(first)) == 3
@@ -86,5 +86,5 @@ def test_scores_weight_the_votes() -> None:
         ((None, None), 0),
     ],
 )
-def test_the_first_sample_with_the_voted_answer_speaks_for_all(values: tuple[Answer | None, ...], chosen: int) -> None:
+def test_a_vote_shows_its_first_sample(values: tuple[Answer | None, ...], chosen: int) -> None:
     assert solution(*values).chosen.text == f"text {chosen}"

@@ -51,7 +51,7 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.slow
-def test_what_real_runs_leave(overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_real_runs(overlay: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SFT, PPO from it, its samples, and an untrained reranker of them."""
 
     def reft_pl(verb: str, config: str, changes: str | dict[str, Any], *options: str) -> None:

@@ -45,7 +45,7 @@ def solve(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     return capsys.readouterr().out
 
 
-def test_greedy_is_what_top1_was_measured_with(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_greedy_decoding_equals_that_of_top1(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = read_predictions(run / "predictions" / "ordinary.jsonl")[0]
     solved = json.loads(solve(capsys, run, row["question"], "--json"))
     assert solved["response"] == row["response"]
@@ -81,7 +81,7 @@ def test_questions_from_a_pipe_are_answered_line_by_line(
     assert printed.startswith(f"question: {QUESTION}\n\n{GIVEN.rstrip()}")
 
 
-def test_any_folder_can_be_asked_in_any_form(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_model_folder_answers_in_any_format(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = json.loads(solve(capsys, exported, QUESTION, "--json"))
     foreign = tmp_path / "foreign"
     shutil.copytree(exported, foreign)
@@ -106,7 +106,9 @@ def test_any_folder_can_be_asked_in_any_form(exported: Path, tmp_path: Path, cap
         (["--format", "Chat"], "has no chat template"),
     ],
 )
-def test_a_mistake_is_one_sentence(args: list[str], sentence: str, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_sentence(
+    args: list[str], sentence: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["solve", str(exported), QUESTION, *args]) == 2
     message = capsys.readouterr().err
     assert sentence in message
@@ -122,12 +124,14 @@ def test_a_mistake_is_one_sentence(args: list[str], sentence: str, exported: Pat
     ],
     ids=["no model", "no question", "no model in it"],
 )
-def test_nothing_to_ask_or_to_be_asked(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_question_or_model_is_one_sentence(
+    args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["solve", *args]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_questions_that_are_no_text(
+def test_questions_that_are_not_text(
     exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["solve", str(exported), "wie gro\udcdf?"]) == 2
@@ -206,7 +210,7 @@ def test_control_characters_do_not_reach_a_pipe(capsys: pytest.CaptureFixture[st
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> str:
-    """What ``action`` prints where standard output is a terminal."""
+    """Return what ``action`` prints on a terminal."""
     ours, theirs = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -219,7 +223,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -
     return printed.replace("\r\n", "\n")
 
 
-def test_a_terminal_gets_colours_and_nothing_that_the_model_wrote_as_control(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colours_but_no_control_characters_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = on_a_terminal(monkeypatch, lambda: show(HOSTILE, PythonProgram(), with_question=True))
     sequences = [part.partition("m")[0] for part in printed.split("\x1b[")[1:]]
     assert sequences
@@ -228,7 +232,7 @@ def test_a_terminal_gets_colours_and_nothing_that_the_model_wrote_as_control(mon
     assert not {"\x07", "\r", "\u202e", "\x9b"} & set(printed)
 
 
-def test_lines_on_a_terminal_are_not_filled_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_lines_are_not_padded_or_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     long = "return " + " + ".join("1" * 60)
     printed = on_a_terminal(monkeypatch, lambda: show(solution((long, 60.0)), PythonProgram(), with_question=False))
     for code in {part.partition("m")[0] for part in printed.split("\x1b[")[1:]}:
@@ -237,8 +241,8 @@ def test_lines_on_a_terminal_are_not_filled_or_broken(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_a_person_at_a_terminal(exported: Path) -> None:
-    """A question and one that is too long; then Ctrl-C, Ctrl-D, or an empty line."""
+def test_an_interactive_session(exported: Path) -> None:
+    """Ask a question and one that is too long; then end with Ctrl-C, Ctrl-D, or an empty line."""
     code = "import sys; from reft_pl.cli import main; sys.exit(main())"
     for end, exit_code in (("\x03", 130), ("\x04", 0), ("\n", 0)):
         pid, terminal = pty.fork()
@@ -260,7 +264,7 @@ def test_a_person_at_a_terminal(exported: Path) -> None:
 
 
 def ended_by(key: str, pid: int, terminal: int) -> tuple[str, int]:
-    """Press a key until the program ends: one that comes while the line editor sets the terminal up is lost to it."""
+    """Press a key until the program ends, because the line editor loses keys during its start."""
     rest = ""
     for _ in range(12):
         os.write(terminal, key.encode())
@@ -276,7 +280,7 @@ def ended_by(key: str, pid: int, terminal: int) -> tuple[str, int]:
 
 
 def read_until(terminal: int, what: str | None, seconds: float = 120) -> str:
-    """What comes from a terminal up to ``what``, or to its end."""
+    """Read from a terminal up to ``what``, or to its end."""
     printed, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline and (what is None or what not in printed):
         if select.select([terminal], [], [], 1)[0]:
@@ -292,7 +296,7 @@ def read_until(terminal: int, what: str | None, seconds: float = 120) -> str:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_model_writes_and_a_reader_that_leaves(exported: Path) -> None:
+def test_ctrl_c_during_sampling_and_a_closed_pipe(exported: Path) -> None:
     code = "import sys; from reft_pl.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "solve", str(exported), "--json"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

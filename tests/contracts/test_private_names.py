@@ -136,7 +136,7 @@ def test_every_name_of_the_page_has_a_contract() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACTS))
-def test_upstream_keeps(name: str) -> None:
+def test_upstream_still_has(name: str) -> None:
     try:
         kept = CONTRACTS[name]()
     except (AttributeError, ImportError, KeyError, TypeError) as error:

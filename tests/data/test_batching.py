@@ -21,7 +21,7 @@ def test_collate_by_hand():
     rows=st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 12)), min_size=1, max_size=8),
     pad=st.integers(0, 9),
 )
-def test_masks_come_from_lengths_whatever_pads(rows, pad):
+def test_masks_depend_on_lengths_and_not_on_the_padding_id(rows, pad):
     sequences = [ids for ids, _ in rows]
     prompts = [min(n, len(ids)) for ids, n in rows]
     batch = collate(sequences, prompts, pad)
@@ -32,12 +32,12 @@ def test_masks_come_from_lengths_whatever_pads(rows, pad):
 
 
 @pytest.mark.parametrize(("sequences", "prompts"), [([[1]], [0]), ([[1]], [2]), ([[1], [2]], [1])])
-def test_collate_refuses_what_has_no_prompt(sequences, prompts):
+def test_collate_refuses_an_empty_prompt(sequences, prompts):
     with pytest.raises(ValueError, match="prompt"):
         collate(sequences, prompts, 0)
 
 
-def test_a_rank_without_any_sequence_has_an_empty_batch():
+def test_a_rank_without_sequences_has_an_empty_batch():
     batch = collate([], [], 0)
     assert batch.input_ids.shape == batch.action_mask.shape == (0, 0)
     assert batch.input_ids.dtype == torch.int64

@@ -12,14 +12,14 @@ def never() -> list[Example]:
     raise AssertionError("made again")
 
 
-def test_what_was_made_is_found(tmp_path):
+def test_a_stored_entry_is_found(tmp_path):
     cache = TokenCache(tmp_path / "deep" / "er")
     assert cache.get("k", lambda: SEQUENCES) == SEQUENCES
     assert TokenCache(cache.folder).get("k", never) == SEQUENCES
     assert [p.name for p in cache.folder.iterdir()] == ["k.safetensors"]
 
 
-def test_a_damaged_file_is_made_anew(tmp_path):
+def test_a_damaged_file_is_rebuilt(tmp_path):
     cache = TokenCache(tmp_path)
     cache.get("k", lambda: SEQUENCES)
     path = tmp_path / "k.safetensors"
@@ -29,7 +29,7 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     assert cache.get("k", never) == SEQUENCES
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_borne(tmp_path):
+def test_an_unwritable_folder_is_logged_and_ignored(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot cache"):
         assert TokenCache(tmp_path / "file" / "sub").get("k", lambda: SEQUENCES) == SEQUENCES

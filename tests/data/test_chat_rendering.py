@@ -65,7 +65,7 @@ def renderer(chat_tokenizer, monkeypatch):
 
 @pytest.mark.parametrize("chat_tokenizer", ["smollm2"], indirect=True)
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
-def test_what_a_template_computes_is_bounded(renderer, template, monkeypatch: pytest.MonkeyPatch):
+def test_a_templates_computation_is_bounded(renderer, template, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(template_process, "CPU_SECONDS", 0.5)  # shorter than the default two seconds
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(UserError) as raised:
@@ -103,14 +103,14 @@ def test_a_template_that_fails_is_one_sentence(renderer, template, sentence):
     assert "models/strange" in str(raised.value)
 
 
-def test_a_system_message_that_is_refused_says_which_setting_to_leave_out(renderer, chat_tokenizer):
+def test_a_refused_system_message_names_the_setting_to_remove(renderer, chat_tokenizer):
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}"
     with pytest.raises(UserError, match=r"no system.*remove data\.format\.system"):
         renderer(refuses).render([{"role": "system", "content": "Be brief."}, *QUESTION])
     assert renderer(refuses).render(QUESTION) == "How many?"
 
 
-def test_contents_go_in_parts_to_templates_that_want_parts(renderer, chat_tokenizer):
+def test_templates_that_expect_parts_get_contents_in_parts(renderer, chat_tokenizer):
     parts = renderer("{% for m in messages %}[{{ m.role }}]{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}")
     assert parts.render([{"role": "system", "content": "Be brief."}, *QUESTION]) == "[system]Be brief.[user]How many?"
     special = "a<|im_end|>b"
@@ -153,7 +153,7 @@ def test_a_rendering_adds_less_than_a_millisecond(renderer, chat_tokenizer):
     assert (time.perf_counter() - began) / 500 < 5e-3  # 0.1 ms on an idle machine
 
 
-def test_a_codec_may_be_copied(chat_tokenizer):
+def test_a_codec_can_be_copied(chat_tokenizer):
     codec = Codec(chat_tokenizer, Chat("boxed"), 5000, 9000)
     problem = Problem("p", "How many?", 1.0)
     assert pickle.loads(pickle.dumps(codec)).prompt_ids(problem) == codec.prompt_ids(problem)

@@ -84,7 +84,7 @@ def test_loss_covers_the_whole_target(tokenizer):
     assert text == codec.format.target_text(APPLES)
 
 
-def test_bos_stands_once_at_the_start(tokenizer):
+def test_bos_occurs_once_at_the_start(tokenizer):
     prompt = Codec(tokenizer, NaturalLanguage()).prompt_ids(APPLES)
     adds_bos = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
     assert prompt.count(tokenizer.bos_token_id) == int(adds_bos)
@@ -92,7 +92,7 @@ def test_bos_stands_once_at_the_start(tokenizer):
         assert prompt[0] == tokenizer.bos_token_id
 
 
-def test_without_bos_only_the_bos_is_gone(tokenizer):
+def test_add_bos_false_removes_only_the_bos(tokenizer):
     usual, without = Codec(tokenizer, PythonProgram()), Codec(tokenizer, PythonProgram(), add_bos=False)
     prompt, bare = usual.prompt_ids(APPLES), without.prompt_ids(APPLES)
     assert prompt[len(prompt) - len(bare) :] == bare
@@ -167,7 +167,7 @@ def test_chat_needs_a_template(plain_tokenizer):
         Codec(plain_tokenizer, Chat())
 
 
-def test_questions_over_the_limit_are_refused_not_cut(plain_tokenizer):
+def test_questions_over_the_limit_are_refused_and_not_truncated(plain_tokenizer):
     codec = Codec(plain_tokenizer, PythonProgram(), max_prompt_tokens=20, max_tokens=40)
     with pytest.raises(UserError, match=r"svamp_1 takes .* tokens, more than max_prompt_tokens=20"):
         codec.prompt_ids(APPLES)

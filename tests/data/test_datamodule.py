@@ -44,7 +44,7 @@ def make(tmp_path, tokenizer_folder):
     return build
 
 
-def test_fit_reads_everything_and_holds_out(make):
+def test_fit_reads_all_sets_and_holds_questions_out(make):
     data = make(holdout=5)
     data.setup("fit")
     assert (len(data.train_problems), len(data.validation_problems), len(data.test_problems["main"])) == (15, 5, 7)
@@ -74,7 +74,7 @@ def test_validate_reads_the_same_hold_out_as_fit(make):
     assert validate.validation_problems == fit.validation_problems
 
 
-def test_questions_in_two_sets_are_left_out_of_training(make, tmp_path, caplog):
+def test_questions_of_other_sets_are_left_out_of_training(make, tmp_path, caplog):
     validation = [source(tmp_path, "val", ["how many are 1 ?", "New?"])]
     test = {"t": source(tmp_path, "test", ["How many are 2?", "Other?"])}
     data = make(validation=validation, test=test)
@@ -120,7 +120,7 @@ def test_problems_without_solutions_train_but_make_no_examples(make, tmp_path):
         data.prepare_examples()
 
 
-def test_long_questions_stop_or_are_counted(make, tmp_path, caplog):
+def test_long_questions_raise_or_are_counted(make, tmp_path, caplog):
     train = [source(tmp_path, "train", ["Short?", "Long " * 200 + "?"])]
     with pytest.raises(UserError, match=r"the question train_1 takes \d+ tokens, more than max_prompt_tokens=300"):
         make(train=train).setup("fit")
@@ -141,7 +141,7 @@ def test_a_prompt_that_just_fits_is_kept(make, tmp_path):
     assert len(data.train_problems) == 1
 
 
-def test_long_test_questions_do_not_keep_training_from_beginning(make, tmp_path):
+def test_long_test_questions_do_not_prevent_training(make, tmp_path):
     data = make(test={"t": source(tmp_path, "test", ["Short?", "Long " * 200 + "?"])})
     data.setup("fit")
     assert len(data.test_problems["t"]) == 2  # the long question is kept, to exclude it from training
@@ -149,7 +149,7 @@ def test_long_test_questions_do_not_keep_training_from_beginning(make, tmp_path)
         data.setup("test")
 
 
-def test_long_solutions_stop_or_are_counted(make, tmp_path, caplog):
+def test_long_solutions_raise_or_are_counted(make, tmp_path, caplog):
     path = tmp_path / "long.json"
     rows = [
         {"item_id": f"x_{i}", "question": f"Q{i}?", "answer_value": "1", "answer_cot": CODE.format("1" * digits)}
@@ -174,7 +174,7 @@ def test_ids_stay_unique_over_sources(make, tmp_path):
         make(train=[one, two]).setup("fit")
 
 
-def test_settings_that_contradict_each_other(make, tmp_path):
+def test_contradictory_settings_are_refused(make, tmp_path):
     with pytest.raises(UserError, match="exclude each other"):
         make(validation=[source(tmp_path, "v", ["Q?"])], holdout=3)
     with pytest.raises(UserError, match="must be positive"):

@@ -30,7 +30,7 @@ def test_hand_computed(text: str, numbers: tuple[int, int, int], value: Fraction
 
 
 @given(TREES)
-def test_written_and_read_again_it_has_the_same_value(tree: Expression) -> None:
+def test_the_value_survives_a_round_trip(tree: Expression) -> None:
     try:
         expected = evaluate(tree, {})
     except ZeroDivisionError:

@@ -71,7 +71,7 @@ def test_encodings(encoding: str, kind: str, tmp_path: Path) -> None:
     assert [(p.id, p.question, p.answer) for p in problems] == [(f"rows_{i}", f"Q{i} \u00e9?", float(i)) for i in range(3)]
 
 
-def test_a_csv_field_may_be_long(tmp_path: Path) -> None:
+def test_a_csv_field_can_be_long(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('question,answer\n"' + "x" * 200_000 + '",2\n')
     (problem,) = HFDatasetSource(str(path)).load()
@@ -79,7 +79,7 @@ def test_a_csv_field_may_be_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_row_without_a_column_is_a_bad_row_wherever_it_is(
+def test_a_row_without_a_column_is_a_bad_row_at_any_position(
     order: tuple[int, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"question": "Q?"}, {"question": "Q2?", "answer": "2"}]
@@ -92,7 +92,7 @@ def test_a_row_without_a_column_is_a_bad_row_wherever_it_is(
         HFDatasetSource(str(path)).load()
 
 
-def test_a_column_that_no_row_has_is_never_skipped(tmp_path: Path) -> None:
+def test_a_column_missing_from_all_rows_is_never_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(as_lines([{"question": "Q?"}, {"question": "R?"}]))
     with pytest.raises(UserError, match=r"rows\.jsonl has no column 'answer' for answer; it has 'question'"):
@@ -116,7 +116,7 @@ def test_a_column_that_no_row_has_is_never_skipped(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
-def test_what_cannot_be_read_is_named(content: bytes, sentence: str, name: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(content: bytes, sentence: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
         HFDatasetSource(str(tmp_path / name)).load()

@@ -46,7 +46,7 @@ def test_a_split_of_a_folder(tmp_path):
         HFDatasetSource(path, split="dev", **FIELDS).load()
 
 
-def test_own_ids_and_choices(tmp_path):
+def test_ids_and_choices_of_the_dataset(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text('{"question": "Q", "answer": "B", "key": 7}\n{"question": "R", "answer": "C", "key": 7}\n')
     with pytest.raises(UserError, match="line 2 has the id '7' of an earlier row"):
@@ -57,7 +57,7 @@ def test_own_ids_and_choices(tmp_path):
         HFDatasetSource(str(path), answer_type="number").load()
 
 
-def test_mistakes_are_named(tmp_path, caplog):
+def test_user_errors_are_named(tmp_path, caplog):
     path = write(tmp_path, "jsonl")
     with pytest.raises(UserError, match=r"no column 'question' for question; it has 'q', 'a', 'why'"):
         HFDatasetSource(path).load()
@@ -110,7 +110,7 @@ def test_a_quote_that_never_closes_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '[{"q": "x", "a": ' + "9" * 5000 + "}]"], ids=["deep", "long"])
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
-def test_json_that_python_will_not_parse_is_one_sentence(tmp_path, kind, text):
+def test_json_that_python_cannot_parse_is_one_sentence(tmp_path, kind, text):
     path = tmp_path / f"rows.{kind}"
     path.write_text(text)
     with pytest.raises(UserError, match="cannot be read as JSON"):
@@ -146,7 +146,7 @@ def test_a_misspelt_column_is_named_though_the_first_row_is_bad(tmp_path, kind):
     assert len(HFDatasetSource(str(path), **FIELDS, on_bad_row="skip").load()) == 2
 
 
-def test_what_datasets_itself_raises_is_one_sentence(tmp_path, monkeypatch):
+def test_an_error_of_datasets_is_one_sentence(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise DatasetGenerationError("An error occurred while generating the dataset\nand more")
 

@@ -28,7 +28,7 @@ def test_order_and_number_of_problems_count():
     assert len({problems_digest(problems) for problems in (PROBLEMS, PROBLEMS[::-1], PROBLEMS[:1], [])}) == 4
 
 
-def test_what_a_tokenizer_was_last_asked_for_does_not_count(plain_tokenizer):
+def test_the_last_call_of_a_tokenizer_does_not_count(plain_tokenizer):
     tokenizer = deepcopy(plain_tokenizer)
     before = tokenizer_digest(tokenizer)
     tokenizer.pad_token = tokenizer.eos_token

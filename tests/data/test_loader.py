@@ -139,14 +139,14 @@ def uninterrupted(tmp_path_factory):
     return folder, module
 
 
-def test_a_trainer_meets_every_epoch_in_its_own_order(uninterrupted):
+def test_every_epoch_has_a_different_order(uninterrupted):
     _, module = uninterrupted
     expected = [(e, batch) for e in range(3) for batch in ids(Data().train_dataloader().global_batches(e))[:4]]
     assert module.seen == expected
 
 
 @pytest.mark.parametrize("step", range(1, 12))
-def test_a_trainer_resumed_at_any_batch_meets_what_was_left(uninterrupted, tmp_path, step):
+def test_a_trainer_resumed_at_any_batch_gets_the_remaining_problems(uninterrupted, tmp_path, step):
     folder, module = uninterrupted
     resumed = Recorder()
     run(tmp_path, resumed, resume=folder / f"step={step}.ckpt")

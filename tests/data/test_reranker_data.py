@@ -11,7 +11,7 @@ from reft_pl.errors import UserError
 
 
 def question(name: str, texts: Sequence[str], text: str = "How many?") -> SampledQuestion:
-    """A question with samples; those that start with ``c`` are correct."""
+    """Build a question with samples; a text that starts with ``c`` is correct."""
     predictions = [Prediction(body, 1.0 if body.startswith("c") else 2.0, body.startswith("c")) for body in texts]
     return SampledQuestion(name, text, 1.0, tuple(predictions))
 

@@ -17,7 +17,7 @@ ITEM = SampledQuestion(
 )
 
 
-def test_what_is_written_reads_back(tmp_path):
+def test_a_written_file_reads_back(tmp_path):
     file = tmp_path / "s.jsonl"
     choice = SampledQuestion("mathqa_2", "Which?", "c", (Prediction("x", "c", True), Prediction("y", "a", False)))
     file.write_text(to_line(ITEM) + to_line(choice))
@@ -62,7 +62,7 @@ def test_the_authors_list_is_read(tmp_path):
     assert number.verdicts == [True]
 
 
-def test_the_authors_list_is_written_with_their_fields_alone_and_reads_back(tmp_path):
+def test_the_authors_list_has_only_their_fields_and_reads_back(tmp_path):
     choice = SampledQuestion("mathqa_2", "Which?", "c", (Prediction("x", "c", True), Prediction("y", None, False)))
     file = tmp_path / "samples.json"
     file.write_text(to_authors_list([ITEM, choice]))
@@ -100,7 +100,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
         read_samples(tmp_path / "none.jsonl")
 
 
-def test_a_number_of_hundreds_of_digits_is_no_answer(tmp_path):
+def test_a_number_of_hundreds_of_digits_is_not_an_answer(tmp_path):
     file = tmp_path / "s.json"
     row = {"item_id": "gsm8k_1", "question": " How many? ", "answer_value": "1"}
     file.write_text(json.dumps([{**row, "predictions": [{"completion": "p", "solving_res": 10**400, "correctness": False}]}]))

@@ -58,7 +58,7 @@ def test_the_item_id_names_the_kind_of_answer(tmp_path, item_id, value, answer):
         ({"question": "\ud800 how?"}, "surrogate", "1 not Unicode"),
     ],
 )
-def test_bad_rows_stop_or_are_counted(tmp_path, caplog, change, message, reason):
+def test_bad_rows_raise_or_are_counted(tmp_path, caplog, change, message, reason):
     rows = [GOOD, {**GOOD, "item_id": "svamp_2", **change}]
     with pytest.raises(UserError, match=message) as error:
         authors(tmp_path, *rows).load()
@@ -69,7 +69,7 @@ def test_bad_rows_stop_or_are_counted(tmp_path, caplog, change, message, reason)
     assert f"skipped 1 rows ({reason}), kept 1" in caplog.text
 
 
-def test_rows_that_are_no_objects(tmp_path):
+def test_rows_that_are_not_objects(tmp_path):
     with pytest.raises(UserError, match="item 1 is not a JSON object"):
         authors(tmp_path, "text").load()
 

@@ -55,7 +55,7 @@ def test_numbers_that_differ_make_other_questions(one: str, other: str):
         ("5 \u33a1", "5 m\u00b2"),
     ],
 )
-def test_the_same_numbers_written_otherwise_make_the_same_question(one: str, other: str):
+def test_the_same_numbers_in_another_notation_make_the_same_question(one: str, other: str):
     assert question_key(one) == question_key(other)
 
 
@@ -78,7 +78,7 @@ def test_hold_out_depends_on_the_seed():
     assert hold_out(all_problems, 10, 1) != hold_out(all_problems, 10, 2)
 
 
-def test_hold_out_leaves_something_to_train_on():
+def test_hold_out_leaves_training_questions():
     with pytest.raises(UserError, match="holdout=2 leaves nothing to train on: there are only 2 distinct"):
         hold_out(problems("a", "b", "A"), 2, 0)
 

@@ -55,7 +55,7 @@ def test_adapters_have_the_ids_of_their_base(tmp_path):
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [1, null]}', '{"eos_token_id": 2.0}']
 )
-def test_files_that_name_something_else_are_one_sentence(name, content, tmp_path):
+def test_files_with_invalid_ids_are_one_sentence(name, content, tmp_path):
     with pytest.raises(UserError, match=f"{name}.json"):
         load_stop_ids(write(tmp_path, **{name: content}))
 
@@ -96,7 +96,7 @@ def test_a_chats_answer_ends_with_its_end_of_turn(written, token, chat_tokenizer
 
 
 @pytest.mark.parametrize("chat_tokenizer", ["qwen2"], indirect=True)
-def test_the_end_of_turn_of_a_template_that_wants_parts(chat_tokenizer, monkeypatch):
+def test_the_end_of_turn_of_a_template_that_expects_parts(chat_tokenizer, monkeypatch):
     parts = TURNS.replace("{{ m.content }}", "{% for c in m.content %}{{ c.text }}{% endfor %}").replace("END", "<|endoftext|>")
     monkeypatch.setattr(chat_tokenizer, "chat_template", parts + PROMPT)
     assert codec_of(chat_tokenizer, Chat()).eos_id == chat_tokenizer.convert_tokens_to_ids("<|endoftext|>")

@@ -47,7 +47,7 @@ def test_a_plain_number_is_read(text: str, number: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "many", "nan", "inf", "-Infinity", "1e400", "0x10", "1/2", "five", "[1]", "²"])
-def test_what_is_no_number_is_none(text: str) -> None:
+def test_text_that_is_not_a_number_is_none(text: str) -> None:
     assert stated_number(text) is None
     assert not is_ambiguous_number(text)
 

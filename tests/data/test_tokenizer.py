@@ -12,19 +12,19 @@ from reft_pl.types import Problem
 
 
 def save_bare(plain_tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """A tokenizer that names no special tokens, like Galactica's."""
+    """Save a tokenizer without named special tokens, like Galactica's."""
     PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer.backend_tokenizer).save_pretrained(folder)
     return folder
 
 
-def test_special_tokens_come_from_the_models_config_where_the_tokenizer_names_none(plain_tokenizer, tmp_path):
+def test_special_tokens_default_to_those_of_the_models_config(plain_tokenizer, tmp_path):
     folder = save_bare(plain_tokenizer, tmp_path)
     LlamaConfig(eos_token_id=2, pad_token_id=1).save_pretrained(folder)
     tokenizer = load_tokenizer(str(folder))
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 1)
 
 
-def test_a_tokenizers_own_special_tokens_stand(plain_tokenizer, tmp_path):
+def test_a_tokenizers_own_special_tokens_take_precedence(plain_tokenizer, tmp_path):
     plain_tokenizer.save_pretrained(tmp_path)
     other = (plain_tokenizer.eos_token_id + 1) % len(plain_tokenizer)
     LlamaConfig(eos_token_id=other).save_pretrained(tmp_path)
@@ -32,7 +32,7 @@ def test_a_tokenizers_own_special_tokens_stand(plain_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("eos", [10**6, None])
-def test_an_id_outside_the_vocabulary_is_no_token(eos, plain_tokenizer, tmp_path):
+def test_an_id_outside_the_vocabulary_is_not_a_token(eos, plain_tokenizer, tmp_path):
     folder = save_bare(plain_tokenizer, tmp_path)
     LlamaConfig(eos_token_id=eos).save_pretrained(folder)
     assert load_tokenizer(str(folder)).eos_token_id is None
@@ -89,7 +89,7 @@ def test_chat_templates_that_could_not_be_exported_are_one_sentence(template, se
 
 
 @pytest.mark.parametrize("content", [b"\xff", b""])
-def test_a_chat_template_file_that_is_no_template(content, plain_tokenizer, tmp_path):
+def test_an_invalid_chat_template_file(content, plain_tokenizer, tmp_path):
     plain_tokenizer.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(content)
     with pytest.raises(UserError, match=r"no tokenizer could be loaded|no chat template"):

@@ -20,7 +20,7 @@ def check(tokenizer, rows: int) -> None:
     Codec(tokenizer, NaturalLanguage()).check_embeddings(rows, "models/x")
 
 
-def test_unused_ids_are_gaps_and_the_padding_of_the_head(plain_tokenizer):
+def test_unused_ids_are_gaps_and_head_padding(plain_tokenizer):
     size = len(plain_tokenizer)
     vocabulary = Vocabulary(plain_tokenizer)
     assert vocabulary.unused(size) == ()
@@ -30,7 +30,7 @@ def test_unused_ids_are_gaps_and_the_padding_of_the_head(plain_tokenizer):
     assert vocabulary.unused(4) == ((0, 1), (3, 4))
 
 
-def test_what_has_embeddings_passes(plain_tokenizer):
+def test_tokens_with_embeddings_pass(plain_tokenizer):
     check(plain_tokenizer, len(plain_tokenizer))
     check(plain_tokenizer, len(plain_tokenizer) + 64)
 
@@ -52,7 +52,7 @@ def test_a_special_token_in_use_needs_an_embedding(role, grown):
         check(grown, rows)
 
 
-def test_a_special_token_that_nothing_writes_needs_none(grown):
+def test_an_unused_special_token_needs_no_embedding(grown):
     rows = len(grown)
     grown.add_special_tokens({"additional_special_tokens": ["<fill>"]})
     check(grown, rows)

@@ -25,7 +25,7 @@ def test_voting_by_hand():
 
 
 def expected_over_subsets(answers, correct, k):
-    """The definition, one subset at a time."""
+    """Compute the definition, one subset at a time."""
     total = 0.0
     subsets = list(combinations(range(len(answers)), k))
     for subset in subsets:
@@ -60,7 +60,7 @@ def test_reranking_is_the_expectation_over_subsets(data, answers):
 
 
 @given(answers=ANSWERS)
-def test_one_sample_is_mean_accuracy_whatever_chooses(answers):
+def test_with_one_sample_every_method_is_mean_accuracy(answers):
     correct = [answer == 1.0 for answer in answers]
     mean = sum(correct) / len(correct)
     assert pass_at_k(correct, 1) == pytest.approx(mean)
@@ -84,7 +84,7 @@ def test_many_samples_stay_finite():
     assert values[0] < values[1] < values[2]
 
 
-def test_ties_of_all_samples_are_shared():
+def test_ties_are_shared_or_go_to_the_first():
     assert voting_at([1.0, 2.0], [True, False], [2]) == [0.5]
     assert most_voted([2.0, 1.0, 1.0, 2.0]) == 0
     assert most_voted([None, 2.0, 1.0, 1.0]) == 2

@@ -24,7 +24,7 @@ def test_results_merge_by_section(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"], "nothing half-written is left"
 
 
-def test_broken_results_are_said_and_kept(tmp_path: Path) -> None:
+def test_broken_results_are_reported_and_kept(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json is not valid JSON"):
         update_results(tmp_path, "fit", {})
@@ -50,7 +50,7 @@ def test_an_untested_run_says_so(tmp_path: Path) -> None:
         read_predictions(tmp_path / "none.jsonl")
 
 
-def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_aside(path, "old")
     with pytest.raises(UnicodeEncodeError):

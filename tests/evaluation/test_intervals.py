@@ -19,7 +19,7 @@ def test_wilson_interval_never_leaves_the_unit_interval_and_holds_the_estimate()
 
 
 @pytest.mark.parametrize(("right", "questions"), [(0, 200), (3, 200), (9, 16), (16, 16), (1, 1)])
-def test_figures_of_zero_and_one_have_wilsons_interval(right: int, questions: int) -> None:
+def test_outcomes_of_zero_and_one_have_wilsons_interval(right: int, questions: int) -> None:
     values = [1.0] * right + [0.0] * (questions - right)
     assert mean_interval(values) == pytest.approx((right / questions, *wilson_interval(right, questions)), abs=1e-12)
 
@@ -42,7 +42,7 @@ def test_fractions_count_as_more_questions() -> None:
     assert half == pytest.approx(normal, rel=0.02), "many questions in the middle: what the normal interval says"
 
 
-def test_a_trace_among_zeros_does_not_count_as_many_questions() -> None:
+def test_a_tiny_fraction_among_zeros_does_not_count_as_many_questions() -> None:
     _, _, nothing = mean_interval([0.0] * 200)
     mean, low, high = mean_interval([0.0] * 199 + [1 / 16])
     assert 0 < low <= mean < 0.8 * nothing < high <= 1
@@ -55,7 +55,7 @@ def test_intervals_of_fractions_stay_within_bounds() -> None:
         assert high - low > 0.01
 
 
-def test_a_paired_interval_counts_disagreements_alone() -> None:
+def test_a_paired_interval_counts_only_disagreements() -> None:
     before = [True] * 50 + [False] * 50
     after = [True] * 60 + [False] * 40  # ten questions gained, none lost
     mean, low, high = paired_difference(before, after)
@@ -67,7 +67,7 @@ def test_no_difference_has_no_width() -> None:
     assert paired_difference([1, 0, 0.5], [1, 0, 0.5]) == (0, 0, 0)
 
 
-def test_intervals_refuse_what_they_cannot_speak_of() -> None:
+def test_intervals_refuse_invalid_counts() -> None:
     with pytest.raises(ValueError, match="one length"):
         paired_difference([True], [True, False])
     with pytest.raises(ValueError, match="at least one"):

@@ -1,4 +1,4 @@
-"""The model card of hand-made runs: every figure of these weights is there, and none of others."""
+"""The model card of hand-made runs: every figure of these weights, and none of other weights."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def run_dir(tmp_path: Path) -> Path:
     return run
 
 
-def test_it_reads_back_with_the_same_metadata(run_dir: Path) -> None:
+def test_a_card_reads_back_with_the_same_metadata(run_dir: Path) -> None:
     write_card(run_dir)
     here, there = model_card(run_dir), ModelCard.load(run_dir / "hf" / "README.md")
     assert there.data.to_dict() == here.data.to_dict()
@@ -122,7 +122,7 @@ def test_it_reads_back_with_the_same_metadata(run_dir: Path) -> None:
     assert not list((run_dir / "hf").glob(".README*"))
 
 
-def test_every_measured_figure_stands_in_the_table(run_dir: Path) -> None:
+def test_every_measured_figure_is_in_the_table(run_dir: Path) -> None:
     text = model_card(run_dir).text
     assert "| test set | questions | Top-1 | Voting@16 | Rerank@16 | Weighted@16 | Pass@16 |" in text
     assert (
@@ -149,7 +149,7 @@ def test_every_set_has_its_own_entry_in_the_model_index(run_dir: Path) -> None:
     }
 
 
-def test_figures_of_a_part_of_the_questions_say_so(run_dir: Path) -> None:
+def test_figures_of_a_subset_of_questions_are_marked(run_dir: Path) -> None:
     found = results(HERE)
     found["samples"]["svamp"]["questions"] = 200
     (run_dir / "results.json").write_text(json.dumps(found))
@@ -184,7 +184,7 @@ def test_a_figure_of_other_weights_is_left_out(section: str, run_dir: Path) -> N
     assert ("# Expected response" in text) == (section != "test")
 
 
-def test_what_was_not_measured_is_not_mentioned(run_dir: Path) -> None:
+def test_unmeasured_figures_are_not_mentioned(run_dir: Path) -> None:
     (run_dir / "results.json").unlink()
     card = model_card(run_dir)
     for word in ("## Results", "## Expected response", "Top-1", "Voting", "Rerank", "None", "%"):
@@ -200,7 +200,7 @@ def test_a_folder_without_a_run_has_a_card_too(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_response_is_shown_and_obeyed_by_nobody(run_dir: Path) -> None:
+def test_a_response_is_shown_as_inert_text(run_dir: Path) -> None:
     text = model_card(run_dir).text
     response = text.split("## Expected response")[1].split("## Intended use")[0]
     assert f"```text\n{QUESTION}\n```" in response
@@ -211,7 +211,7 @@ def test_a_response_is_shown_and_obeyed_by_nobody(run_dir: Path) -> None:
     assert "LONG" not in text
 
 
-def test_how_it_was_trained_without_telling_where(run_dir: Path) -> None:
+def test_training_details_are_shown_without_local_paths(run_dir: Path) -> None:
     text = model_card(run_dir).text
     assert "started from `sft/hf`, trained with ReFT" in text
     assert "`SelfTraining(annotated=Gsm8kOfficial(path='train.jsonl'), samples='a.jsonl')`" in text
@@ -235,7 +235,7 @@ def test_how_it_was_trained_without_telling_where(run_dir: Path) -> None:
         (CONFIG["data"]["train"][1:], "fine-tuned on annotated solutions (SFT: the warm-up of ReFT"),
     ],
 )
-def test_offline_self_training_is_told_from_sft(sources: list[Any], phrase: str, run_dir: Path) -> None:
+def test_offline_self_training_is_distinguished_from_sft(sources: list[Any], phrase: str, run_dir: Path) -> None:
     (run_dir / "hf" / "reft.json").write_text(json.dumps(DESCRIPTION | {"stage": "sft"}))
     (run_dir / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"data": {"train": sources}}))
     text = model_card(run_dir).text
@@ -243,7 +243,7 @@ def test_offline_self_training_is_told_from_sft(sources: list[Any], phrase: str,
     assert text.count("fine-tuned on") == 1
 
 
-def test_a_reranker_tells_the_run_whose_samples_it_ranked(run_dir: Path, tmp_path: Path) -> None:
+def test_a_rerankers_figures_are_recorded_with_the_ranked_run(run_dir: Path, tmp_path: Path) -> None:
     of_run = results(HERE)
     del of_run["reranked"]
     (run_dir / "results.json").write_text(json.dumps(of_run))
@@ -258,7 +258,7 @@ def test_a_reranker_tells_the_run_whose_samples_it_ranked(run_dir: Path, tmp_pat
     }
     (reranker / "results.json").write_text(json.dumps({"rerank": entries}))
     copy_to_sampled_runs(reranker, ["svamp", "before", "elsewhere"])
-    told = json.loads((run_dir / "results.json").read_text())
+    recorded = json.loads((run_dir / "results.json").read_text())
     about = {"reranker": str(reranker), "questions": 1000, "weights": HERE}
-    assert told == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}
+    assert recorded == of_run | {"reranked": {"svamp": {**about, "rerank@16": [0.5, 0.47, 0.53]}}}
     assert "50.0% (47.0 to 53.0)" in (run_dir / "hf" / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The file that several processes fill."""
+"""The sample file that several processes write."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_batches_in_any_order_end_in_order(tmp_path):
     assert not samples.parts.exists()
 
 
-def test_the_authors_list_stands_beside_a_complete_file_and_no_other(tmp_path):
+def test_only_a_complete_file_has_the_authors_list_beside_it(tmp_path):
     samples = store(tmp_path)
     samples.authors_list.write_text("[]")
     assert not store(tmp_path).authors_list.exists(), "it was of a file that is gone"
@@ -47,7 +47,7 @@ def test_the_authors_list_stands_beside_a_complete_file_and_no_other(tmp_path):
     assert read_samples(samples.authors_list) == ITEMS, "a finished one stays"
 
 
-def test_what_is_done_or_taken_is_not_taken_again(tmp_path):
+def test_finished_and_locked_batches_are_not_taken(tmp_path):
     samples, other = store(tmp_path), store(tmp_path)
     fill(samples, 0, 2)
     for batch in (0, 2):
@@ -60,7 +60,7 @@ def test_what_is_done_or_taken_is_not_taken_again(tmp_path):
         assert mine, "whoever gave it back did not do it"
 
 
-def test_a_process_that_comes_late_finds_everything_done(tmp_path):
+def test_a_late_process_finds_everything_done(tmp_path):
     samples, late = store(tmp_path), store(tmp_path)
     fill(samples, 0, 1, 2)
     samples.finish()
@@ -70,7 +70,7 @@ def test_a_process_that_comes_late_finds_everything_done(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_an_append_that_was_cut_off_is_mended(tmp_path, kept):
+def test_an_interrupted_append_is_repaired(tmp_path, kept):
     samples = store(tmp_path)
     fill(samples, 0)
     whole = samples.path.read_bytes()
@@ -82,12 +82,12 @@ def test_an_append_that_was_cut_off_is_mended(tmp_path, kept):
     assert read_samples(samples.path) == ITEMS
 
 
-def test_a_file_of_an_earlier_version_that_wrote_fewer_settings_goes_on(tmp_path):
+def test_a_file_of_an_earlier_version_with_fewer_settings_is_continued(tmp_path):
     fill(store(tmp_path), 0)
     assert store(tmp_path, weights="abc").done == 1
 
 
-def test_other_settings_are_refused_and_the_same_are_not(tmp_path):
+def test_only_other_settings_are_refused(tmp_path):
     fill(store(tmp_path), 0)
     assert store(tmp_path).done == 1
     with pytest.raises(UserError, match=r"other settings \(n: 1 there, 2 here\)"):

@@ -49,7 +49,7 @@ def test_numbers_are_equal_exactly_when_finite_and_near(value, gold, tolerance):
 
 
 @given(st.one_of(st.none(), st.floats(), st.text(max_size=2)), st.one_of(st.floats(allow_nan=False), st.sampled_from("abcde")))
-def test_only_an_answer_can_be_equal(value, gold):
+def test_only_answers_can_be_equal(value, gold):
     if answers_equal(value, gold):
         assert is_answer_to(value, gold)
 
@@ -66,7 +66,7 @@ def test_a_sample_is_correct_by_its_result(status, value, correct):
 @pytest.mark.parametrize(
     ("value", "valid"), [(3.0, True), (3, True), ("b", True), ("none", False), (math.nan, False), (True, False), (None, False)]
 )
-def test_where_nobody_knows_the_answer_either_kind_is_one_and_none_is_right(value, valid):
+def test_without_a_reference_answer_both_kinds_count_and_none_is_correct(value, valid):
     assert is_answer_to(value, None) is valid
     assert not answers_equal(value, None)
 
@@ -129,7 +129,7 @@ def test_two_integers_never_share_a_vote(answers):
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=14), st.data())
-def test_a_vote_that_holds_the_gold_answer_is_correct(answers, data):
+def test_a_vote_with_the_reference_answer_is_correct(answers, data):
     gold = data.draw(st.sampled_from(answers))
     group = next(group for group in votes(answers) if answers.index(gold) in group)
     assert answers_equal(answers[group[0]], gold)

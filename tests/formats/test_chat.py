@@ -46,7 +46,7 @@ def test_no_answer_and_choices():
     assert Chat().answer(replace(PROBLEM, answer="b"), r"\boxed{(B)}").value == "b"
 
 
-def test_programs_stand_in_code_fences():
+def test_programs_are_in_code_fences():
     form = Chat("program")
     response = "Sure:\n```python\ndef solution():\n    return 1\n\n    # spaced\n```\nRun it:\n```\nsolution()\n```\n"
     assert form.runs_programs
@@ -72,7 +72,7 @@ def test_programs_stand_in_code_fences():
         ("A: (.*)", "A: 5", "A: 5"),
     ],
 )
-def test_targets_hold_an_answer_that_can_be_read(pattern, solution, target):
+def test_targets_contain_a_readable_answer(pattern, solution, target):
     form = Chat(pattern)
     assert form.target_text(replace(PROBLEM, solution=solution)) == target
     if form.runs_programs:
@@ -81,7 +81,7 @@ def test_targets_hold_an_answer_that_can_be_read(pattern, solution, target):
         assert form.answer(PROBLEM, target).value == 5.0
 
 
-def test_mistakes_are_named():
+def test_user_errors_are_named():
     with pytest.raises(UserError, match="has 2 groups"):
         Chat("(a)(b)")
     with pytest.raises(UserError, match="not a regular expression"):

@@ -29,7 +29,7 @@ def test_the_target_concludes_once(solution, reasoning):
     assert FORM.target_text(replace(PROBLEM, solution=solution)) == f"{reasoning}Therefore, the answer is: 203"
 
 
-def test_the_answer_is_what_follows_the_last_phrase():
+def test_the_answer_follows_the_last_phrase():
     assert FORM.answer(PROBLEM, "Therefore, the answer is: 5\nno\nTherefore, the answer is: $1,203 all\n7").value == 1203
     assert FORM.answer(PROBLEM, "It is 203.").status is Status.NO_RESULT
     assert FORM.answer(PROBLEM, "Therefore, the answer is: many").status is Status.NON_NUMERIC

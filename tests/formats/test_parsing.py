@@ -45,7 +45,7 @@ def test_not_numbers(text):
         "1 000", "12 345", "2^3 or 5", "1,5 or 2",
     ],
 )  # fmt: skip
-def test_part_of_a_number_is_not_taken_for_it(text):
+def test_a_part_of_a_number_is_not_read_as_a_number(text):
     result = read_answer(text, 5.0)
     assert (result.status, result.value) == (Status.NON_NUMERIC, None)
 
@@ -69,7 +69,7 @@ def test_part_of_a_number_is_not_taken_for_it(text):
         (r"5\,\text{m}", 5), ("50 percent", 50), ("18 times", 18),
     ],
 )  # fmt: skip
-def test_what_surrounds_a_number_leaves_it_alone(text, number):
+def test_surrounding_text_does_not_change_a_number(text, number):
     assert parse_number(text) == pytest.approx(number, rel=1e-12)
 
 
@@ -83,7 +83,7 @@ def test_what_surrounds_a_number_leaves_it_alone(text, number):
         "3:4", "3:2", "6{:}30", "18:20", "10 to 15", "Tom has 3 and Ann has 4", "1, 000", "18 => 20", "5 or so", "1. 18",
     ],
 )  # fmt: skip
-def test_a_text_with_several_numbers_states_none(text):
+def test_a_text_with_several_numbers_has_no_answer(text):
     assert read_answer(text, 18.0).value is None
 
 
@@ -102,7 +102,7 @@ def test_a_text_with_several_numbers_states_none(text):
         "one hundred and 5",
     ],
 )  # fmt: skip
-def test_a_number_that_something_else_changes_is_refused(text):
+def test_a_number_modified_by_its_context_is_refused(text):
     assert read_answer(text, 18.0).value is None
 
 
@@ -113,7 +113,7 @@ def test_a_number_that_something_else_changes_is_refused(text):
         "18 tys.", "18 Tsd.", "18 mille", "18 mila", "18 tis\u00edc", "18 duizend", "18 ribu", "18 milyon", "18 miljoner",
     ],
 )  # fmt: skip
-def test_notation_of_other_countries_is_not_guessed_at(text):
+def test_ambiguous_regional_notation_is_refused(text):
     assert read_answer(text, 18.0).value is None
 
 
@@ -284,5 +284,5 @@ def test_last_boxed(text, inside):
     ("text", "value"),
     [("$1,234.", 1234.0), ("b ) 30", "b"), ("(C)", "c"), ("x = 5", 5.0), ("a dozen, 12", 12.0), ("none", None)],
 )
-def test_without_a_known_kind_a_choice_is_read_before_a_number(text, value):
+def test_with_an_unknown_kind_choices_take_precedence(text, value):
     assert read_answer(text, None).value == value

@@ -54,7 +54,7 @@ def test_a_program_ends_at_its_first_blank_line():
     assert FORM.program(PROBLEM, GIVEN + "\n    return 2") == GIVEN
 
 
-def test_a_docstring_closed_otherwise_still_ends_at_a_blank_line():
+def test_an_unusual_docstring_end_still_ends_at_a_blank_line():
     problem = replace(PROBLEM, question="One line.\n\nHow many?")
     response = 'def solution():\n    """One line.\n\nHow many."""\n    return 1\n\nrest'
     assert FORM.program(problem, response) == 'def solution():\n    """One line.\n\nHow many."""\n    return 1\n'
@@ -86,7 +86,7 @@ def test_annotations_of_other_shapes_get_the_given_lines(solution, body):
         ('def solution():\n    """q"""\n', "svamp_1 has no code after its docstring"),
     ],
 )
-def test_what_is_no_program_is_named(solution, message):
+def test_text_that_is_not_a_program_is_named(solution, message):
     with pytest.raises(UserError, match=message):
         FORM.target_text(replace(PROBLEM, solution=solution))
 
@@ -108,7 +108,7 @@ def test_programs_are_not_read_as_text():
         FORM.answer(PROBLEM, "4")
 
 
-def test_what_follows_a_sampled_function_is_not_trained_on():
+def test_text_after_a_sampled_function_is_not_trained_on():
     problem = replace(PROBLEM, solution=GIVEN + BODY + "\n\nprint(solution())")
     assert FORM.target_text(problem) == GIVEN + BODY
     cut_off = replace(PROBLEM, solution=GIVEN + "    a = (1 +")  # does not parse: kept unchanged

@@ -45,7 +45,7 @@ def test_the_question_in_the_docstring_is_not_the_programs_own() -> None:
         ("a", "nobody knows. Therefore, the answer is: 38", None),
     ],
 )
-def test_a_right_letter_after_a_wrong_value(letter: str, reasoning: str, verdict: bool | None) -> None:
+def test_a_correct_letter_after_a_wrong_value(letter: str, reasoning: str, verdict: bool | None) -> None:
     assert letter_from_another_value(letter, MATHQA, reasoning) is verdict
 
 
@@ -67,7 +67,7 @@ def test_options_are_read_as_prepare_reads_them(letter: str, reasoning: str, ver
 
 
 @given(st.text(alphabet="ab1,)( .-e5_'\"\n"), st.floats(-1e6, 1e6))
-def test_any_text_is_looked_at_without_an_error(text: str, answer: float) -> None:
+def test_no_text_raises_an_error(text: str, answer: float) -> None:
     stands_in(answer, text)
     is_constant_of(answer, text)
     letter_from_another_value("a", text, text)

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show. Nobody has run these yet: they skip where there is none."""
+"""Behaviour on a CUDA device. Not yet run on one; skipped without it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_an_offloaded_optimizer_takes_the_same_steps(dtype: torch.dtype) -> None
     torch.testing.assert_close(results[0], results[1], atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
 
 
-def test_an_optimizer_that_is_offloaded_from_now_on_takes_its_states_along() -> None:
-    """Those of a run that was not; Lightning moves the states of every checkpoint to the GPU besides."""
+def test_a_newly_offloaded_optimizer_takes_its_state_along() -> None:
+    """The state comes from a run without offloading, and Lightning moves it to the GPU on load."""
     parameter = torch.nn.Parameter(torch.randn(8, 8, device="cuda"))
     optimizer = MasterAdamW([parameter], lr=1e-2, offload=True)
     moments = {"exp_avg": torch.zeros(8, 8, device="cuda"), "exp_avg_sq": torch.zeros(8, 8, device="cuda")}
@@ -66,7 +66,7 @@ def test_an_optimizer_that_is_offloaded_from_now_on_takes_its_states_along() -> 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_the_chain_runs(lora: bool, overlay: Callable[..., str], tmp_path: Path) -> None:
-    """SFT, ReFT and a test of it, reference offloaded or the base of adapters."""
+    """SFT, ReFT and `test`, with the reference offloaded or as the base of adapters."""
     assert main(["fit", "--config", "configs/sft.yaml", "--config", overlay("sft"), *ON_GPU]) == 0
     extra = ["--model.policy.lora.r", "4"] if lora else ["--model.offload_reference", "true"]
     ppo = ["--config", "configs/ppo.yaml", "--config", overlay("ppo", init_from=tmp_path / "sft" / "hf"), *extra]
@@ -76,7 +76,7 @@ def test_the_chain_runs(lora: bool, overlay: Callable[..., str], tmp_path: Path)
 
 
 def test_the_memory_of_an_update_is_as_computed(micro_model: Path) -> None:
-    """Activations of a micro-batch, against what the allocator hands out."""
+    """Activations of a micro-batch, compared with the allocated memory."""
     from reft_pl.models.activations import activations, empty_model
     from reft_pl.models.pretrained import load_config
 

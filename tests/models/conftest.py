@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
     OPTConfig,
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from reft_pl.types import TokenBatch
+from tests.random_models import random_model
 
 VOCABULARY = 101
 SPECIAL = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
@@ -45,12 +45,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 def tiny(name: str) -> PreTrainedModel:
-    torch.manual_seed(7)
-    lm = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    for parameter in lm.parameters():  # the usual std of 0.02 makes distributions nearly uniform, which hides errors
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return lm
+    return random_model(CONFIGS[name], seed=7)
 
 
 @pytest.fixture(params=list(CONFIGS))

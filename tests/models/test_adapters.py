@@ -36,7 +36,7 @@ def logprobs(policy: Policy, batches: Batches) -> torch.Tensor:
         return score(policy, batches("right")).logprobs
 
 
-def test_fresh_adapters_change_nothing_and_train_alone(lm: PreTrainedModel, batches: Batches) -> None:
+def test_new_adapters_change_nothing_and_only_they_train(lm: PreTrainedModel, batches: Batches) -> None:
     """Every architecture, including GPT-2 with its transposed layers."""
     before, names = logprobs(Policy(lm).eval(), batches), dict(lm.state_dict())
     weights = {name: tensor.clone() for name, tensor in names.items()}
@@ -74,7 +74,7 @@ def test_merging_keeps_the_function(lm: PreTrainedModel, batches: Batches) -> No
     torch.testing.assert_close(logprobs(policy, batches), beside, atol=1e-4, rtol=0)
 
 
-def test_an_adapter_learns_what_the_weights_would(llama: PreTrainedModel, batches: Batches) -> None:
+def test_a_step_on_adapters_lowers_the_loss_and_keeps_the_base(llama: PreTrainedModel, batches: Batches) -> None:
     """A gradient step on the adapters lowers the loss and leaves the base weights bitwise unchanged."""
     policy = Policy(trained(llama)).eval()
     base = fingerprint(BasePolicy(policy))
@@ -131,7 +131,7 @@ def test_adapters_on_adapters_start_from_the_merged_ones(llama: PreTrainedModel,
         load_policy(PolicySettings(str(tmp_path / "adapter"), lora=LoRASettings(export="adapter")))
 
 
-def test_a_name_of_no_layer_among_others_is_refused(llama: PreTrainedModel) -> None:
+def test_a_target_that_matches_no_layer_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(UserError, match="names 'typo', which no linear layer"):
         add_adapters(llama, LoRASettings(target_modules=["q_proj", "typo"]), seed=1)
 
@@ -142,7 +142,7 @@ def test_only_layers_of_the_trunk_are_adapted(target: str, llama: PreTrainedMode
         add_adapters(llama, LoRASettings(target_modules=[target]), seed=1)
 
 
-def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_settings_that_exclude_adapters(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="separate_value_model trains a full second model"):
         load_policy(PolicySettings(str(tmp_path), lora=LoRASettings()), "separate")
@@ -152,7 +152,7 @@ def test_what_adapters_cannot_be_combined_with(llama: PreTrainedModel, tmp_path:
         LoRASettings(r=0)
 
 
-def test_a_broken_or_foreign_adapter_is_one_sentence(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_a_broken_or_unsupported_adapter_is_one_sentence(llama: PreTrainedModel, tmp_path: Path) -> None:
     llama.save_pretrained(tmp_path / "base")
     trained(llama)
     (tmp_path / "adapter").mkdir()

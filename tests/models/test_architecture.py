@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from reft_pl.errors import UserError
 from reft_pl.models.architecture import rotary_limit, trunk_of
@@ -15,6 +15,7 @@ from reft_pl.models.policy import Policy
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import SampleRequest, SamplingParams
+from tests.random_models import random_model
 
 SIZES = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -48,27 +49,17 @@ def gemma3(rope: dict[str, Any]) -> PreTrainedConfig:
     return AutoConfig.for_model("gemma3_text", **SIZES, max_position_embeddings=16, **layers)
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, 0.3)
-    return lm
-
-
 LIMITED = [phi3(), llama(DYNAMIC, 16), gemma3(DYNAMIC)]
 
 
-def test_the_limit_is_where_the_factors_change() -> None:
+def test_the_limit_is_the_length_at_which_factors_change() -> None:
     assert [rotary_limit(config) for config in LIMITED] == [16, 16, 16]
     assert [rotary_limit(config) for config in (llama(DEFAULT), llama(YARN), gemma3(DEFAULT))] == [None, None, None]
 
 
 @pytest.mark.parametrize("config", LIMITED, ids=["longrope", "dynamic", "dynamic in some layers"])
-def test_rows_of_all_lengths_are_scored_as_alone(config: PreTrainedConfig) -> None:
-    lm = build(config)
+def test_rows_of_all_lengths_are_scored_as_if_unpadded(config: PreTrainedConfig) -> None:
+    lm = random_model(config, std=0.3)
     policy = Policy(lm)
     torch.manual_seed(1)
     lengths = [30, 16, 9, 17, 30]
@@ -78,13 +69,13 @@ def test_rows_of_all_lengths_are_scored_as_alone(config: PreTrainedConfig) -> No
         for _ in range(2):  # dynamic factors persist after the pass that computed them
             hidden = policy.hidden_states(ids, mask)
             for row, length in enumerate(lengths):
-                fresh = build(config)
+                fresh = random_model(config, std=0.3)
                 alone = trunk_of(fresh)(input_ids=ids[row : row + 1, :length], use_cache=False).last_hidden_state
                 torch.testing.assert_close(hidden[row, :length], alone[0], atol=1e-4, rtol=0)
 
 
 def test_scoring_in_groups_passes_gradients_to_every_row() -> None:
-    lm = build(phi3())
+    lm = random_model(phi3(), std=0.3)
     embedded: list[torch.Tensor] = []
     hook = lm.get_input_embeddings().register_forward_hook(lambda m, a, output: embedded.append(output))
     ids = torch.randint(3, 61, (2, 20))
@@ -97,7 +88,7 @@ def test_scoring_in_groups_passes_gradients_to_every_row() -> None:
 
 @pytest.mark.parametrize("config", LIMITED, ids=["longrope", "dynamic", "dynamic in some layers"])
 def test_sampling_beyond_the_limit_is_refused_and_exact_up_to_it(config: PreTrainedConfig) -> None:
-    policy = Policy(build(config))
+    policy = Policy(random_model(config, std=0.3))
     torch.manual_seed(1)
     with torch.no_grad():  # a long text first: its factors must not persist
         policy.hidden_states(torch.randint(3, 61, (1, 16 + 14)), torch.ones(1, 30, dtype=torch.bool))
@@ -106,7 +97,8 @@ def test_sampling_beyond_the_limit_is_refused_and_exact_up_to_it(config: PreTrai
     prompt = tuple(range(3, 12))
     completion = next(sampler.stream([SampleRequest("fits", prompt, SamplingParams(7), eos_ids=())]))
     ids = torch.tensor([prompt + completion.token_ids])
-    plain = build(config)(input_ids=ids, use_cache=False).logits[0, 8:-1].log_softmax(-1).gather(-1, ids[0, 9:, None])[:, 0]
+    logits = random_model(config, std=0.3)(input_ids=ids, use_cache=False).logits[0, 8:-1]
+    plain = logits.log_softmax(-1).gather(-1, ids[0, 9:, None])[:, 0]
     torch.testing.assert_close(torch.tensor(completion.logprobs), plain, atol=1e-4, rtol=0)
     with pytest.raises(UserError, match="'long' may take 17 tokens"):
         next(sampler.stream([SampleRequest("long", prompt, SamplingParams(8), eos_ids=())]))
@@ -125,7 +117,7 @@ def test_sampling_beyond_the_limit_is_refused_and_exact_up_to_it(config: PreTrai
     ],
 )
 def test_logits_are_capped_and_scaled_as_the_model_does(kind: str, quirk: dict[str, Any]) -> None:
-    lm = build(AutoConfig.for_model(kind, **{**SIZES, **quirk}))
+    lm = random_model(AutoConfig.for_model(kind, **{**SIZES, **quirk}), std=0.3)
     policy, ids = Policy(lm), torch.arange(3, 20)[None]
     with torch.no_grad():
         logits = policy.logits(policy.hidden_states(ids, torch.ones_like(ids, dtype=torch.bool)))
@@ -151,7 +143,7 @@ def test_an_unknown_cap_is_found_in_a_model_with_small_weights(tmp_path, monkeyp
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "camembert", "xlm-roberta", "rembert", "roformer", "ernie"])
 @pytest.mark.parametrize("is_decoder", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_encoders_are_refused_as_decoders_too(kind: str, is_decoder: bool, dtype: Any, tmp_path) -> None:
+def test_encoders_configured_as_decoders_are_refused(kind: str, is_decoder: bool, dtype: Any, tmp_path) -> None:
     AutoConfig.for_model(kind, **SIZES, is_decoder=is_decoder).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"encoder.*: .* choose one of these"):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype=dtype))

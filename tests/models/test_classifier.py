@@ -65,7 +65,7 @@ def test_a_published_reranker(family, layout, publish, tmp_path):
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
 @pytest.mark.parametrize("head", ["lm", "value"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_begun_on_a_published_policy(family, head, wrapped, publish, tmp_path):
+def test_a_reranker_on_a_published_policy(family, head, wrapped, publish, tmp_path):
     weights = publish(tmp_path, family, head, wrapped=wrapped)
     model = load_classifier(str(tmp_path), seed=3)
     own = model.state_dict()
@@ -77,7 +77,7 @@ def test_begun_on_a_published_policy(family, head, wrapped, publish, tmp_path):
     assert_batch_is_its_rows(load_classifier(str(tmp_path), torch.float32, seed=3))
 
 
-def test_the_drawn_head_follows_the_seed_alone(publish, tmp_path):
+def test_the_new_head_depends_only_on_the_seed(publish, tmp_path):
     publish(tmp_path, "codellama")
     before = torch.random.get_rng_state()
     head = load_classifier(str(tmp_path), torch.float32, seed=1).score.weight
@@ -89,7 +89,7 @@ def test_the_drawn_head_follows_the_seed_alone(publish, tmp_path):
     assert 0.01 < float(head.detach().std()) < 0.03, "the architecture's initializer_range is 0.02"
 
 
-def test_begun_on_our_own_export_and_stored_again(publish, tmp_path):
+def test_a_reranker_on_our_export_round_trips(publish, tmp_path):
     """A run's ``hf/`` folder with a value head loads its trunk bitwise and saves as a classifier."""
     publish(tmp_path / "theirs", "codellama", "value")
     policy = load_policy(PolicySettings(str(tmp_path / "theirs"), dtype="float32"), "shared")
@@ -105,7 +105,7 @@ def test_begun_on_our_own_export_and_stored_again(publish, tmp_path):
     assert again.config.pad_token_id == 1
 
 
-def test_padding_is_what_the_tokenizer_says_not_what_the_config_says(publish, tmp_path):
+def test_the_padding_id_is_the_tokenizers_and_not_the_configs(publish, tmp_path):
     publish(tmp_path, "galactica", "classes")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 7}))
@@ -115,7 +115,7 @@ def test_padding_is_what_the_tokenizer_says_not_what_the_config_says(publish, tm
 
 
 @pytest.mark.parametrize(("eos", "expected"), [(2, 2), ([5, 6], 5)])
-def test_without_padding_eos_serves(eos, expected, publish, tmp_path):
+def test_without_a_padding_token_eos_is_used(eos, expected, publish, tmp_path):
     publish(tmp_path, "codellama")
     for file in tmp_path.glob("*token*"):
         file.unlink()
@@ -142,7 +142,7 @@ def test_other_than_two_classes_are_refused(family, classes, publish, tmp_path):
         load_classifier(str(tmp_path))
 
 
-def test_a_language_model_whose_config_counts_labels_is_no_classifier_of_so_many(publish, tmp_path):
+def test_num_labels_of_a_language_model_is_ignored(publish, tmp_path):
     publish(tmp_path, "codellama")
     config = json.loads((tmp_path / "config.json").read_text())
     labels = {str(i): f"LABEL_{i}" for i in range(5)}
@@ -164,7 +164,7 @@ def test_incomplete_weights_are_refused(head, gone, publish, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["classes", "lm"])
-def test_a_weight_without_a_place_is_refused(head, publish, tmp_path):
+def test_an_unused_weight_is_refused(head, publish, tmp_path):
     publish(tmp_path, "codellama", head)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
@@ -173,7 +173,7 @@ def test_a_weight_without_a_place_is_refused(head, publish, tmp_path):
 
 
 @pytest.mark.parametrize("config", [ViTConfig(), T5Config()], ids=["vit", "t5"])
-def test_what_has_no_classifier_or_no_weights_is_one_sentence(config, tmp_path: Path):
+def test_a_folder_without_a_classifier_or_weights_is_one_sentence(config, tmp_path: Path):
     config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"no sequence classifier|cannot be loaded") as caught:
         load_classifier(str(tmp_path))

@@ -117,19 +117,19 @@ def test_all_layers_and_sizes_share_their_code():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4  # a single row compiles separately
 
 
-def test_without_a_compiler_layers_stay_as_they_are(llama):
+def test_without_a_compiler_layers_run_uncompiled(llama):
     with inductor.patch("cpp.cxx", ("no-such-compiler",)), pytest.warns(UserWarning, match=r"there is no C\+\+ compiler"):
         compile_layers(llama)
     assert not compiled_layers(llama)
 
 
-def test_without_python_s_header_layers_stay_as_they_are(llama, monkeypatch, tmp_path):
+def test_without_pythons_header_layers_run_uncompiled(llama, monkeypatch, tmp_path):
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.warns(UserWarning, match=r"there is no \S+Python\.h \(of"):
         compile_layers(llama)
     assert not compiled_layers(llama)
 
 
-def test_what_has_no_layers_is_refused():
+def test_a_model_without_layers_is_refused():
     with pytest.raises(UserError, match=r"Linear has no layers that can be compiled: set policy\.compile to false"):
         compile_layers(nn.Linear(1, 1))

@@ -14,7 +14,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
-    ("told", "chosen"),
+    ("capabilities", "chosen"),
     [
         (X86, "float32"),
         (X86 | {"avx512_f": True}, "float32"),
@@ -24,10 +24,10 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"neon": True, "bf16": True}, "bfloat16"),
     ],
 )
-def test_bfloat16_where_there_are_instructions_for_it(
-    told: dict[str, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_if_the_cpu_has_instructions_for_it(
+    capabilities: dict[str, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert fastest_dtype() == chosen
     assert PolicySettings("x").torch_dtype == getattr(torch, chosen), "auto is the default"
     assert PolicySettings("x", dtype="bfloat16").torch_dtype == torch.bfloat16
@@ -35,13 +35,13 @@ def test_bfloat16_where_there_are_instructions_for_it(
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_a_torch_that_tells_nothing_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_capabilities_mean_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert fastest_dtype() == "float32"
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_a_gpu_decides_where_there_is_one(native: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_takes_precedence(native: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     assert fastest_dtype() == chosen

@@ -85,7 +85,7 @@ def test_from_scratch_in_bfloat16_with_checkpointing(llama, tokenizer, batches, 
     assert torch.equal(score(again, batches("right")).logprobs, score(policy, batches("right")).logprobs)
 
 
-def test_an_existing_folder_is_replaced_whole(llama, tokenizer, tmp_path):
+def test_an_existing_folder_is_replaced(llama, tokenizer, tmp_path):
     folder = tmp_path / "runs" / "hf"
     export_folder(Policy(llama, "shared"), tokenizer, folder, DESCRIPTION)
     export_folder(Policy(llama), tokenizer, folder, {"stage": "sft"})
@@ -94,12 +94,12 @@ def test_an_existing_folder_is_replaced_whole(llama, tokenizer, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["hf"]
 
 
-def test_a_card_stands_beside_the_weights(llama, tokenizer, tmp_path):
+def test_a_card_is_written_beside_the_weights(llama, tokenizer, tmp_path):
     export_folder(Policy(llama), tokenizer, tmp_path / "hf", DESCRIPTION, "# A model\n")
     assert (tmp_path / "hf" / "README.md").read_text() == "# A model\n"
 
 
-def test_a_failed_export_leaves_the_former_one(llama, tokenizer, tmp_path):
+def test_a_failed_export_keeps_the_previous_one(llama, tokenizer, tmp_path):
     export_folder(Policy(llama), tokenizer, tmp_path / "hf", DESCRIPTION)
     with pytest.raises(TypeError):
         export_folder(Policy(llama, "shared"), tokenizer, tmp_path / "hf", {"stage": object()})
@@ -108,7 +108,7 @@ def test_a_failed_export_leaves_the_former_one(llama, tokenizer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
-def test_killed_between_the_renames_the_former_folder_comes_back(tmp_path: Path):
+def test_a_kill_between_the_renames_restores_the_previous_folder(tmp_path: Path):
     (tmp_path / ".hf.old").mkdir()
     (tmp_path / ".hf.old" / "a").touch()
     (tmp_path / ".hf.new").mkdir()
@@ -118,7 +118,7 @@ def test_killed_between_the_renames_the_former_folder_comes_back(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
-def test_value_function_of_another_kind_or_model_is_not_taken_in_silence(llama, tokenizer, tmp_path):
+def test_a_value_function_of_another_kind_or_model_is_refused(llama, tokenizer, tmp_path):
     export_folder(trained(llama, "shared"), tokenizer, tmp_path / "hf", DESCRIPTION)
     settings = PolicySettings(init_from=str(tmp_path / "hf"))
     with pytest.raises(UserError, match="holds a shared value function but the run needs a separate one"):
@@ -142,7 +142,7 @@ def test_description_of_a_foreign_or_broken_folder(tmp_path):
             read_description(tmp_path)
 
 
-def test_the_export_stops_where_we_stop_and_writes_tokens_alone(llama, tokenizer, tmp_path):
+def test_the_export_has_our_stop_ids_and_suppresses_unused_ids(llama, tokenizer, tmp_path):
     with torch.no_grad():
         llama.get_output_embeddings().weight[90:] *= 9
     export_folder(Policy(llama), tokenizer, tmp_path / "hf", DESCRIPTION, stop_ids=(50, 2, 60), unused_ids=((90, 101),))

@@ -5,7 +5,7 @@ import torch
 from reft_pl.models.fingerprint import weights_id
 
 
-def test_weights_are_known_again_in_every_format_that_holds_them(llama):
+def test_a_fingerprint_is_the_same_in_every_file_format(llama):
     rounded = copy.deepcopy(llama).bfloat16()
     assert weights_id(rounded) == weights_id(copy.deepcopy(rounded).float())
     assert weights_id(rounded) != weights_id(llama), "rounding makes other weights"

@@ -96,7 +96,7 @@ def check(folder: Path, gguf_file: Path) -> None:
     assert tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "<|im_start|>a<|im_end|>"
 
 
-def test_becomes_a_plain_folder_that_trains(gguf_file, tmp_path):
+def test_a_gguf_file_becomes_a_folder_that_trains(gguf_file, tmp_path):
     import_gguf(str(gguf_file), tmp_path / "out")
     check(tmp_path / "out", gguf_file)
     assert inherited_metadata(str(tmp_path / "out")) == {"license": "mit"}

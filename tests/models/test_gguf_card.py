@@ -29,7 +29,7 @@ def inherited(tmp_path: Path) -> Callable[[Fields], dict[str, object]]:
     return of
 
 
-def test_what_the_file_says_is_inherited(inherited: Callable[[Fields], dict[str, object]], tmp_path: Path) -> None:
+def test_the_files_metadata_is_inherited(inherited: Callable[[Fields], dict[str, object]], tmp_path: Path) -> None:
     def add(writer: gguf.GGUFWriter) -> None:
         writer.add_name("A <b>model</b>\n# of theirs")
         writer.add_license("other")
@@ -51,7 +51,7 @@ def test_what_the_file_says_is_inherited(inherited: Callable[[Fields], dict[str,
     assert "    general.name = A <b>model</b> # of theirs\n" in card.text
 
 
-def test_what_it_does_not_say_is_not_guessed(inherited: Callable[[Fields], dict[str, object]], tmp_path: Path) -> None:
+def test_missing_metadata_is_not_guessed(inherited: Callable[[Fields], dict[str, object]], tmp_path: Path) -> None:
     assert inherited(lambda writer: writer.add_organization("HuggingFaceTB")) == {}
     assert "license:" not in (tmp_path / CARD_FILE).read_text()
     assert inherited(lambda writer: None) == {}

@@ -72,7 +72,7 @@ def write(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_whole_files(tied: bool, tmp_path: Path) -> None:
+def test_complete_files_load(tied: bool, tmp_path: Path) -> None:
     ones = {"rope_freqs.weight": np.ones(8, dtype=np.float32)}
     import_gguf(str(write(tmp_path / "a.gguf", tied, extra=ones, temperature=True)), tmp_path / "out")
     lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -100,14 +100,14 @@ def test_any_missing_weight(name: str, tmp_path: Path) -> None:
         ({"output_norm.weight": np.full(HIDDEN, np.nan, dtype=np.float32)}, "NaN or infinity in model.norm.weight"),
     ],
 )
-def test_weights_that_are_not_the_models(extra: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+def test_weights_that_the_model_lacks(extra: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as refused:
         import_gguf(str(write(tmp_path / "a.gguf", extra=extra)), tmp_path / "out")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part(tmp_path: Path) -> None:
+def test_a_partial_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is one of 2 parts of a model: merge them"):
         import_gguf(str(write(tmp_path / "a.gguf", without=("output_norm.weight",), parts=2)), tmp_path / "out")
 

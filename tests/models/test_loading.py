@@ -34,7 +34,7 @@ def folder(lm: PreTrainedModel, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_saved_model_comes_back_in_eval_mode(lm, folder):
+def test_a_saved_model_loads_in_eval_mode(lm, folder):
     policy = load_policy(from_folder(folder))
     ids = torch.tensor([[5, 6, 7]])
     assert not policy.training
@@ -47,7 +47,7 @@ def test_bfloat16_with_a_float32_value_head(folder):
     assert policy.value_head.weight.dtype == torch.float32
 
 
-def test_from_scratch_needs_a_configuration_alone_and_follows_the_seed(lm, tmp_path):
+def test_from_scratch_needs_only_a_config_and_depends_on_the_seed(lm, tmp_path):
     lm.config.save_pretrained(tmp_path)
     before = torch.random.get_rng_state()
     first, again, other = (load_policy(from_folder(tmp_path, from_scratch=True), seed=seed).state_dict() for seed in (1, 1, 2))
@@ -111,7 +111,7 @@ def test_missing_folder_is_not_looked_up_on_the_hub(source, monkeypatch):
         load_policy(PolicySettings(init_from=source))
 
 
-def test_hub_out_of_reach_says_so_quickly(monkeypatch):
+def test_an_unreachable_hub_fails_quickly(monkeypatch):
     class Unreachable:
         def model_info(self, *_: object, **__: object) -> None:
             raise ConnectionError("no route")
@@ -180,19 +180,22 @@ def test_other_architectures_pass_with_their_scaling_and_capping(tmp_path, model
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     attention = quirk.pop("attention", "sdpa")
     config = AutoConfig.for_model(model_type, **size, **special, **quirk)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    load_policy(from_folder(tmp_path, attention=attention))
-    load_policy(from_folder(tmp_path, attention=attention, from_scratch=True))
+    stored = AutoModelForCausalLM.from_config(config)
+    stored.save_pretrained(tmp_path)
+    loaded, fresh = (load_policy(from_folder(tmp_path, attention=attention, from_scratch=new)).lm for new in (False, True))
+    assert type(loaded) is type(fresh) is type(stored)
+    assert torch.equal(loaded.get_input_embeddings().weight, stored.get_input_embeddings().weight)
+    assert not torch.equal(fresh.get_input_embeddings().weight, stored.get_input_embeddings().weight)
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])
-def test_attention_that_cannot_be_had(tmp_path, llama, from_scratch):
+def test_unknown_attention_is_refused(tmp_path, llama, from_scratch):
     llama.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no-such-attention"):
         load_policy(from_folder(tmp_path, attention="no-such-attention", from_scratch=from_scratch))
 
 
-def test_architecture_without_checkpointing_layers_is_told():
+def test_an_architecture_without_layers_to_checkpoint_is_refused():
     from reft_pl.models.activation_checkpointing import checkpoint_layers
 
     with pytest.raises(UserError, match="does not support gradient_checkpointing"):

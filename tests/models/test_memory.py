@@ -85,7 +85,7 @@ def test_seven_billion_weights_by_hand(codellama: object) -> None:
     assert made.peak == "update"
 
 
-def test_guesses_take_logits_and_scores_of_more_tokens(codellama: object) -> None:
+def test_drafts_need_logits_and_scores_of_more_tokens(codellama: object) -> None:
     """16 tokens a step, or 32 at most and scores for 9 tokens of each row, should one of them have 8 guesses."""
     alone = estimate(codellama, CODELLAMA).parts["sampling work space"]
     guessing = estimate(codellama, replace(CODELLAMA, draft_tokens=8)).parts["sampling work space"]
@@ -93,7 +93,7 @@ def test_guesses_take_logits_and_scores_of_more_tokens(codellama: object) -> Non
     assert guessing == 32 * 32016 * 14 + 16 * 9 * 32 * 700 * 8
 
 
-def test_zero_shares_out_what_its_stage_says(codellama: object) -> None:
+def test_zero_shards_what_its_stage_shards(codellama: object) -> None:
     whole = estimate(codellama, CODELLAMA).parts
     names = ("master weights", "optimizer moments", "gradients", "weights")
     for stage, divided in ((1, names[:2]), (2, names[:3]), (3, names)):
@@ -103,7 +103,7 @@ def test_zero_shares_out_what_its_stage_says(codellama: object) -> None:
         assert parts["reference"] == whole["reference"]
 
 
-def test_adapters_take_next_to_nothing_but_the_weights(codellama: object) -> None:
+def test_adapters_need_little_more_than_the_weights(codellama: object) -> None:
     lora = replace(CODELLAMA, policy=PolicySettings("codellama", dtype="bfloat16", lora=LoRASettings(r=8)), reference=False)
     made = estimate(codellama, lora)
     rank_eight = 32 * 8 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
@@ -112,7 +112,7 @@ def test_adapters_take_next_to_nothing_but_the_weights(codellama: object) -> Non
     assert "reference" not in made.parts
 
 
-def test_what_is_offloaded_is_on_the_host(codellama: object) -> None:
+def test_offloaded_state_counts_as_host_memory(codellama: object) -> None:
     made = estimate(codellama, replace(CODELLAMA, optimizer_offloaded=True, reference_offloaded=True))
     assert made.host["master weights"] + made.host["optimizer moments"] == 12 * made.parameters
     assert "master weights" not in made.parts
@@ -131,7 +131,7 @@ def test_the_other_shapes_of_the_paper(folder: str, billions: float) -> None:
 @pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.parametrize("extra", [[], ["--checkpointing"], ["--lora", "16"]], ids=["full", "checkpointing", "lora"])
-def test_a_real_update_takes_what_is_computed(extra: list[str]) -> None:
+def test_a_real_update_needs_the_computed_memory(extra: list[str]) -> None:
     """SmolLM2-135M, two steps: peak resident memory of a separate process, within 20%."""
     model = Path(os.environ.get("REFT_SMOLLM2", ROOT / "models" / "smollm2-135m"))
     if not model.is_dir():

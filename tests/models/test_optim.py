@@ -46,7 +46,7 @@ def test_buckets_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_masters_take_the_steps_of_adamw_on_float32_copies_with_the_same_gradients(dtype):
+def test_master_weights_step_like_adamw_in_float32(dtype):
     module = make(dtype)
     masters = [p.detach().float().requires_grad_() for p in module.parameters()]
     ours, theirs = MasterAdamW(module.parameters(), **ARGUMENTS), torch.optim.AdamW(masters, **ARGUMENTS, fused=True)
@@ -74,7 +74,7 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
     assert bool((weight < 1).all())
 
 
-def test_weights_that_somebody_else_has_set_are_stepped_from():
+def test_externally_changed_weights_are_the_new_starting_point():
     weight = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     optimizer = MasterAdamW([weight], lr=0.5)
     for value in (1.0, 8.0):  # like a strategy that loads weights without optimizer state
@@ -84,7 +84,7 @@ def test_weights_that_somebody_else_has_set_are_stepped_from():
         weight.grad = torch.ones_like(weight)
         optimizer.step()
         assert torch.equal(weight, torch.full_like(weight, value - 0.5))
-    assert optimizer.state[weight]["step"] == 2, "the averages go on"
+    assert optimizer.state[weight]["step"] == 2, "the moving averages continue"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

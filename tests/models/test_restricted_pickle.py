@@ -15,16 +15,7 @@ from lightning.fabric.utilities.cloud_io import _load
 
 from reft_pl.errors import UserError
 from reft_pl.models.restricted_pickle import load_restricted, refuse_code, restricted_loads
-
-
-class Payload:
-    """Runs a function of two arguments or fewer when it is unpickled."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return self.call
+from tests.payload import Payload
 
 
 def as_zip(content: object, file: Path) -> None:
@@ -67,13 +58,13 @@ def test_a_file_that_names_code_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("function", [os.system, eval, getattr, print, Path, torch.load, torch.hub.load])
-def test_no_function_is_called_whoever_it_belongs_to(function: Callable[..., object], tmp_path: Path) -> None:
+def test_no_function_is_called(function: Callable[..., object], tmp_path: Path) -> None:
     torch.save({"state_dict": Payload(function, "x")}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="could run code"):
         load_restricted(tmp_path / "x.ckpt")
 
 
-def test_a_librarys_loads_are_restricted_whatever_they_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loads_of_libraries_are_restricted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     file, ran = tmp_path / "x.pt", tmp_path / "ran"
     torch.save({"x": Payload(os.mkdir, str(ran))}, file)
@@ -85,7 +76,7 @@ def test_a_librarys_loads_are_restricted_whatever_they_ask_for(tmp_path: Path, m
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_what_is_allowed_is_allowed_within_the_block_alone(tmp_path: Path) -> None:
+def test_allowed_globals_are_allowed_only_within_the_block(tmp_path: Path) -> None:
     file = tmp_path / "x.pt"
     torch.save({"x": Payload(timedelta, 1, 2), "t": torch.ones(2)}, file)
     refuse_code(tmp_path, [timedelta])
@@ -106,7 +97,7 @@ def test_a_damaged_file_is_one_sentence_without_advice_to_trust_it(content: byte
         assert "weights_only" not in str(caught.value)
 
 
-def test_errors_that_are_not_the_files_pass_through(tmp_path: Path) -> None:
+def test_unrelated_errors_pass_through(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"), restricted_loads(tmp_path):
         raise RuntimeError("mine")
     with pytest.raises(FileNotFoundError):

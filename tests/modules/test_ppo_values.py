@@ -17,7 +17,7 @@ from reft_pl.models.settings import LoRASettings, PolicySettings
 from reft_pl.modules import PPOModule, RolloutCallback
 from reft_pl.rl.kl import KLPenalty
 from reft_pl.strategies import ZeRO
-from tests.modules.test_ppo import iterate
+from tests.modules.iteration import iterate
 
 
 class Weights(RolloutCallback):
@@ -56,7 +56,7 @@ def test_while_values_warm_up_the_policy_is_fixed(separate: bool, tmp_path: Path
     assert all(statistics["rollout/kl"] == pytest.approx(0, abs=1e-5) for statistics in recorder.statistics)
 
 
-def test_beside_adapters_the_value_head_warms_up_too(tmp_path: Path, micro_model: Path) -> None:
+def test_the_value_head_warms_up_with_adapters(tmp_path: Path, micro_model: Path) -> None:
     start, _ = iterate(tmp_path / "start", micro_model)
     start.policy.lm.save_pretrained(tmp_path / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -92,13 +92,13 @@ def test_warming_up_values_explain_the_returns(tmp_path: Path, micro_model: Path
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_the_kl_weight_is_not_steered_while_the_policy_is_fixed(tmp_path: Path, micro_model: Path) -> None:
+def test_the_kl_coefficient_is_constant_while_the_policy_is_fixed(tmp_path: Path, micro_model: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, kl=KLPenalty(0.5, target=1e6), batches=3, value_warmup=2)
     assert [s["update/kl_coef"] for s in recorder.statistics] == pytest.approx([0.5, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("settings", [{"value_lr": 1e-3}, {"value_warmup": 1}])
-def test_zero_is_refused(settings: dict[str, Any], micro_model: Path) -> None:
+def test_value_settings_are_refused_under_zero(settings: dict[str, Any], micro_model: Path) -> None:
     """ZeRO steps flat shards of all weights, so the optimizer state of a fixed group would change."""
     module = PPOModule(PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
     module._trainer = SimpleNamespace(strategy=object.__new__(ZeRO))  # type: ignore[assignment]

@@ -71,7 +71,7 @@ def arguments(overlay: Overlay, tmp_path: Path) -> list[str]:
     return ["--config", "configs/reranker.yaml", "--config", str(path)]
 
 
-def test_it_learns_to_pick_the_right_sample(
+def test_a_reranker_learns_to_pick_the_correct_sample(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", *arguments]) == 0
@@ -85,7 +85,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert set(figures) == {"ordinary", "unseen"}
     ordinary = figures["ordinary"]
     assert ordinary["questions"] == 10
-    assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "where there is a right one it is picked"
+    assert ordinary["rerank@6"][0] == pytest.approx(ordinary["pass@6"][0]), "the reranker picks a correct sample if one exists"
     assert ordinary["rerank@1"] == pytest.approx(ordinary["pass@1"])
     words = ", ".join(
         "{} {:.1%} (95%: {:.1%} to {:.1%})".format(label, *ordinary[f"{kind}@6"]) for kind, label in KINDS.items()
@@ -103,7 +103,7 @@ def test_it_learns_to_pick_the_right_sample(
     assert "120 different solutions to learn from" in card.text
     assert "An epoch took" not in card.text
 
-    # The export is a classifier that anyone can load, and says what ours said.
+    # The export is a plain classifier with the same scores.
     model = AutoModelForSequenceClassification.from_pretrained(run / "hf")
     assert model.config.id2label == {0: "wrong", 1: "correct"}
     tokenizer = AutoTokenizer.from_pretrained(run / "hf")
@@ -112,14 +112,14 @@ def test_it_learns_to_pick_the_right_sample(
     logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits
     assert logits.softmax(-1)[0, 1].item() == pytest.approx(scores[0]["scores"][0], abs=1e-5)
 
-    # And what it ranks can be a run's own classifier folder.
+    # A classifier folder of a run can be tested too.
     again = ["--ckpt_path", str(run / "hf"), "--run_dir", str(tmp_path / "again")]
     assert main(["test", *arguments, *again]) == 0
     (other,) = (tmp_path / "again").rglob("results.json")
     assert json.loads(other.read_text())["rerank"]["ordinary"]["rerank@6"] == ordinary["rerank@6"]
 
 
-def test_questions_that_are_evaluated_on_are_not_trained_on(
+def test_evaluation_questions_are_left_out_of_training(
     arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "unseen.jsonl", range(5))
@@ -130,7 +130,7 @@ def test_questions_that_are_evaluated_on_are_not_trained_on(
 
 
 @pytest.mark.parametrize(("limit", "taken"), [("3", 36), ("0.5", 60)])
-def test_how_many_solutions_a_limit_leaves_is_said(
+def test_the_number_of_solutions_under_a_limit_is_logged(
     limit: str, taken: int, arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["fit", *arguments, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", limit]) == 0
@@ -141,7 +141,7 @@ def test_how_many_solutions_a_limit_leaves_is_said(
 
 
 @pytest.mark.slow
-def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
+def test_a_run_stopped_by_steps_or_a_signal_resumes_bitwise(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "signal_at.py").write_text(SIGNAL_AT)
@@ -162,7 +162,9 @@ def test_stopped_by_steps_or_a_signal_it_ends_as_a_run_that_was_not(
     assert_same_run(tmp_path / "whole", tmp_path / "signal")
 
 
-def test_what_a_reranker_cannot_learn_from(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_that_a_reranker_cannot_learn_from(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "train.jsonl").write_text(to_line(item(1, "www")))
     assert main(["fit", *arguments]) == 2
     assert "0 of 3 training solutions are correct" in capsys.readouterr().err
@@ -206,7 +208,7 @@ def test_groupwise_losses_sum_to_the_mean_over_questions(micro_model: Path) -> N
 
 
 def module_with_stub(micro_model: Path, **settings: Any) -> tuple[RerankerModule, list[list[Candidate]]]:
-    """A module whose classifier looks at lengths alone, and two questions with three candidates."""
+    """Build a module with a classifier of lengths, and two questions with three candidates."""
     first, second = Problem("a", "?", 1.0), Problem("b", "?", 1.0)
     groups = [[Candidate(first, "abc", True), Candidate(first, "a", False, 3)], [Candidate(second, "ab", True)]]
     module = RerankerModule(PolicySettings(str(micro_model)), micro_batch_tokens=5, **settings)

@@ -25,7 +25,7 @@ def shares(found: Rollout) -> dict[str, float]:
     return {name: total / n for name, (total, n) in sample_statistics(found).items() if n}
 
 
-def test_all_that_was_sampled_counts_and_shares_of_right_ones_are_told() -> None:
+def test_all_samples_count_in_the_shares() -> None:
     computed = sample("4 boxes of 12", 48.0, "def solution():\n    return 4 * 12", 48.0)
     copied = sample("He has 12.", 12.0, "def solution():\n    return 12", 12.0, tokens=6)
     wrong = sample("4 boxes of 12", 48.0, "def solution():\n    return 12", 12.0)

@@ -59,7 +59,7 @@ def in_words(run: Path, name: str) -> str:
     return f"{share:.1%} (95%: {low:.1%} to {high:.1%})"
 
 
-def test_n_executed_samples_a_question_in_the_authors_form(
+def test_n_executed_samples_per_question_in_the_authors_format(
     predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(predict("sft")) == 0
@@ -94,7 +94,7 @@ def test_training_and_validation_questions_can_be_sampled(predict: Callable[...,
     assert counts == {"train": 12, "validation": 4}
 
 
-def test_a_finished_file_is_left_alone_and_other_settings_are_refused(
+def test_a_finished_file_is_kept_and_other_settings_are_refused(
     predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = predict("sft", predict=["unseen"])
@@ -109,7 +109,7 @@ def test_a_finished_file_is_left_alone_and_other_settings_are_refused(
 
 
 @pytest.mark.slow
-def test_a_file_that_another_process_finishes_at_the_last_moment(
+def test_a_file_that_another_process_finishes_first(
     predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [*predict("sft", predict=["unseen"]), "--model.n", "1"]
@@ -121,7 +121,7 @@ def test_a_file_that_another_process_finishes_at_the_last_moment(
     results.write_text(json.dumps(figures))
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     monkeypatch.setattr(SampleStore, "claim", lambda store, batch: nullcontext(False))
-    # Between the end of sampling and what is said of it.
+    # Between the end of sampling and the printed summary.
     monkeypatch.setattr("reft_pl.cli.lightning_cli.write_card", lambda folder: file.write_bytes(whole))
     capsys.readouterr()
     assert main(command) == 0
@@ -134,7 +134,7 @@ def test_a_file_that_another_process_finishes_at_the_last_moment(
     [("unseen", ["--data.test.unseen.split", "test"]), ("validation", ["--data.holdout_seed", "2"])],
     ids=["another split", "other questions held out"],
 )
-def test_as_many_other_questions_under_the_same_name_are_refused(
+def test_other_questions_under_the_same_name_are_refused(
     name: str, change: list[str], predict: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held_out = {"validation": None, "holdout": 4} if name == "validation" else {}
@@ -151,7 +151,7 @@ def test_as_many_other_questions_under_the_same_name_are_refused(
     assert (tmp_path / "sft" / "samples" / f"{name}.jsonl").read_bytes() == before
 
 
-def test_predict_wants_a_model_and_the_sampling_config(
+def test_predict_needs_a_model_and_the_sampling_config(
     predict: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], overlay: Overlay
 ) -> None:
     assert main(predict("nothing")) == 2
@@ -186,10 +186,10 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], 
 def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
     """Start processes that do not outlive the test; print their output if the test fails."""
     started: list[subprocess.Popen[bytes]] = []
-    said = tmp_path / "said.txt"
+    output = tmp_path / "output.txt"
 
     def run(command: list[str]) -> subprocess.Popen[bytes]:
-        with said.open("ab") as file:
+        with output.open("ab") as file:
             started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file))
         return started[-1]
 
@@ -197,12 +197,12 @@ def start(tmp_path: Path) -> Iterator[Callable[[list[str]], subprocess.Popen[byt
     for process in started:
         process.kill()
         process.wait(30)
-    print(said.read_text())
+    print(output.read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # ten processes start one after the other, and every wait in here has a limit of its own
-def test_killed_and_shared_the_file_is_the_same_to_the_byte(
+@pytest.mark.timeout(1800)  # ten processes start one after the other, and every wait below has a separate limit
+def test_kills_and_several_processes_give_the_same_bytes(
     predict: Callable[..., list[str]], tmp_path: Path, start: Callable[[list[str]], subprocess.Popen[bytes]]
 ) -> None:
     """kill -9 at five random moments of sampling, then two processes at once.
@@ -253,7 +253,7 @@ def test_killed_and_shared_the_file_is_the_same_to_the_byte(
 
 
 @pytest.mark.slow
-def test_a_signal_ends_it_between_batches_and_nothing_is_sampled_twice(
+def test_a_signal_stops_sampling_between_batches_and_repeats_nothing(
     predict: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "signal_at.py").write_text(SIGNAL_AT)

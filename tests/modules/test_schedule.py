@@ -19,7 +19,7 @@ def test_constant_is_constant_after_its_warmup() -> None:
     assert [Schedule(warmup=0.5).factor(step, 4) for step in range(6)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
 
 
-def test_no_step_is_wasted_at_rate_zero_before_the_end() -> None:
+def test_no_step_has_rate_zero() -> None:
     for warmup in (0.0, 0.1, 1.0):
         assert all(Schedule("linear", warmup).factor(step, 7) > 0 for step in range(7))
 

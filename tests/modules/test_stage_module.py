@@ -145,7 +145,7 @@ def three_updates(module_class: type[PolicyModule], poison: Any, dtype: str, fol
     ],
     ids=["loss-nan", "loss-inf", "loss-minus-inf", "gradient-nan", "gradient-inf"],
 )
-def test_an_update_that_is_not_finite_leaves_no_trace(
+def test_a_non_finite_update_changes_nothing(
     module_class: type[PolicyModule], dtype: str, poison: Any, loss: str, norm: str, tmp_path: Path, micro_model: Path
 ) -> None:
     with warnings.catch_warnings(record=True) as caught:

@@ -38,18 +38,18 @@ def sample(gold, status=Status.OK, value=None, tokens=3):
         ("b", Status.EXCEPTION, None, 0.0),
     ],
 )
-def test_right_valid_and_none(gold, status, value, reward):
+def test_rewards_for_correct_valid_and_no_answer(gold, status, value, reward):
     assert AnswerReward().score([sample(gold, status, value)]) == [reward]
 
 
 @pytest.mark.parametrize(("truncated", "rewards"), [("scored", [1.0, 1.0]), ("zero", [1.0, 0.0]), ("partial", [1.0, 0.1])])
-def test_a_completion_that_was_cut_off(truncated, rewards):
+def test_a_truncated_completion(truncated, rewards):
     whole = sample(5.0, value=5.0)
     cut = replace(whole, completion=replace(whole.completion, stop=StopReason.LENGTH))
     assert AnswerReward(truncated=truncated).score([whole, cut]) == rewards
 
 
-def test_one_reward_a_sample_in_order():
+def test_one_reward_per_sample_in_order():
     samples = [sample(1.0, value=1.0), sample(1.0, value=2.0), sample(1.0, Status.DIED), sample("a", value="a")]
     assert AnswerReward(partial=0.25).score(samples) == [1.0, 0.25, 0.0, 1.0]
     assert AnswerReward().score([]) == []
@@ -63,7 +63,7 @@ def test_partial_and_tolerance_are_settings():
 @pytest.mark.parametrize(
     "settings", [{"partial": -0.1}, {"partial": 1.5}, {"partial": math.nan}, {"tolerance": -1.0}, {"tolerance": math.inf}]
 )
-def test_settings_that_make_no_sense_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
         AnswerReward(**settings)
 

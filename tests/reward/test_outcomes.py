@@ -32,7 +32,7 @@ def samples(n: int) -> list[Sample]:
     [[0.5, 1], (0.5, True), np.array([0.5, 1], dtype=np.float32), torch.tensor([0.5, 1.0]), [torch.tensor(0.5), np.float64(1)]],
     ids=["list", "tuple", "numpy", "tensor", "scalars"],
 )
-def test_every_kind_of_number_is_one(scores: Any) -> None:
+def test_every_numeric_type_is_accepted(scores: Any) -> None:
     found = outcomes(Returns(scores), samples(2))
     assert found == [0.5, 1.0]
     assert {type(number) for number in found} == {float}
@@ -54,7 +54,7 @@ def test_every_kind_of_number_is_one(scores: Any) -> None:
         (10**400, "10000"),
     ],
 )
-def test_a_score_that_is_no_finite_number_names_the_reward_and_the_problem(score: Any, shown: str) -> None:
+def test_a_non_finite_reward_names_the_function_and_the_problem(score: Any, shown: str) -> None:
     with pytest.raises(
         UserError, match=f"the reward function Returns returned {shown}.* of the problem 'q_1': return a finite"
     ) as error:
@@ -62,7 +62,7 @@ def test_a_score_that_is_no_finite_number_names_the_reward_and_the_problem(score
     assert "\n" not in str(error.value)
 
 
-def test_every_sample_gets_one() -> None:
+def test_every_sample_gets_a_reward() -> None:
     with pytest.raises(UserError, match="the reward function Returns returned 1 rewards for 2 samples"):
         outcomes(Returns([0.0]), samples(2))
     with pytest.raises(UserError, match="the reward function Returns returned None: return a list"):

@@ -34,7 +34,7 @@ def rows(advantages: Tensor) -> list[float]:
     return [float(row[0]) for row in per_row]
 
 
-def test_rewards_hold_the_outcome_at_the_last_action_and_the_penalty_where_it_is() -> None:
+def test_rewards_are_the_outcome_at_the_last_action_plus_penalties() -> None:
     assert experience(kl=-0.5).rewards.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0], [-0.5, 0, 0]]
     assert experience(kl=-0.5).total_kl_rewards.tolist() == [0, 0, 0, -0.5]
 
@@ -71,9 +71,7 @@ def test_by_hand(estimator: AdvantageEstimator, expected: list[float]) -> None:
     ("estimator", "expected"),
     [(GRPO(), [0.1, -0.1]), (GRPO(normalise=False), [0.1, -0.1]), (RLOO(), [0.2, -0.2]), (MaxRL(), [0.1, -0.1])],
 )
-def test_where_all_outcomes_are_equal_a_penalty_keeps_its_own_size(
-    estimator: AdvantageEstimator, expected: list[float]
-) -> None:
+def test_with_equal_outcomes_a_penalty_is_not_rescaled(estimator: AdvantageEstimator, expected: list[float]) -> None:
     """Divided by the standard deviation of equal outcomes, it would be a thousand times larger."""
     advantages, _ = estimator.estimate(experience(kl=-0.2))
     assert rows(advantages)[2:] == pytest.approx(expected)
@@ -96,7 +94,7 @@ def test_reinforce_whitens_over_actions_by_setting() -> None:
 
 
 @pytest.mark.parametrize("whitened", [False, True])
-def test_an_action_pays_for_its_own_kl_and_for_what_comes_after_it(whitened: bool) -> None:
+def test_an_action_is_charged_for_its_own_and_later_kl(whitened: bool) -> None:
     """With a penalty at the second of three actions, the first two are charged and the third is not."""
     whole = experience()
     kl_rewards = whole.kl_rewards.clone()
@@ -123,7 +121,7 @@ ESTIMATORS: list[AdvantageEstimator] = [
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("unjudged_outcome", [0.0, 0.1, 50.0, -3.0, NAN])
-def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, unjudged_outcome: float) -> None:
+def test_unjudged_samples_enter_no_baseline(estimator: AdvantageEstimator, unjudged_outcome: float) -> None:
     """A third, unjudged sample per question: the others get the same advantages as in a group of two."""
     whole = experience(kl=-0.2)
     expected, _ = estimator.estimate(whole)
@@ -139,14 +137,14 @@ def test_what_was_not_judged_enters_no_baseline(estimator: AdvantageEstimator, u
 
 @pytest.mark.parametrize("estimator", [GRPO(), GRPO(normalise=False), RLOO(), MaxRL()])
 @pytest.mark.parametrize("judged", [[False, False], [True, False]])
-def test_a_group_of_which_too_little_was_judged_teaches_nothing(estimator: AdvantageEstimator, judged: list[bool]) -> None:
+def test_a_group_with_too_few_judged_samples_has_zero_advantages(estimator: AdvantageEstimator, judged: list[bool]) -> None:
     mask = MASK & torch.tensor([*judged, True, True]).unsqueeze(-1)
     advantages, _ = estimator.estimate(replace(experience(), mask=mask, judged=torch.tensor([*judged, True, True])))
     assert (advantages[:2] == 0).all()
 
 
 @pytest.mark.parametrize("outcome", [[0.0, 0.0], [-1.0, 0.5], [-1.0, 1.0]])
-def test_maxrl_leaves_groups_without_a_positive_mean_alone(outcome: list[float]) -> None:
+def test_maxrl_gives_zero_to_groups_without_a_positive_mean(outcome: list[float]) -> None:
     advantages, _ = MaxRL().estimate(experience(torch.tensor([*outcome, 1.0, 1.0], dtype=F64)))
     assert (advantages == 0).all()
 
@@ -161,7 +159,7 @@ def test_the_targets_of_a_value_warm_up_are_monte_carlo_returns() -> None:
 
 
 @pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), MaxRL(), Reinforce(), Reinforce(True), Reinforce(True, "group")])
-def test_ranks_with_a_share_each_find_what_one_finds(estimator: AdvantageEstimator) -> None:
+def test_several_ranks_compute_what_one_does(estimator: AdvantageEstimator) -> None:
     """Two simulated ranks: each reduction adds the contribution that the other rank made to the same reduction."""
     whole = experience(kl=-0.2)
     expected, _ = estimator.estimate(whole)
@@ -188,7 +186,7 @@ def test_ranks_with_a_share_each_find_what_one_finds(estimator: AdvantageEstimat
 
 
 @pytest.mark.parametrize("estimator", [GAE(), GRPO(), RLOO(), MaxRL(), Reinforce(), Reinforce(True, "group")])
-def test_a_rollout_of_which_nothing_is_left(estimator: AdvantageEstimator) -> None:
+def test_an_empty_rollout(estimator: AdvantageEstimator) -> None:
     nothing = torch.zeros(0, 3)
     advantages, _ = estimator.estimate(Experience(torch.zeros(0), nothing, nothing, nothing.bool(), 2))
     assert advantages.shape == (0, 3)

@@ -28,18 +28,18 @@ def test_hand_computed() -> None:
         ([False, False, False], False),
     ],
 )
-def test_a_group_varies_by_what_counts(counted: list[bool], expected: bool) -> None:
+def test_only_counted_outcomes_make_a_group_varied(counted: list[bool], expected: bool) -> None:
     """Outcomes 1, 0, 0: without the first all are equal, and a single counted row has nothing to compare with."""
     assert varied_groups(X[:3], 3, torch.tensor(counted)).tolist() == [expected]
 
 
-def test_leave_one_out_is_what_its_name_says() -> None:
+def test_leave_one_out_subtracts_the_mean_of_the_others() -> None:
     x = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for i, advantage in enumerate(leave_one_out(x, 4).tolist()):
         group = range(i - i % 4, i - i % 4 + 4)
         assert advantage == pytest.approx(x[i].item() - sum(x[j].item() for j in group if j != i) / 3)
 
 
-def test_groups_must_be_whole() -> None:
+def test_incomplete_groups_are_refused() -> None:
     with pytest.raises(ValueError, match=r"multiple of the group's 4 rows, got \(6,\)"):
         centred_in_group(X, 4)

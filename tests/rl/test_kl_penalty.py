@@ -45,7 +45,7 @@ def test_gradients_in_expectation() -> None:
     torch.testing.assert_close(gradient("k1"), torch.zeros(6, dtype=torch.float64))
 
 
-def test_the_weight_is_steered_to_its_target_in_small_steps() -> None:
+def test_the_coefficient_approaches_its_target_in_small_steps() -> None:
     penalty = KLPenalty(target=6.0)
     assert penalty.adapted(0.1, 6.0) == pytest.approx(0.1)
     assert penalty.adapted(0.1, 6.6) == pytest.approx(0.1 * 1.01)

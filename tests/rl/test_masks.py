@@ -70,7 +70,7 @@ def test_nan_inside_the_mask_is_seen() -> None:
 
 
 @pytest.mark.parametrize("mask", [MASK.float(), MASK[:, :2]])
-def test_a_mask_of_another_kind_is_refused(mask: Tensor) -> None:
+def test_a_mask_of_another_dtype_is_refused(mask: Tensor) -> None:
     with pytest.raises(ValueError, match=r"bool mask of shape \(2, 3\)"):
         zero_outside(X, mask)
 
@@ -99,7 +99,7 @@ def test_micro_batches_sum_to_the_mini_batch(seed: int, b: int, t: int, pieces: 
         torch.testing.assert_close(split.grad, whole.grad, rtol=1e-12, atol=1e-12)
 
 
-def test_an_outcome_stands_at_the_last_action() -> None:
+def test_an_outcome_is_placed_at_the_last_action() -> None:
     mask = torch.tensor([[True, True, False], [False, True, True], [False, False, False]])
     assert at_last_action(torch.tensor([1.0, 0.5, 9.0]), mask).tolist() == [[0, 1, 0], [0, 0, 0.5], [0, 0, 0]]
     with pytest.raises(ValueError, match=r"shape \(3,\), got \(1, 3\)"):

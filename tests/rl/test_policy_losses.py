@@ -13,7 +13,7 @@ MASK = torch.tensor([[True, True, True], [True, True, False]])
 ADVANTAGES = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
 
 
-def test_ppo_clip_with_its_amendments() -> None:
+def test_ppo_clip_with_higher_and_dual_clip() -> None:
     ratio = PPOClip().ratio(NEW, OLD, MASK)
     torch.testing.assert_close(ratio, policy_ratio(NEW, OLD, MASK))
     for loss, bounds in [
@@ -32,13 +32,13 @@ def test_clip_higher_lets_a_rare_action_become_likelier() -> None:
     assert PPOClip(clip_higher=0.28).per_action(ratio, torch.ones(1, 1), one).item() == pytest.approx(-1.25)
 
 
-def test_what_lies_outside_is_counted_on_both_sides() -> None:
+def test_clip_fractions_count_both_sides() -> None:
     ratio = torch.tensor([[0.7, 0.9, 1.1, 1.3]])
     assert PPOClip().outside(ratio).tolist() == [[True, False, False, True]]
     assert PPOClip(clip_higher=0.4).outside(ratio).tolist() == [[True, False, False, False]]
 
 
-def test_the_sequence_clip_judges_whole_responses() -> None:
+def test_the_sequence_clip_uses_one_ratio_per_response() -> None:
     loss = SequenceClip(clip_range=0.1, clip_higher=0.2)
     ratio = loss.ratio(NEW, OLD, MASK)
     torch.testing.assert_close(ratio, sequence_ratio(NEW, OLD, MASK))
@@ -46,7 +46,7 @@ def test_the_sequence_clip_judges_whole_responses() -> None:
     assert loss.outside(ratio).tolist() == [[False] * 3, [True, True, False]]
 
 
-def test_one_of_a_users_own_is_one_method() -> None:
+def test_a_custom_policy_loss_is_one_method() -> None:
     class Unclipped(PolicyLoss):
         def per_action(self, ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return -ratio * advantages * mask

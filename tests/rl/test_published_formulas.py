@@ -195,9 +195,9 @@ def test_advantages_loss_and_gradient(name: str, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_an_estimator_is_averaged_as_its_source_does_unless_the_algorithm_is_another(name: str) -> None:
+def test_an_estimator_is_averaged_as_in_its_source_by_default(name: str) -> None:
     estimator, _, _, _, kind = ALGORITHMS[name]
-    assert (estimator.aggregation == kind) is (name != "DAPO"), "DAPO has GRPO's advantages and an average of its own"
+    assert (estimator.aggregation == kind) is (name != "DAPO"), "DAPO has GRPO's advantages and a different average"
 
 
 def test_rloos_gradient_of_a_response_does_not_depend_on_its_length(batch: Batch) -> None:

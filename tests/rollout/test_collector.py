@@ -1,4 +1,4 @@
-"""Programs run while others are being decoded, and samples keep the order of the problems."""
+"""Programs run during decoding, and samples keep the order of the problems."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ PROBLEMS = [Problem(f"q{i}", f"What is {i} plus 1?", i + 1.0) for i in range(3)]
 
 
 class ScriptedSampler(Sampler):
-    """Yields programs that return 10 * problem + sample, in reverse order, and records what happens in between."""
+    """Yield programs that return 10 * problem + sample, in reverse order, and record events in between."""
 
     def __init__(self, codec: Codec, events: list[str]) -> None:
         self.codec, self.events = codec, events
@@ -75,7 +75,7 @@ def collect(codec: Codec, sandbox: Sandbox, events: list[str], micro_model: Path
     return [sample.result.value for sample in samples]
 
 
-def test_samples_come_in_the_order_of_the_problems(codec: Codec, micro_model: Path) -> None:
+def test_samples_are_in_the_order_of_the_problems(codec: Codec, micro_model: Path) -> None:
     sandbox = CPythonSandbox(workers=1)
     try:
         assert collect(codec, sandbox, [], micro_model) == [0.0, 1.0, 10.0, 11.0, 20.0, 21.0]

@@ -41,17 +41,17 @@ def learned(rollout: Rollout) -> list[bool]:
     return [bool(row) for row in rollout.tokens.action_mask.any(dim=1)]
 
 
-def test_what_no_interpreter_could_judge_is_not_learned_from(rollout: Rollout) -> None:
+def test_unsupported_programs_are_left_out(rollout: Rollout) -> None:
     expected = [status not in (Status.UNSUPPORTED, Status.WORKER_DIED) for status in STATUSES]
     assert learned(without_unjudged(rollout)) == expected
     assert without_unjudged(rollout).samples == rollout.samples
 
 
-def test_truncated_completions_are_not_learned_from(rollout: Rollout) -> None:
+def test_truncated_completions_are_left_out(rollout: Rollout) -> None:
     assert learned(without_truncated(rollout)) == [False] + [True] * (len(STATUSES) - 1)
 
 
-def test_what_was_judged_is_known_by_status(rollout: Rollout) -> None:
+def test_the_status_determines_what_was_judged(rollout: Rollout) -> None:
     assert judged(rollout).tolist() == learned(without_unjudged(rollout))
 
 
@@ -77,7 +77,7 @@ def kept(rollout: Rollout) -> list[str]:
     return list(dict.fromkeys(sample.problem.id for sample in rollout.samples))
 
 
-def test_an_outcome_that_nothing_judged_does_not_make_a_group_varied() -> None:
+def test_an_unjudged_outcome_does_not_make_a_group_varied() -> None:
     """Correct, correct, and a 0 because a worker died: the judged outcomes are equal."""
     ok, died = Status.OK, Status.WORKER_DIED
     rollout = groups([[1, 1, 0], [1, 0, 0], [0, 1, 0]], [[ok, ok, died], [ok, ok, died], [ok, died, died]])
@@ -87,7 +87,7 @@ def test_an_outcome_that_nothing_judged_does_not_make_a_group_varied() -> None:
     assert kept(filtered.left_out) == ["q0", "q2"]
 
 
-def test_groups_are_refilled_until_there_is_nothing_more_to_draw() -> None:
+def test_groups_are_refilled_until_no_question_is_left() -> None:
     asked: list[tuple[list[str], int]] = []
     drawn = [[Problem("n0", "?", 1.0)], [], None]
 
@@ -106,7 +106,7 @@ def test_groups_are_refilled_until_there_is_nothing_more_to_draw() -> None:
 
 
 @pytest.mark.parametrize(("length", "punishment"), [(4, 0.0), (8, 0.0), (9, -0.5), (10, -1.0)])
-def test_the_punishment_grows_towards_what_the_prompt_leaves_of_the_limit(length: int, punishment: float) -> None:
+def test_the_overlong_penalty_grows_towards_the_length_limit(length: int, punishment: float) -> None:
     """Twelve tokens minus two of the prompt leave ten; the last two are the buffer."""
     rollout = groups([[1, 0]], length=length)
     punished = with_overlong_punishment(rollout, 0.2, max_tokens=12)
@@ -130,7 +130,7 @@ def ids(problems: list[Problem] | None) -> list[str]:
     return [problem.id for problem in problems]
 
 
-def test_other_questions_take_the_places() -> None:
+def test_other_questions_replace_groups() -> None:
     batch = one_rank()
     fresh = ids(batch.refill([BATCH[5], BATCH[2]]))
     assert len(fresh) == 2
@@ -138,7 +138,7 @@ def test_other_questions_take_the_places() -> None:
     assert [batch.place_of[name] for name in fresh] == [5, 2]
 
 
-def test_no_question_comes_twice_and_then_there_are_none() -> None:
+def test_no_question_is_drawn_twice() -> None:
     batch = one_rank()
     met = [problem.id for problem in BATCH]
     free = BATCH
@@ -151,19 +151,19 @@ def test_no_question_comes_twice_and_then_there_are_none() -> None:
     assert sorted(met) == sorted(problem.id for problem in POOL)
 
 
-def test_where_no_place_is_free_nothing_is_drawn() -> None:
+def test_nothing_is_drawn_for_a_full_batch() -> None:
     assert one_rank().refill([]) is None
     assert one_rank(pool=BATCH).refill(BATCH) is None
 
 
-def test_each_step_and_seed_has_an_order_of_its_own() -> None:
+def test_each_step_and_seed_has_a_different_order() -> None:
     first = ids(one_rank().refill(BATCH))
     assert first == ids(one_rank().refill(BATCH)), "a resumed run selects the same questions"
     assert first != ids(one_rank(step=4).refill(BATCH))
     assert first != ids(one_rank(seed=2).refill(BATCH))
 
 
-def test_ranks_find_what_one_finds() -> None:
+def test_several_ranks_draw_what_one_does() -> None:
     """Three ranks: the second has nothing to replace in the second attempt, the third never has."""
     free = [[BATCH[0], BATCH[4], BATCH[7]], [BATCH[4]]]
     alone = one_rank()

@@ -34,7 +34,7 @@ def test_the_partition_is_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"step": 1}, {"epoch": 1}])
-def test_it_is_another_one_for_every_seed_step_and_pass(other: dict[str, int]) -> None:
+def test_the_partition_differs_for_every_seed_step_and_pass(other: dict[str, int]) -> None:
     def drawn(**changes: int) -> list[list[int]]:
         parts = minibatches(torch.arange(64), 64, 4, **({"seed": 1, "step": 0, "epoch": 0} | changes))
         return [sorted(rows.tolist()) for rows in parts]

@@ -47,7 +47,7 @@ def test_seeds_do_not_depend_on_the_process() -> None:
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 10_000))
-def test_a_number_depends_on_seed_and_index_alone(seed: int, index: int) -> None:
+def test_a_number_depends_only_on_seed_and_index(seed: int, index: int) -> None:
     alone = uniforms_at([seed], [index])[0]
     assert 0 <= alone < 1
     assert uniforms_at([5, seed, 7], [index, index, 0])[1] == alone

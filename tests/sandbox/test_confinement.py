@@ -12,20 +12,20 @@ def kernel(monkeypatch, **calls):
     monkeypatch.setattr(confinement, "_libc", SimpleNamespace(**calls))
 
 
-def test_capabilities_that_stay_are_an_error(monkeypatch):
+def test_remaining_capabilities_are_an_error(monkeypatch):
     kernel(monkeypatch, prctl=lambda *arguments: -1, capset=lambda *arguments: -1)
     with pytest.raises(OSError, match="capabilities could not be dropped"):
         confinement.drop_capabilities()
 
 
-def test_new_privileges_that_stay_are_an_error(monkeypatch):
+def test_missing_no_new_privs_is_an_error(monkeypatch):
     kernel(monkeypatch, prctl=lambda *arguments: -1)
     with pytest.raises(OSError, match="no_new_privs was refused"):
         confinement.forbid_new_privileges()
 
 
 @pytest.mark.parametrize("abi", [1, 4, 6])
-def test_a_ruleset_that_does_not_bind_is_an_error(monkeypatch, abi):
+def test_an_ineffective_ruleset_is_an_error(monkeypatch, abi):
     create = 444
 
     def syscall(number, attributes, *more):
@@ -38,6 +38,6 @@ def test_a_ruleset_that_does_not_bind_is_an_error(monkeypatch, abi):
         confinement.restrict_file_system()
 
 
-def test_a_kernel_without_landlock_is_no_error(monkeypatch):
+def test_a_kernel_without_landlock_is_accepted(monkeypatch):
     kernel(monkeypatch, syscall=lambda *arguments: -1)
     confinement.restrict_file_system()

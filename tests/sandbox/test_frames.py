@@ -51,13 +51,13 @@ def test_arbitrary_bytes_are_a_sound_result_or_an_error(body):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_an_answer_that_is_not_finite_is_no_frame(value):
+def test_a_non_finite_answer_is_not_a_frame(value):
     with pytest.raises(frames.FrameError):
         frames.decode_body(frames.encode_number(value))
 
 
 @pytest.mark.parametrize("letter", ["f", "A", "0"])
-def test_a_letter_that_is_no_choice_is_no_frame(letter):
+def test_another_letter_is_not_a_frame(letter):
     with pytest.raises(frames.FrameError):
         frames.decode_body(frames.encode_choice(letter))
 
@@ -97,20 +97,20 @@ GOOD = frames.COMPILED + frames.encode_number(42.0)
         (b"", frames.NOT_STARTED, "worker_died", None),
     ],
 )
-def test_what_a_process_left_is_judged(data, wait_status, status, value):
+def test_output_and_exit_status_determine_the_result(data, wait_status, status, value):
     assert frames.judge(data, False, wait_status)[:2] == (status, value)
     assert frames.judge(data, True, wait_status)[:2] == ("timeout", None)
 
 
 @given(st.binary(max_size=300))
-def test_whatever_a_program_writes_it_claims_only_what_it_could_cause(data):
+def test_a_program_can_only_claim_what_it_could_cause(data):
     """Once a program runs, it may have written everything in the pipe after ``COMPILED``."""
     status, value, _ = frames.judge(frames.COMPILED + data, False, exited(0))
     assert (value is None) == (status != "ok")
     assert status not in {"syntax_error", "timeout", "killed", "died", "worker_died", "unsupported"}
 
 
-def test_the_wait_statuses_above_are_the_systems():
+def test_the_wait_statuses_match_the_system():
     assert os.WIFEXITED(exited(3))
     assert os.WEXITSTATUS(exited(3)) == 3
     assert os.WTERMSIG(int(signal.SIGSEGV)) == signal.SIGSEGV

@@ -62,7 +62,7 @@ def test_arithmetic_is_plain(body):
 
 
 @pytest.mark.parametrize("program", [*map(solution, NOT_PLAIN), *DEFINITIONS])
-def test_all_else_is_not(program):
+def test_other_programs_are_not_plain(program):
     assert beyond_plain(program)
 
 
@@ -71,7 +71,7 @@ def test_type_parameters_are_not_plain():
     assert beyond_plain("def solution[T: print('x')]():\n return 1")
 
 
-def test_every_node_of_this_python_is_decided():
+def test_every_ast_node_is_classified():
     """The syntax check is an allow-list, so constructs of newer Python versions are not plain."""
     expected = "Add And Assign AugAssign BinOp BoolOp Break Compare Continue Div Eq Expr FloorDiv For Gt GtE If IfExp List"
     expected += " ListComp Load Lt LtE Mod Mult Not NotEq Or Pass Pow Return Store Sub Subscript Tuple UAdd USub UnaryOp While"
@@ -93,7 +93,7 @@ expressions = st.recursive(
 
 
 @given(target=expressions, value=expressions)
-def test_what_is_plain_reaches_and_changes_nothing_but_its_own(target, value):
+def test_plain_programs_use_and_change_only_their_own_names(target, value):
     """Independent version of the check: attributes of ``math``, calls of listed functions, names that are not builtins."""
     program = solution(f"{target} = {value}\n return {value}")
     try:
@@ -130,14 +130,14 @@ def test_only_plain_programs_run_in_the_plain_sandbox(plain):
 "x = [1]\n x[0] = x\n while x == x: pass",
     ],
 )  # fmt: skip
-def test_what_does_not_end_well_is_left_to_another_process(plain, body):
+def test_failures_are_repeated_in_a_separate_process(plain, body):
     start = time.monotonic()
     assert plain.run([solution(body)])[0].status in (Status.UNSUPPORTED, Status.EXCEPTION, Status.SYNTAX_ERROR)
     assert time.monotonic() - start < 2.0
     assert plain.run([solution("return 42")])[0].value == 42.0
 
 
-def test_a_question_may_hold_a_per_cent_sign():
+def test_a_question_can_contain_a_percent_sign():
     assert beyond_plain(solution('"""What is 5% of 20?"""\n return 1')) == ""
 
 
@@ -147,7 +147,7 @@ def shared_and_alone(sandbox, programs):
     return [[(result.status, result.value) for result in results] for results in (sandbox.run(programs), alone)]
 
 
-def test_calls_go_as_deep_as_in_a_process_of_its_own(cpython):
+def test_the_recursion_limit_equals_that_of_a_separate_process(cpython):
     nested = "x=[]\n y=[]\n for i in range({}):\n  x=[x]\n  y=[y]\n return 1 + (x == y)"
     shared, alone = shared_and_alone(cpython, [solution(nested.format(depth)) for depth in range(970, 1000)])
     assert shared == alone
@@ -163,7 +163,7 @@ def test_calls_go_as_deep_as_in_a_process_of_its_own(cpython):
     ],
 )
 @pytest.mark.slow
-def test_as_much_memory_is_left_as_in_a_process_of_its_own(first):
+def test_the_memory_limit_equals_that_of_a_separate_process(first):
     filling = 'x = []\n for i in range(54):\n  x += ["a" * 1105920]\n for i in range({}):\n  x += ["a" * 20000]\n return len(x)'
     sandbox = CPythonSandbox(workers=1, memory_mb=64)
     try:
@@ -175,7 +175,7 @@ def test_as_much_memory_is_left_as_in_a_process_of_its_own(first):
     assert {Status.OK, Status.MEMORY} <= {status for status, _ in shared}
 
 
-def test_one_programs_garbage_is_not_the_next_ones_trouble():
+def test_garbage_of_one_program_does_not_affect_the_next():
     sandbox = PlainSandbox(workers=1, memory_mb=96)
     try:
         greedy = [
@@ -204,7 +204,7 @@ def test_no_other_program_inherits_the_socket_to_the_shared_child(cpython):
     assert not any(os.get_inheritable(end.fileno()) for end in sockets)
 
 
-def test_a_shared_child_that_nobody_ends_ends_itself(cpython):
+def test_an_orphaned_shared_child_exits(cpython):
     cpython.run([solution("return 1")])
     children = [child for pid in cpython.worker_pids for child in children_of(pid)]
     limits = [Path(f"/proc/{child}/limits").read_text(encoding="ascii") for child in children]
@@ -243,7 +243,7 @@ def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
-def test_a_failure_of_a_plain_program_is_decided_as_in_a_process_of_its_own(cpython):
+def test_a_failing_plain_program_ends_as_in_a_separate_process(cpython):
     """A separate process with the full time limit decides timeouts, memory errors and recursion depth."""
     bodies = ["while True: pass", "return [0] * 10**10", "return " + "(" * 10**5 + ")" * 10**5, "return 1 / 0", "return 5 +"]
     shared = cpython.run([solution(body) for body in bodies])
@@ -263,7 +263,7 @@ def test_a_dataset_is_plain(shared, plain):
     ]
 
 
-def test_it_runs_where_the_kernel_confines_nothing():
+def test_the_plain_sandbox_runs_without_kernel_confinement():
     """Simulate a system other than Linux: no seccomp, Landlock, capabilities, prctl or /proc."""
     script = (
         "import sys\nfrom reft_pl.sandbox.cpython import PlainSandbox\n"

@@ -52,7 +52,7 @@ def wait_until(condition, seconds=5.0):
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("program", [PLAIN, ALONE])
-def test_results_stand_in_the_order_of_the_programs(program, workers):
+def test_results_are_in_the_order_of_the_programs(program, workers):
     sandbox = CPythonSandbox(workers=workers)
     try:
         programs = [program.format(seconds=0.01 * (i % 3), value=i) for i in range(30)]
@@ -141,7 +141,7 @@ def test_closing_ends_every_process_and_running_again_starts_new_ones():
     sandbox.close()
 
 
-def test_several_threads_may_run_batches_beside_torch(cpython):
+def test_several_threads_can_run_batches_beside_torch(cpython):
     """Works off the main thread while torch's threads run, since no signals are involved."""
     got = {}
 
@@ -163,7 +163,7 @@ def _run_in_fork(sandbox, queue):
     queue.put([result.value for result in sandbox.run([PLAIN.format(seconds=0, value=7)] * 3)])
 
 
-def test_a_fork_of_the_trainer_gets_workers_of_its_own():
+def test_a_fork_of_the_trainer_starts_separate_workers():
     """A forked data loader inherits the sandbox; neither process may disturb the other's workers."""
     sandbox = CPythonSandbox(workers=1)
     try:

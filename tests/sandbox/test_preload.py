@@ -36,3 +36,23 @@ def patient():
 def test_sympy_finds_its_lazy_parts(patient, name):
     (result,) = patient.run([f"from sympy import *\ndef solution():\n {PROGRAMS[name]}"])
     assert result.value is not None, (name, result.status, result.detail)
+
+
+PUBLIC = "math cmath statistics fractions decimal itertools functools collections datetime random re string numpy sympy mpmath"
+
+
+@pytest.mark.parametrize("module", PUBLIC.split())
+def test_public_modules_are_preloaded(cpython, module):
+    assert cpython.run([f"from {module} import *\ndef solution():\n return 4"])[0].value == 4.0
+
+
+@pytest.mark.parametrize("modules", ["'numpy'", "'math'", "'mpmath'", "'sympy'", "None"])
+def test_lambdify_finds_its_modules(cpython, modules):
+    body = f"x = sympy.Symbol('x')\n return sympy.lambdify(x, sympy.sqrt(x) + 1, {modules})(9)"
+    assert cpython.run([f"import sympy\ndef solution():\n {body}"])[0].value == 4.0
+
+
+def test_ctypes_cannot_be_imported(cpython):
+    imports = [f"{first}import {name}" for first in ("", "import sympy; ") for name in ("ctypes", "_ctypes")]
+    programs = [f"{line}\ndef solution():\n return 1" for line in imports]
+    assert {result.detail for result in cpython.run(programs)} == {"ModuleNotFoundError"}

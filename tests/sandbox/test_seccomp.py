@@ -100,6 +100,6 @@ def test_jumps_stay_inside_the_code():
     assert all(at + 1 + max(i[1], i[2]) < len(instructions) for at, i in enumerate(instructions) if i[0] in (0x15, 0x35, 0x45))
 
 
-def test_an_unknown_architecture_is_said():
+def test_an_unknown_architecture_is_reported():
     with pytest.raises(SeccompUnavailableError, match="riscv64"):
         filter_code("riscv64", (1,))

@@ -123,9 +123,9 @@ def test_answers(value, expected):
         (Fraction(10**400), "too_large"),
     ],
 )
-def test_what_is_no_answer(value, status):
+def test_values_that_are_not_answers(value, status):
     assert decode_body(encode_value(value, NUMBER_TYPES, EXPRESSION))[:2] == (status, None)
 
 
-def test_a_metaclass_cannot_take_part_in_naming():
+def test_a_metaclass_cannot_change_a_reported_name():
     assert type_name(HasNoName()) == "HasNoName"

@@ -1,7 +1,7 @@
-"""Ranks as forks of a process that has imported everything: as real as ranks that were launched, at a fraction of the cost.
+"""Ranks as forks of a process with all imports: as real as launched ranks, at a fraction of the cost.
 
 ``python forked.py SCENARIO ARGUMENT ...`` calls ``scenarios.SCENARIO(*arguments)``, in which ``on_ranks`` forks.
-It must be a process of its own: one that has computed gradients before cannot fork.
+It must be a separate process: one that has computed gradients before cannot fork.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def on_ranks(n: int, function: Callable[[], object]) -> None:
-    """Call ``function`` in ``n`` forks that find themselves described as ranks; fails if one of them does."""
+    """Call ``function`` in ``n`` forks with the environment of ranks; fails if one of them fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

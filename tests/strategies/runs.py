@@ -1,6 +1,6 @@
-"""Runs in several processes, and what they leave behind.
+"""Runs in several processes, and the files that they write.
 
-Ranks are forks of a process of their own (``forked.py``).
+Ranks are forks of a separate process (``forked.py``).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def forked(*arguments: object, folder: Path, fails: bool = False, largest_file: 
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     run = partial(subprocess.run, capture_output=True, text=True, timeout=590, check=False)
     done = run(command, cwd=folder, preexec_fn=limit)
-    said = done.stdout + done.stderr
-    assert bool(done.returncode) == fails, said[-5000:]
-    return said
+    output = done.stdout + done.stderr
+    assert bool(done.returncode) == fails, output[-5000:]
+    return output
 
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -54,7 +54,7 @@ def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
         ("online", "adam"),
     ],
 )
-def test_two_ranks_learn_what_one_does(stage: str, optimizer: str, micro_model: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one(stage: str, optimizer: str, micro_model: Path, tmp_path: Path) -> None:
     """The same samples, losses, gradients and changes of weights, with several micro-batches a step, clipped.
 
     SGD shows the gradient itself. Ranks have responses of different lengths, other numbers of micro-batches, and some none.

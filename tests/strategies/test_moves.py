@@ -42,10 +42,10 @@ def test_a_run_moves_to_other_ranks_and_strategies(
     forked("commands", 2, *joined(arguments("fit", before, "whole", *further), one_epoch), folder=tmp_path)
     start = flat(weights(tmp_path / "moved"))
     moves = arguments("fit", after, "moved", *further, "--trainer.devices", str(ranks))
-    said = forked("commands", ranks, *moves, folder=tmp_path)
-    assert said.count("the optimizer state is not") == (optimizer == "sgd")
+    output = forked("commands", ranks, *moves, folder=tmp_path)
+    assert output.count("the optimizer state is not") == (optimizer == "sgd")
     if (optimizer, ranks, after) == ("sgd", 1, "zero2"):
-        assert "which DeepSpeed cannot convert to a universal checkpoint (" in said, "why, too"
+        assert "which DeepSpeed cannot convert to a universal checkpoint (" in output, "why, too"
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     samples = [sorted(map(str, lines(run / "rollouts.jsonl"))) for run in (whole, moved)]
     assert samples[0] == samples[1]
@@ -111,22 +111,20 @@ def test_adapters_move_to_other_ranks_and_strategies(
 
 
 @pytest.mark.slow
-def test_where_no_copy_can_be_written_the_run_stops_and_goes_on_later(
-    arguments: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_run_that_cannot_write_a_copy_stops_and_resumes_later(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """A full disk does not lose the optimizer state."""
     forked("commands", 2, *arguments("fit", "zero2", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
     go_on = arguments("fit", "zero2", "run", "--trainer.devices", "1")
-    said = forked("commands", 1, *go_on, folder=tmp_path, fails=True, largest_file=40_000)
-    assert "make room in" in said
-    assert "Traceback" not in said
+    output = forked("commands", 1, *go_on, folder=tmp_path, fails=True, largest_file=40_000)
+    assert "make room in" in output
+    assert "Traceback" not in output
     checkpoints = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert "the optimizer state is not" not in forked("commands", 1, *go_on, folder=tmp_path)
 
 
 @pytest.mark.slow
-def test_a_folder_of_parts_is_tested_by_anything(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_sharded_folder_is_tested_under_any_strategy(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     forked("commands", 2, *arguments("fit", "zero3", "run", "--trainer.max_epochs", "1"), folder=tmp_path)
     forked("commands", 1, *arguments("test", "one", "run", "--ckpt_path", "last"), folder=tmp_path)
     best, last = (json.loads((tmp_path / "run" / path).read_text()) for path in ("hf/reft.json", "tests/last/results.json"))

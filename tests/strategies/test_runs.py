@@ -21,7 +21,7 @@ def test_two_ranks_fit_save_resume_and_test(
     strategy: str, arguments: Callable[..., list[str]], tmp_path: Path, micro_model: Path
 ) -> None:
     """A resumed run ends like an uninterrupted one; its files are complete, without duplicates."""
-    said = forked(
+    output = forked(
         "commands", 2,
         *joined(
             arguments("fit", strategy, "whole"),
@@ -32,7 +32,7 @@ def test_two_ranks_fit_save_resume_and_test(
         folder=tmp_path,
     )  # fmt: skip
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert said.count("resuming from") == said.count("ordinary: Top-1") == 1, "once, not once a rank"
+    assert output.count("resuming from") == output.count("ordinary: Top-1") == 1, "once, not once a rank"
     same(whole, halves)
     rows = lines(halves / "rollouts.jsonl")
     assert len(rows) == 2 * 12
@@ -67,13 +67,13 @@ def test_two_ranks_fit_save_resume_and_test(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
+def test_a_kill_during_saving_keeps_the_last_good_checkpoint(
     strategy: str, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     forked("killed_while_saving", *arguments("fit", strategy, "killed"), folder=tmp_path, fails=True)
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     assert len(list((last / "checkpoint").glob("*optim_states.pt"))) == 2
-    assert (tmp_path / "killed-in-the-middle").exists()  # what was half written the other rank may have had the time to remove
+    assert (tmp_path / "killed-in-the-middle").exists()  # the other rank may have removed the partial folder already
     both = joined(arguments("fit", strategy, "killed"), arguments("fit", strategy, "whole"))
     assert "resuming from" in forked("commands", 2, *both, folder=tmp_path)
     same(tmp_path / "whole", tmp_path / "killed")
@@ -81,7 +81,7 @@ def test_killed_while_a_checkpoint_is_written_the_last_good_one_stands(
 
 
 @pytest.mark.slow
-def test_the_schedule_and_the_averages_go_on_too(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_schedule_and_optimizer_state_resume(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """SFT in bfloat16 with a decaying learning rate; DeepSpeed holds the master weights."""
     further = ["--model.policy.dtype", "bfloat16", "--model.schedule.kind", "linear", "--model.schedule.epochs", "3"]
     commands = []
@@ -106,8 +106,8 @@ def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callabl
     predict = ["predict", "--config", "configs/sample.yaml", *on_two_cpus(strategy), *run]
     predict += ["--data.max_tokens", "200", "--data.max_prompt_tokens", "190", "--data.test.ordinary.size", "7"]
     predict += ["--model.n", "2", "--data.eval_batch_size", "2", "--data.predict", "[ordinary]"]
-    said = forked("commands", 2, *joined(fit, validate, predict), folder=tmp_path)
-    assert said.count("ordinary: 2 samples of 7 questions") == 1
+    output = forked("commands", 2, *joined(fit, validate, predict), folder=tmp_path)
+    assert output.count("ordinary: 2 samples of 7 questions") == 1
     assert len(lines(tmp_path / "run" / "samples" / "ordinary.jsonl")) == 7
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["validation"]["val/top1"] == results["fit"]["best"]["val/top1"]
@@ -117,7 +117,7 @@ def test_two_ranks_validate_and_share_sampling(strategy: str, arguments: Callabl
 
 
 @pytest.mark.slow
-def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_the_command_starts_its_ranks(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """``reft-pl fit`` with two devices: Lightning starts the second process by the same command line."""
     command = [str(Path(sys.executable).parent / "reft-pl"), *arguments("fit", "ddp", "run", "--trainer.max_epochs", "1")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=590, check=False)
@@ -128,16 +128,18 @@ def test_the_command_starts_its_ranks_itself(arguments: Callable[..., list[str]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_compiled_layers_go_with_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_compiled_layers_on_several_ranks(strategy: str, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """Numbers of micro-batches differ between ranks; rank 0 writes the figures of all."""
     compiled = ["--model.policy.compile", "true", "--trainer.max_epochs", "1"]
-    said = forked("commands", 2, *arguments("fit", strategy, "run", *compiled), folder=tmp_path)
-    assert "layers run uncompiled" not in said
+    output = forked("commands", 2, *arguments("fit", strategy, "run", *compiled), folder=tmp_path)
+    assert "layers run uncompiled" not in output
     assert json.loads((tmp_path / "run" / "results.json").read_text())["fit"]["optimizer_steps"] == 6
 
 
 @pytest.mark.slow
 def test_zero_3_refuses_compiled_layers(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     run = arguments("fit", "zero3", "run", "--model.policy.compile", "true")
-    said = forked("commands", 2, *run, folder=tmp_path, fails=True)
-    assert "ZeRO-3 gathers weights inside layers, which compiled layers do not allow: set model.policy.compile to false" in said
+    output = forked("commands", 2, *run, folder=tmp_path, fails=True)
+    assert (
+        "ZeRO-3 gathers weights inside layers, which compiled layers do not allow: set model.policy.compile to false" in output
+    )

@@ -22,7 +22,7 @@ def test_the_folder_loads_and_fits_together() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "unseen"])
-def test_texts_come_back_whole_and_nothing_is_added(split: str) -> None:
+def test_texts_round_trip_exactly(split: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     for problem in StorySource(split, 200).load():  # type: ignore[arg-type]
         ids = tokenizer(problem.solution).input_ids

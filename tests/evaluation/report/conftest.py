@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, small and with figures that can be checked by hand."""
+"""Small run folders with figures that can be checked by hand."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ HOSTILE = (
 
 
 class RunFolder:
-    """Writes what a run leaves, file by file."""
+    """Write the files of a run one by one."""
 
     hostile = HOSTILE
 
@@ -29,7 +29,7 @@ class RunFolder:
 
     @staticmethod
     def question(index: int, *texts: str, right: str = "") -> SampledQuestion:
-        """A question with these samples; ``right`` says of each whether it is: ``r``, or another letter."""
+        """Build a question with one sample per letter of ``right``: correct for ``r``, wrong otherwise."""
         verdicts = right.ljust(len(texts), "w")
         predictions = tuple(
             Prediction(text, 1.0 if verdict == "r" else 2.0, verdict == "r", "ok", 5)
@@ -76,7 +76,7 @@ class RunFolder:
         write_lines(self.folder / "rollouts.jsonl", rows)
 
     def logged(self, **curves: Mapping[int, float]) -> None:
-        """One start of the run; names are tags with ``__`` for the slash."""
+        """Log one start of the run; names are tags with ``__`` for the slash."""
         starts = len(list(self.folder.glob("*tfevents*")))
         with SummaryWriter(str(self.folder)) as writer:
             for name, curve in curves.items():
@@ -94,13 +94,13 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[[str], RunFolder]:
-    """Makes an empty run folder of the given name under ``runs``."""
+    """Create an empty run folder of the given name under ``runs``."""
     return lambda name: RunFolder(tmp_path / "runs" / name)
 
 
 @pytest.fixture
 def reft(new_run: Callable[[str], RunFolder]) -> RunFolder:
-    """A policy with everything that a run may hold; what it wrote is hostile."""
+    """A policy with all files that a run can have, and hostile completions."""
     run = new_run("re<i>ft & co")
     run.stage("PPO")
     run.tested("ordinary", {"q0": True, "q1": False, "q2": False, "q3": False}, HOSTILE)
@@ -118,7 +118,7 @@ def reft(new_run: Callable[[str], RunFolder]) -> RunFolder:
 
 @pytest.fixture
 def sft(new_run: Callable[[str], RunFolder]) -> RunFolder:
-    """A policy that was tested and no more."""
+    """A policy with test results only."""
     run = new_run("sft")
     run.stage("SFT")
     run.tested(
@@ -129,7 +129,7 @@ def sft(new_run: Callable[[str], RunFolder]) -> RunFolder:
 
 @pytest.fixture
 def reranker(new_run: Callable[[str], RunFolder], reft: RunFolder) -> RunFolder:
-    """Ranked the samples of ``reft``, in the folder above ``runs``."""
+    """A reranker of the samples of ``reft``, in the folder above ``runs``."""
     run = new_run("reranker")
     run.stage("Reranker")
     items = [run.question(0, "a", "a", "b", "c", right="rr"), run.question(1, "d", HOSTILE, "e", "e")]

@@ -6,7 +6,7 @@ from reft_pl.evaluation.report.runs import read_runs
 
 
 def shown(run: Any, limit: int = 100) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The browser's data, and its rows with names in place of places."""
+    """Return the browser's data, and its rows with names instead of indices."""
     data = browser_data(read_runs([run.folder]), limit)
     names = ("question", "run", "origin", "status", "text", "correct", "answer", "batch", "count")
     rows = [dict(zip(names, row, strict=True)) for row in data["rows"]]
@@ -33,7 +33,7 @@ def test_greedy_sampled_and_rolled_out(reft: Any) -> None:
     ]  # fmt: skip
 
 
-def test_what_is_left_out_is_counted_and_the_same_of_every_file(reft: Any) -> None:
+def test_omitted_questions_are_counted_and_equal_across_files(reft: Any) -> None:
     data, rows = shown(reft, limit=3)
     kept = {part["origin"]: (part["kept"], part["of"]) for part in data["left_out"]}
     assert kept == {"greedy": (3, 4), "sampled": (4, 8), "rollout": (2, 4)}, "one question of the samples at least"
@@ -41,7 +41,7 @@ def test_what_is_left_out_is_counted_and_the_same_of_every_file(reft: Any) -> No
     assert {row["question"][1] for row in rows if row["origin"] == "sampled"} <= greedy | {"q1"}
 
 
-def test_fewer_are_chosen_among_those_of_more() -> None:
+def test_a_smaller_choice_is_a_subset_of_a_larger_one() -> None:
     counts = {f"q{i}": 3 for i in range(50)}
     small, large = chosen(counts, 20), chosen(counts, 60)
     assert len(small) == 6
@@ -50,7 +50,7 @@ def test_fewer_are_chosen_among_those_of_more() -> None:
     assert max(int(item[1:]) for item in small) > 25, "they are spread over the file"
 
 
-def test_samples_that_other_programs_wrote_have_no_status(new_run: Any) -> None:
+def test_samples_of_other_programs_have_no_status(new_run: Any) -> None:
     run = new_run("theirs")
     row = {"item_id": "gsm8k_1", "question": "?", "answer_value": "1,000", "predictions": [
         {"completion": "def solution():", "solving_res": None, "correctness": False}]}  # fmt: skip
@@ -61,7 +61,7 @@ def test_samples_that_other_programs_wrote_have_no_status(new_run: Any) -> None:
     assert (rows[0]["status"], rows[0]["answer"]) == (None, None)
 
 
-def test_a_rollout_that_is_being_written_waits(reft: Any) -> None:
+def test_an_incomplete_rollout_is_skipped(reft: Any) -> None:
     with (reft.folder / "rollouts.jsonl").open("a") as file:
         file.write('{"step": 2, "id": "t9", "quest')
     assert len([row for row in shown(reft)[1] if row["origin"] == "rollout"]) == 4

@@ -9,7 +9,7 @@ from reft_pl.evaluation.report.runs import read_runs
 from reft_pl.evaluation.report.training_charts import learning_curves, status_charts
 
 
-def test_a_figure_is_a_chart_and_a_run_a_line(sft: Any, reft: Any) -> None:
+def test_each_figure_has_a_chart_with_a_line_per_run(sft: Any, reft: Any) -> None:
     sft.logged(val__top1={10: 0.2, 20: 0.4}, train__loss={10: 3.0})
     charts = {chart.title: chart for chart in learning_curves(read_runs([sft.folder, reft.folder]))}
     assert list(charts) == ["Validation: greedy Top-1", "Training samples: mean reward", "Supervised loss"]
@@ -22,7 +22,7 @@ def test_a_figure_is_a_chart_and_a_run_a_line(sft: Any, reft: Any) -> None:
     assert reward["line"]["color"] == lines[1]["line"]["color"], "a run has one colour in all charts"
 
 
-def test_statuses_that_occurred_are_areas(sft: Any, reft: Any) -> None:
+def test_statuses_that_occurred_are_stacked_areas(sft: Any, reft: Any) -> None:
     (chart,) = status_charts(read_runs([sft.folder, reft.folder]))
     assert chart.title == "re<i>ft & co"
     assert [(area["name"], area["y"]) for area in chart.data] == [("ok", [0.75, 1.0]), ("exception", [0.25, 0.0])]
@@ -45,7 +45,7 @@ def test_accuracy_against_k(sft: Any, reft: Any, reranker: Any) -> None:
     assert [y + above for y, above in zip(passed["y"], passed["error_y"]["array"], strict=True)][-1] == pytest.approx(
         wilson_interval(1, 2)[1]
     )
-    assert rerank["line"]["color"] == voting["line"]["color"], "of the policy whose samples these are"
+    assert rerank["line"]["color"] == voting["line"]["color"], "of the policy that wrote these samples"
     assert charts[0].layout["xaxis"]["type"] == "log"
     assert charts[0].layout["xaxis"]["tickvals"] == [1, 2, 4]
     (scale,) = {tuple(chart.layout["yaxis"]["range"]) for chart in charts}  # one for the three

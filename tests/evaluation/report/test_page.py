@@ -8,7 +8,7 @@ from reft_pl.evaluation.report.page import script_json
 from reft_pl.evaluation.report.write import write_report
 
 
-def test_json_that_may_stand_in_a_script_element() -> None:
+def test_json_is_safe_in_a_script_element() -> None:
     data = {"text": "</script><!-- & \u2028\u2029 \ud800 é", "none": None, "list": [1, 0.5, True]}
     text = script_json(data)
     assert text.isascii()
@@ -16,7 +16,7 @@ def test_json_that_may_stand_in_a_script_element() -> None:
     assert json.loads(text) == data
 
 
-def test_the_page_is_whole_and_lets_nothing_else_run(reft: Any, reranker: Any, tmp_path: Any) -> None:
+def test_the_page_is_self_contained_and_blocks_other_scripts(reft: Any, reranker: Any, tmp_path: Any) -> None:
     _, path = write_report([reft.folder, reranker.folder], tmp_path)
     text = path.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
@@ -29,7 +29,7 @@ def test_the_page_is_whole_and_lets_nothing_else_run(reft: Any, reranker: Any, t
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)", ours), "nothing is fetched"
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, flags=re.DOTALL)
     assert reft.hostile in json.loads(data)["browser"]["texts"]
-    assert ours.count("hacked") == 1, "what a model wrote stands in the data alone, once"
+    assert ours.count("hacked") == 1, "a completion occurs once, in the data"
     assert "re&lt;i&gt;ft &amp; co" in ours
     assert "re<i>ft" not in ours
 

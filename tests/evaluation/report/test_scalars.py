@@ -9,7 +9,7 @@ def test_a_resumed_run_is_one_curve() -> None:
     assert joined(before + after) == Curve([0, 1, 2, 3, 4], [0.0, 0.1, 20.0, 30.0, 40.0])
 
 
-def test_a_run_that_began_anew_replaces_the_old_one() -> None:
+def test_a_restarted_run_replaces_the_old_one() -> None:
     assert joined([(0, 1.0), (5, 2.0), (0, 3.0), (2, 4.0)]) == Curve([0, 2], [3.0, 4.0])
 
 

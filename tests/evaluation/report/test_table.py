@@ -21,7 +21,7 @@ def tables_of(*folders: Any) -> list[Table]:
     return tables(runs, find_rankings(runs)[0])
 
 
-def test_a_row_holds_what_was_measured(sft: Any, reft: Any, reranker: Any) -> None:
+def test_a_row_has_the_measured_figures(sft: Any, reft: Any, reranker: Any) -> None:
     (table,) = tables_of(sft, reft, reranker)
     assert table.columns == {
         "Top-1": "Top-1", "Voting": "Voting@4", "Rerank": "Rerank@4", "weighted": "weighted@4",
@@ -45,13 +45,13 @@ def test_markdown_shows_names_as_they_are(reft: Any) -> None:
     assert lines[4].startswith(r"| re\<i\>ft \& co | 25.0% (10.0 to 90.0), 4 questions | 25.0% (4.0 to 72.8), 2 questions | ")
 
 
-def test_the_number_of_questions_is_said_once_where_it_is_one(sft: Any) -> None:
+def test_an_equal_number_of_questions_is_stated_once(sft: Any) -> None:
     (table,) = tables_of(sft)
     assert table.title == "ordinary (4 questions)"
     assert table.cell(table.rows[0], "Top-1") == "50.0% (10.0 to 90.0)"
 
 
-def test_other_numbers_of_samples_are_said(new_run: NewRun) -> None:
+def test_different_numbers_of_samples_are_stated(new_run: NewRun) -> None:
     a, b = new_run("a"), new_run("b")
     a.sampled("ordinary", [a.question(0, "x", "y", right="rr")])
     b.sampled("ordinary", [b.question(0, "x", "y", "z", right="rr")])
@@ -91,7 +91,7 @@ def test_votes_with_scores_that_k_leaves_out_are_reported(reft: Any, reranker: A
         assert "Weighted voting is" not in markdown
 
 
-def test_what_is_sampled_to_learn_from_is_no_test_set(reft: Any) -> None:
+def test_training_samples_are_not_a_test_set(reft: Any) -> None:
     reft.sampled("train", [reft.question(0, "x")])
     assert [table.name for table in tables_of(reft)] == ["ordinary"]
 
@@ -111,7 +111,7 @@ def test_a_reranker_finds_its_policy_from_any_folder(
     assert not os.fspath(linked[1].folder).startswith(str(tmp_path / "runs"))
 
 
-def test_a_reranker_whose_policy_is_not_there_has_its_own_row(sft: Any, reranker: Any) -> None:
+def test_a_reranker_without_its_policy_has_a_separate_row(sft: Any, reranker: Any) -> None:
     (table,) = tables_of(sft, reranker)
     assert table.rows[1].run == "reranker"
     assert table.rows[1].remark == "ranks runs/re<i>ft & co/samples/ordinary.jsonl"
@@ -125,7 +125,7 @@ def test_two_rerankers_are_two_rows(reft: Any, reranker: Any, new_run: NewRun) -
     assert [row.remark for row in table.rows] == ["ranked by reranker", "ranked by other"]
 
 
-def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> None:
+def test_figures_of_earlier_samples_are_left_out(reft: Any, reranker: Any) -> None:
     reft.sampled("ordinary", [reft.question(0, "a", "b", "c", "d", right="r"), reft.question(1, "d", "d", "e", "e", right="r")])
     runs = read_runs([reft.folder, reranker.folder])
     rankings, notes = find_rankings(runs)
@@ -135,10 +135,8 @@ def test_figures_of_former_samples_are_left_out(reft: Any, reranker: Any) -> Non
 
 
 @pytest.mark.parametrize("settings", [{"n": 4, "weights": "former"}, {"n": 4}])
-def test_nothing_of_former_weights_stands_beside_the_present_ones(
-    reft: Any, reranker: Any, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    """As ``fit`` leaves a sampled run that is trained on: no figures, but the samples and what a reranker made of them."""
+def test_figures_of_earlier_weights_are_not_shown(reft: Any, reranker: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    """After more training a sampled run has no figures, but still the samples and their reranker scores."""
     hf = reft.folder / "hf"
     hf.mkdir()
     (hf / "reft.json").write_text('{"weights": "present"}')
@@ -170,7 +168,7 @@ def test_figures_of_other_weights_than_the_exported_are_left_out(reft: Any) -> N
 
 
 @pytest.mark.parametrize("hf", [None, {}, {"weights": "present"}])
-def test_samples_of_which_nobody_says_who_wrote_them_stay(hf: dict[str, str] | None, reft: Any, reranker: Any) -> None:
+def test_samples_of_unknown_weights_are_kept(hf: dict[str, str] | None, reft: Any, reranker: Any) -> None:
     if hf is not None:
         (reft.folder / "hf").mkdir()
         (reft.folder / "hf" / "reft.json").write_text(json.dumps(hf))
@@ -185,7 +183,7 @@ def test_samples_of_which_nobody_says_who_wrote_them_stay(hf: dict[str, str] | N
     assert not runs[0].notes
 
 
-def test_samples_that_are_being_written_stay(reft: Any) -> None:
+def test_incomplete_samples_are_kept(reft: Any) -> None:
     (reft.folder / "hf").mkdir()
     (reft.folder / "hf" / "reft.json").write_text('{"weights": "present"}')
     (reft.folder / "samples" / "ordinary.settings.json").write_text('{"n": 4}')
@@ -194,16 +192,16 @@ def test_samples_that_are_being_written_stay(reft: Any) -> None:
     assert read_runs([reft.folder])[0].sample_files
 
 
-def test_names_are_as_long_as_they_must_be(new_run: NewRun) -> None:
+def test_names_are_as_short_as_possible(new_run: NewRun) -> None:
     runs = [new_run(name) for name in ("1/sft", "2/sft", "2/ppo")]
     for run in runs:
         run.tested("ordinary", {"q": True})
     folders = [run.folder for run in runs]
     assert [run.name for run in read_runs(folders[1:])] == ["sft", "ppo"]
-    assert [run.name for run in read_runs([*folders, folders[0]])] == ["1/sft", "2/sft", "2/ppo"], "and each run stands once"
+    assert [run.name for run in read_runs([*folders, folders[0]])] == ["1/sft", "2/sft", "2/ppo"], "each run has one row"
 
 
-def test_a_folder_that_is_none_of_a_run(new_run: NewRun, tmp_path: Path) -> None:
+def test_a_folder_without_a_run(new_run: NewRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no run folder .*nowhere"):
         read_runs([tmp_path / "nowhere"])
     empty = new_run("empty")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError
 from reft_pl.models.loading import load_policy
@@ -20,6 +20,7 @@ from reft_pl.rollout.inprocess import sampler as inprocess
 from reft_pl.rollout.inprocess.architectures import PACKED, runs_packed
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
+from tests.random_models import random_model
 
 VOCAB = 61
 EOS = 2
@@ -151,17 +152,6 @@ def nested_config_of(kind: str) -> PreTrainedConfig:
     return CONFIG_MAPPING[kind](text_config=text, **NESTED[kind])
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with weights so large that a wrong window, mask or state shows in every distribution."""
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, 0.2)
-    return lm
-
-
 def requests(params: SamplingParams, lengths: tuple[int, ...] = (3, 7, 3, 15)) -> list[SampleRequest]:
     generator = torch.Generator().manual_seed(1)
     prompts = [tuple(torch.randint(3, VOCAB - 3, (length,), generator=generator).tolist()) for length in lengths]
@@ -184,7 +174,7 @@ def plain_logprobs(lm: PreTrainedModel, prompt: tuple[int, ...], written: tuple[
 def scored(
     policy: Policy, rows: list[tuple[tuple[int, ...], tuple[int, ...]]], left: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and values of what was written, scored in one padded batch; flat, row by row."""
+    """Score all completions in one padded batch; return log-probabilities and values, flat, row by row."""
     width = max(len(prompt) + len(written) for prompt, written in rows) + 1
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     real, actions = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
@@ -210,10 +200,10 @@ def assert_agreement(lm: PreTrainedModel, packed: bool, atol: float = 2e-4) -> N
     assert len(found) == 8
     assert len({completion.token_ids for completion in found.values()}) > 4
     rows = [(request.prompt_ids, found[request.id, index].token_ids) for request in asked for index in (0, 1)]
-    said = torch.tensor([logprob for request in asked for i in (0, 1) for logprob in found[request.id, i].logprobs])
+    recorded = torch.tensor([logprob for request in asked for i in (0, 1) for logprob in found[request.id, i].logprobs])
     values = torch.tensor([value for request in asked for i in (0, 1) for value in found[request.id, i].values or ()])
     plain = torch.cat([plain_logprobs(lm, prompt, written) for prompt, written in rows])
-    torch.testing.assert_close(said, plain, atol=atol, rtol=0)
+    torch.testing.assert_close(recorded, plain, atol=atol, rtol=0)
     for left in (False, True):
         logprobs, worths = scored(policy, rows, left)
         torch.testing.assert_close(logprobs, plain, atol=atol, rtol=0)
@@ -232,26 +222,26 @@ def marked(kinds: tuple[str, ...] | list[str]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", marked(sorted(PACKED)))
 def test_packed_sampler_scorer_and_model_agree(kind: str) -> None:
-    assert_agreement(build(config_of(kind)), packed=True)
+    assert_agreement(random_model(config_of(kind)), packed=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["afmoe", "cohere2_moe", "dots1", "exaone_moe", "laguna", "mellum", "ministral", "ministral3", "qwen3_moe"]
 )
-def test_windows_of_the_packed_sampler_slide(kind: str) -> None:
+def test_sliding_windows_of_the_packed_sampler(kind: str) -> None:
     switch = {"use_sliding_window": True} if hasattr(config_of(kind), "use_sliding_window") else {}
-    assert_agreement(build(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
+    assert_agreement(random_model(config_of(kind, sliding_window=WINDOW, **switch)), packed=True)
 
 
 @pytest.mark.parametrize("kind", marked(LIBRARY))
 def test_library_sampler_scorer_and_model_agree(kind: str) -> None:
-    assert_agreement(build(config_of(kind)), packed=False, atol=1e-3 if kind in ("zamba2", "qwen3_next") else 2e-4)
+    assert_agreement(random_model(config_of(kind)), packed=False, atol=1e-3 if kind in ("zamba2", "qwen3_next") else 2e-4)
 
 
 @pytest.mark.parametrize(("kind", "packed"), [("gemma3", True), ("llama4", False), ("qwen3_5", False)])
 def test_windows_and_sizes_nested_in_a_multimodal_config_count(kind: str, packed: bool) -> None:
-    assert_agreement(build(nested_config_of(kind)), packed)
+    assert_agreement(random_model(nested_config_of(kind)), packed)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +255,7 @@ def test_windows_and_sizes_nested_in_a_multimodal_config_count(kind: str, packed
     ],
 )
 def test_variants_of_the_library_sampler(kind: str, changes: dict[str, Any]) -> None:
-    assert_agreement(build(config_of(kind, **changes)), packed=False)
+    assert_agreement(random_model(config_of(kind, **changes)), packed=False)
 
 
 @pytest.mark.parametrize(
@@ -277,13 +267,13 @@ def test_variants_of_the_library_sampler(kind: str, changes: dict[str, Any]) -> 
         ("qwen2", {"use_sliding_window": False, "sliding_window": WINDOW}),
     ],
 )
-def test_windows_that_are_off_or_narrow(kind: str, changes: dict[str, Any]) -> None:
-    assert_agreement(build(config_of(kind, **changes)), packed=True)
+def test_disabled_and_narrow_windows(kind: str, changes: dict[str, Any]) -> None:
+    assert_agreement(random_model(config_of(kind, **changes)), packed=True)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "bloom", "mamba", "gemma3_text"])
 def test_greedy_is_generate(kind: str) -> None:
-    lm = build(config_of(kind))
+    lm = random_model(config_of(kind))
     asked = requests(SamplingParams(12, temperature=0.0))
     found = sample(Policy(lm), asked)
     for request in asked:
@@ -300,7 +290,7 @@ def test_greedy_is_generate(kind: str) -> None:
 
 
 def test_rows_of_a_group_keep_their_own_parameters() -> None:
-    policy = Policy(build(config_of("gemma2")))
+    policy = Policy(random_model(config_of("gemma2")))
     kinds = [
         SamplingParams(9, temperature=0.0),
         SamplingParams(4, temperature=0.5),
@@ -315,8 +305,8 @@ def test_rows_of_a_group_keep_their_own_parameters() -> None:
         assert sample(policy, [request])[request.id, 1].token_ids == together[request.id, 1].token_ids
 
 
-def test_generation_settings_of_the_model_do_not_count() -> None:
-    lm = build(config_of("bloom"))
+def test_the_models_generation_settings_are_ignored() -> None:
+    lm = random_model(config_of("bloom"))
     asked = requests(SamplingParams(8))
     before = sample(Policy(lm), asked)
     lm.generation_config.update(temperature=9.0, do_sample=True, repetition_penalty=5.0, max_new_tokens=2, eos_token_id=[7])
@@ -326,17 +316,17 @@ def test_generation_settings_of_the_model_do_not_count() -> None:
     assert lm.generation_config.to_dict() == settings
 
 
-def test_weights_that_are_not_finite_are_found() -> None:
-    lm = build(config_of("bloom"))
+def test_non_finite_weights_raise() -> None:
+    lm = random_model(config_of("bloom"))
     with torch.no_grad():
         lm.transformer.ln_f.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         sample(Policy(lm), requests(SamplingParams(4)))
 
 
-def test_slow_sampling_is_warned_of_once() -> None:
+def test_slow_sampling_warns_once() -> None:
     inprocess._warn_of_library.cache_clear()
-    policy = Policy(build(config_of("gptj")))
+    policy = Policy(random_model(config_of("gptj")))
     with pytest.warns(UserWarning, match="'gptj' are sampled with the KV cache and attention of transformers"):
         sample(policy, requests(SamplingParams(2)))
     with warnings.catch_warnings():
@@ -344,8 +334,8 @@ def test_slow_sampling_is_warned_of_once() -> None:
         sample(policy, requests(SamplingParams(2)))
 
 
-def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = build(config_of("gptj"))
+def test_a_model_with_inconsistent_generation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = random_model(config_of("gptj"))
     own = lm.generate
     monkeypatch.setattr(lm, "generate", lambda ids, **settings: own((ids + 1) % VOCAB, **settings))
     with pytest.raises(UserError, match="'gptj' cannot be sampled"):
@@ -357,7 +347,7 @@ def test_what_generates_otherwise_than_it_computes_is_refused(monkeypatch: pytes
 )
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_a_stored_model_loads_and_is_sampled(kind: str, from_scratch: bool, tmp_path: Path) -> None:
-    build(config_of(kind)).save_pretrained(tmp_path)
+    random_model(config_of(kind)).save_pretrained(tmp_path)
     policy = load_policy(PolicySettings(str(tmp_path), dtype="float32", from_scratch=from_scratch), "shared")
     InProcessSampler().check(policy)
     found = sample(policy, requests(SamplingParams(3), lengths=(4,)))

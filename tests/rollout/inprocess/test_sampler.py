@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    CodeGenConfig,
-    GPT2Config,
-    LlamaConfig,
-    OPTConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
 )
@@ -24,31 +18,9 @@ from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.rollout.inprocess.packing import current_packing
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
-from reft_pl.rollout.seeds import counter_seed
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
-
-VOCAB = 61
-EOS = 2
-
-_ROPE = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 128,
-}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama_gqa": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=2),
-    "llama_mha": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True),
-    "llama_mqa": LlamaConfig(**_ROPE, num_attention_heads=4, num_key_value_heads=1),
-    "qwen2": Qwen2Config(**_ROPE, num_attention_heads=4, num_key_value_heads=2),
-    "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128),
-    "opt": OPTConfig(
-        vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
-        word_embed_proj_dim=32,
-    ),
-    "codegen": CodeGenConfig(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, n_ctx=128, rotary_dim=4),
-}  # fmt: skip
+from tests.random_models import random_model
+from tests.rollout.inprocess.sampling import CONFIGS, EOS, ROPE, VOCAB, build, requests, sample
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -59,43 +31,6 @@ def lm(request: pytest.FixtureRequest) -> PreTrainedModel:
 @pytest.fixture(scope="module")
 def llama() -> PreTrainedModel:
     return build("llama_gqa")
-
-
-def build(name: str) -> PreTrainedModel:
-    """A random model whose distributions are neither flat nor one-hot, so that tests of sampling mean something."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 0.2)
-    return model
-
-
-def prompts(n: int, longest: int = 40) -> list[tuple[int, ...]]:
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(1, longest + 1, (n,), generator=generator).tolist()
-    return [tuple(torch.randint(3, VOCAB, (length,), generator=generator).tolist()) for length in lengths]
-
-
-def requests(
-    n: int, params: SamplingParams, samples: int = 1, eos_ids: tuple[int, ...] = (EOS,), longest: int = 40
-) -> list[SampleRequest]:
-    return [
-        SampleRequest(str(i), ids, params, tuple(counter_seed(0, "t", 0, str(i), s) for s in range(samples)), eos_ids=eos_ids)
-        for i, ids in enumerate(prompts(n, longest))
-    ]
-
-
-def sample(lm: PreTrainedModel | Policy, asked: Sequence[SampleRequest], **settings: int) -> dict[tuple[str, int], Completion]:
-    sampler = InProcessSampler(**settings)
-    sampler.sync(lm if isinstance(lm, Policy) else Policy(lm))
-    found = {}
-    for completion in sampler.stream(asked):
-        assert (completion.request_id, completion.index) not in found
-        found[completion.request_id, completion.index] = completion
-    assert set(found) == {(r.id, i) for r in asked for i in range(len(r.seeds))}
-    return found
 
 
 def generate(lm: PreTrainedModel, request: SampleRequest) -> tuple[int, ...]:
@@ -166,7 +101,7 @@ def test_sampler_logprobs_and_values_are_the_scorers(lm: PreTrainedModel, temper
     torch.testing.assert_close(scores.values[actions], recorded, atol=1e-4, rtol=0)
 
 
-def test_values_are_recorded_where_the_policy_has_a_head_on_its_own_trunk(llama: PreTrainedModel) -> None:
+def test_values_are_recorded_if_the_value_head_shares_the_trunk(llama: PreTrainedModel) -> None:
     asked = requests(2, SamplingParams(max_new_tokens=3, record_values=True))
     unasked = requests(2, SamplingParams(max_new_tokens=3))
     assert all(completion.values is None for completion in sample(Policy(llama, "shared"), unasked).values())
@@ -207,7 +142,7 @@ def test_rows_with_different_parameters_share_a_batch(llama: PreTrainedModel) ->
 
 
 class ForwardLog:
-    """Counts what is fed to a model: the prompts' tokens, and those of every decoding step."""
+    """Count the tokens that a model reads: of prompts, and in every decoding step."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
         self.prefill_tokens = 0
@@ -279,14 +214,14 @@ def test_a_last_token_that_is_eos_ends_by_eos(llama: PreTrainedModel) -> None:
     assert sample(llama, [limited])[request.id, 0].stop is StopReason.EOS
 
 
-def test_prompts_full_of_the_eos_token_are_read_like_any(lm: PreTrainedModel) -> None:
+def test_prompts_can_contain_the_eos_token(lm: PreTrainedModel) -> None:
     asked = [SampleRequest(str(n), (EOS,) * n + (5,), SamplingParams(6, 0.0), eos_ids=(EOS,)) for n in (1, 4, 9)]
     found = sample(lm, asked)
     for request in asked:
         assert found[request.id, 0].token_ids == generate(lm, request)
 
 
-def test_completions_come_as_they_end(llama: PreTrainedModel, log: ForwardLog) -> None:
+def test_completions_are_yielded_as_they_end(llama: PreTrainedModel, log: ForwardLog) -> None:
     base = requests(2, SamplingParams(40), eos_ids=())
     asked = [base[0], SampleRequest("short", base[1].prompt_ids, SamplingParams(2), eos_ids=())]
     sampler = InProcessSampler()
@@ -298,7 +233,7 @@ def test_completions_come_as_they_end(llama: PreTrainedModel, log: ForwardLog) -
     assert next(stream, None) is None
 
 
-def test_the_model_is_itself_whenever_the_caller_holds_it() -> None:
+def test_the_model_is_unpatched_between_completions() -> None:
     lm = build("gpt2").train()
     lm.transformer.drop.eval()
     modes = [module.training for module in lm.modules()]
@@ -313,7 +248,7 @@ def test_the_model_is_itself_whenever_the_caller_holds_it() -> None:
     assert all(p.grad is not None for p in lm.parameters())
 
 
-def test_the_model_is_itself_after_an_error() -> None:
+def test_the_model_is_unpatched_after_an_error() -> None:
     lm = build("llama_mha").train()
     attention = lm.config._attn_implementation
     with torch.no_grad():
@@ -325,7 +260,7 @@ def test_the_model_is_itself_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_any_configured_attention_comes_back(attention: str) -> None:
+def test_the_configured_attention_is_restored(attention: str) -> None:
     lm = build("llama_gqa")
     lm.set_attn_implementation(attention)
     sample(lm, requests(2, SamplingParams(3)))
@@ -344,13 +279,9 @@ def test_bf16_logprobs_stay_near_the_full_forward_pass() -> None:
 
 def test_a_sliding_window_shorter_than_the_text_slides() -> None:
     config = Qwen2Config(
-        **_ROPE, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=30, max_window_layers=0
+        **ROPE, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=30, max_window_layers=0
     )
-    lm = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 0.2)
+    lm = random_model(config)
     for request in requests(3, SamplingParams(60, 0.0), longest=40):
         assert sample(lm, [request])[request.id, 0].token_ids == generate(lm, request)
 
@@ -363,7 +294,7 @@ def test_positions_that_the_model_lacks_are_refused(lm: PreTrainedModel) -> None
         sample(lm, [SampleRequest("too long", prompt, SamplingParams(120), eos_ids=())])
 
 
-def test_what_cannot_be_sampled_is_said(llama: PreTrainedModel) -> None:
+def test_a_sampler_without_a_policy_or_rows_is_refused(llama: PreTrainedModel) -> None:
     with pytest.raises(RuntimeError, match="sync"):
         next(InProcessSampler().stream(requests(1, SamplingParams(3))))
     with pytest.raises(UserError, match="max_rows"):
@@ -373,8 +304,8 @@ def test_what_cannot_be_sampled_is_said(llama: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 @pytest.mark.parametrize("draft_tokens", [0, 8])
-def test_ids_without_a_token_are_never_written_and_scores_agree(llama, temperature, draft_tokens):
-    """An LM head wider than the tokenizer: recorded log-probabilities are those of the whole head, as the scorer's."""
+def test_ids_without_a_token_are_never_sampled_and_scores_agree(llama, temperature, draft_tokens):
+    """An LM head wider than the tokenizer: sampler and scorer record log-probabilities of the full head."""
     padding = VOCAB - 9
     policy = Policy(copy.deepcopy(llama))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Drawing tokens: frequencies, truncation as in transformers, the edges of the unit interval."""
+"""Sampling of tokens: frequencies, truncation as in transformers, the edges of the unit interval."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_inverse_cdf_by_hand() -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 1 - 2.0**-30, BELOW_ONE]), st.integers(1, 30))
-def test_an_impossible_token_is_never_drawn(seed: int, u: float, possible: int) -> None:
+def test_an_impossible_token_is_never_sampled(seed: int, u: float, possible: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(1, 1000, generator=generator) * 20
     allowed = torch.randperm(1000, generator=generator)[:possible]
@@ -59,13 +59,13 @@ def test_an_impossible_token_is_never_drawn(seed: int, u: float, possible: int) 
     assert token in allowed.tolist()
 
 
-def test_a_token_before_an_impossible_tail_takes_the_top_of_the_interval() -> None:
+def test_the_last_possible_token_covers_the_top_of_the_interval() -> None:
     scores = torch.tensor([[0.0, 1.0, NONE, NONE]])
     assert inverse_cdf(scores, torch.tensor([BELOW_ONE], dtype=torch.float64))[0].item() == 1
 
 
 @pytest.mark.parametrize("vocab", [1, 7, 255, 256, 257, 512, 1000])
-def test_blocks_do_not_show(vocab: int) -> None:
+def test_results_do_not_depend_on_blocks(vocab: int) -> None:
     scores = random_scores(300, vocab) * 2
     u = torch.from_numpy(uniforms_at([3] * 300, range(300)))
     tokens, log_normalizer = inverse_cdf(scores, u)
@@ -126,7 +126,7 @@ def test_rows_keep_their_own_parameters() -> None:
     torch.testing.assert_close(logprobs[0], scores[0].log_softmax(-1).max())
 
 
-def test_chunks_of_rows_do_not_show() -> None:
+def test_results_do_not_depend_on_row_chunks() -> None:
     vocab = CHUNK_LOGITS_CPU // 2
     params = DrawParams.of([SamplingParams(1, t, k) for t, k in ((1.0, 0), (0.5, 4), (0.0, 0), (1.5, 0), (1.0, 9))], CPU)
     scores = random_scores(5, vocab)
@@ -137,7 +137,7 @@ def test_chunks_of_rows_do_not_show() -> None:
         assert (token.item(), logprob.item()) == (tokens[row].item(), logprobs[row].item())
 
 
-def test_logits_that_are_not_finite_give_no_finite_logprob() -> None:
+def test_non_finite_logits_give_no_finite_logprob() -> None:
     scores = torch.full((2, 5), float("nan"))
     scores[1] = torch.tensor([0.0, float("inf"), 0, 0, 0])
     for params in (SamplingParams(1), SamplingParams(1, 0.0)):
@@ -145,7 +145,7 @@ def test_logits_that_are_not_finite_give_no_finite_logprob() -> None:
         assert not logprobs.isfinite().any()
 
 
-def test_half_precision_logits_are_drawn_in_single_precision() -> None:
+def test_half_precision_logits_are_sampled_in_single_precision() -> None:
     scores = random_scores(3).bfloat16()
     u = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     tokens, logprobs = draw(scores, DrawParams.of([SamplingParams(1)] * 3, CPU), u)
@@ -158,7 +158,7 @@ def test_half_precision_logits_are_drawn_in_single_precision() -> None:
 @pytest.mark.parametrize(
     "params", [SamplingParams(1), SamplingParams(1, 0.0), SamplingParams(1, 0.7, 5), SamplingParams(1, 1.3, 0, 0.9)]
 )
-def test_suppressed_ids_are_never_chosen_and_leave_logprobs_alone(params: SamplingParams) -> None:
+def test_suppressed_ids_are_never_sampled_and_do_not_change_logprobs(params: SamplingParams) -> None:
     n, suppressed = 3000, ((0, 2), (40, 50))
     scores = random_scores(1)
     scores[0, 1], scores[0, 45] = 8.0, 9.0  # what would be chosen

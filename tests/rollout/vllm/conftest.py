@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
 
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.base import Sampler
@@ -23,6 +23,7 @@ from reft_pl.rollout.vllm.engine_sampler import model_config
 from reft_pl.rollout.vllm.model_spec import ModelSpec
 from reft_pl.rollout.vllm.server import RolloutServer
 from reft_pl.types import Completion, SampleRequest, SamplingParams
+from tests.random_models import random_model
 
 VOCAB = 96  # vLLM pads it to 128
 EOS = 2
@@ -36,19 +37,13 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(seed: int = 0) -> PreTrainedModel:
-    """A random model with fused and tied weights in the engine, whose distributions are neither flat nor one-hot."""
+    """Build a random model with weights that the engine fuses and ties."""
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=128, tie_word_embeddings=True,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 2:
-                    parameter.normal_(0, 0.2)
-    return model
+        return random_model(config, seed=seed)
 
 
 def requests(n: int, params: SamplingParams, samples: int = 1, eos_ids: tuple[int, ...] = (EOS,)) -> list[SampleRequest]:

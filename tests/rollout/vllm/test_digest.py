@@ -42,11 +42,11 @@ def test_changes_that_cancel_in_the_sum_do_not_in_the_squares() -> None:
     assert weights_digest([weight]) != weights_digest([other])
 
 
-def test_both_zeros_are_one() -> None:
+def test_both_zeros_have_one_digest() -> None:
     assert weights_digest([torch.tensor([0.0, 3.0])]) == weights_digest([torch.tensor([-0.0, 3.0])])
 
 
-def test_more_than_a_chunk_is_all_counted() -> None:
+def test_all_chunks_count() -> None:
     weight = torch.ones(CHUNK + 3)
     assert weights_digest([weight]) == weights_digest([weight[:5], weight[5:]])
     weight[-1] = 2

@@ -34,7 +34,7 @@ def scored(policy: Policy, request: SampleRequest, completion: Completion) -> Te
     return logprobs.gather(-1, torch.tensor(completion.token_ids)[:, None])[:, 0]
 
 
-def test_greedy_is_the_in_process_samplers(vllm_sampler: VLLMSampler, policy: Policy) -> None:
+def test_greedy_equals_the_in_process_sampler(vllm_sampler: VLLMSampler, policy: Policy) -> None:
     asked = requests(12, SamplingParams(max_new_tokens=16, temperature=0.0), eos_ids=tuple(range(2, 9)))
     ours = InProcessSampler()
     ours.sync(policy)
@@ -68,7 +68,7 @@ def test_temperatures_do_not_mix(vllm_sampler: VLLMSampler, policy: Policy) -> N
         torch.testing.assert_close(reported, scored(policy, asked[name], completion), atol=1e-4, rtol=0)
 
 
-def test_a_seed_repeats_its_sample_in_any_company(vllm_sampler: VLLMSampler) -> None:
+def test_a_seed_repeats_its_sample_in_any_batch(vllm_sampler: VLLMSampler) -> None:
     asked = requests(8, SamplingParams(max_new_tokens=12), samples=3)
     found = sample(vllm_sampler, asked)
     assert len({c.token_ids for c in found.values()}) > 16
@@ -86,7 +86,7 @@ def test_more_prompt_tokens_than_one_pass_reads(vllm_sampler: VLLMSampler, polic
     torch.testing.assert_close(reported, scored(policy, asked[39], found["39", 0]), atol=1e-4, rtol=0)
 
 
-def test_eos_is_what_the_request_says(vllm_sampler: VLLMSampler) -> None:
+def test_the_request_sets_the_eos_ids(vllm_sampler: VLLMSampler) -> None:
     params = SamplingParams(max_new_tokens=40, temperature=1.0)
     for eos_ids in ((EOS, 7), ()):
         found = sample(vllm_sampler, requests(8, params, samples=2, eos_ids=eos_ids)).values()
@@ -96,7 +96,7 @@ def test_eos_is_what_the_request_says(vllm_sampler: VLLMSampler) -> None:
         assert {c.stop for c in found} == ({StopReason.EOS, StopReason.LENGTH} if eos_ids else {StopReason.LENGTH})
 
 
-def test_completions_come_as_they_end(vllm_sampler: VLLMSampler) -> None:
+def test_completions_are_yielded_as_they_end(vllm_sampler: VLLMSampler) -> None:
     short, long = (requests(2, SamplingParams(n, temperature=0.0), eos_ids=())[i] for i, n in ((0, 3), (1, 30)))
     stream = vllm_sampler.stream([long, short])
     assert next(stream).request_id == short.id
@@ -170,9 +170,7 @@ def one_bit_less(weights: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tenso
 
 
 @pytest.mark.parametrize("corrupt", [nothing, all_but_one, one_bit_less])
-def test_weights_that_did_not_arrive_are_found_out(
-    corrupt: Any, vllm_sampler: VLLMSampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_weights_are_detected(corrupt: Any, vllm_sampler: VLLMSampler, monkeypatch: pytest.MonkeyPatch) -> None:
     load = vllm_sampler._engine.load
     monkeypatch.setattr(vllm_sampler._engine, "load", lambda weights: load(corrupt(weights)))
     with pytest.raises(UserError, match=r"other weights than the policy|failed to load the policy's weights"):
@@ -181,7 +179,7 @@ def test_weights_that_did_not_arrive_are_found_out(
         list(vllm_sampler.stream(requests(1, SamplingParams(2))))
 
 
-def test_a_kernel_that_kept_former_weights_is_found_out(vllm_sampler: VLLMSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_weights_in_a_kernel_are_detected(vllm_sampler: VLLMSampler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load weights into the parameters, but not into the packed copies that the CPU computes with."""
     (model,) = vllm_sampler._engine._engine.apply_model(lambda model: model)
     layer = model.model.layers[1].mlp.down_proj
@@ -199,7 +197,7 @@ def test_a_kernel_that_kept_former_weights_is_found_out(vllm_sampler: VLLMSample
         vllm_sampler.sync(Policy(build(seed=1)))
 
 
-def test_unchanged_weights_are_not_handed_over_again(
+def test_unchanged_weights_are_not_sent_again(
     vllm_sampler: VLLMSampler, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_sampler._engine, "load", None)
@@ -219,13 +217,13 @@ def test_an_engine_that_dies_is_one_sentence(vllm_sampler: VLLMSampler, monkeypa
             list(stream)
 
 
-def test_what_is_too_long_is_one_sentence(vllm_sampler: VLLMSampler) -> None:
+def test_a_request_that_is_too_long_is_one_sentence(vllm_sampler: VLLMSampler) -> None:
     with pytest.raises(UserError, match="may take 200 tokens of prompt and completion, and the rollout engine allows 128"):
         list(vllm_sampler.stream([SampleRequest("x", (5,) * 100, SamplingParams(100), eos_ids=())]))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_suppressed_ids_are_never_written(vllm_sampler: VLLMSampler, policy: Policy, temperature: float) -> None:
+def test_suppressed_ids_are_never_sampled(vllm_sampler: VLLMSampler, policy: Policy, temperature: float) -> None:
     asked = requests(4, SamplingParams(12, temperature), eos_ids=())
     free = sample(vllm_sampler, asked)
     spans = tuple((token, token + 1) for token in sorted({c.token_ids[0] for c in free.values()}))

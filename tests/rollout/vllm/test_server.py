@@ -31,13 +31,13 @@ def test_no_server_is_one_sentence(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8642", "ftp://host", "http://", "https://", "http://host/path"])
-def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
+def test_an_invalid_url_is_one_sentence(url: str) -> None:
     with pytest.raises(UserError, match="must begin with http:// or https:// and name a host"):
         VLLMServerSampler(url)
 
 
 @pytest.mark.parametrize(("url", "what"), [("http://localhost:86x2", "Port"), ("http://[::1", "Invalid IPv6 URL")])
-def test_an_address_that_cannot_be_read_is_one_sentence(url: str, what: str) -> None:
+def test_an_unreadable_address_is_one_sentence(url: str, what: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"model.sampler.url '{url}': {what}")):
         VLLMServerSampler(url)
 
@@ -49,7 +49,7 @@ def test_another_kind_of_server_is_one_sentence(policy: Policy) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_without_vllm_samplers_and_servers_say_what_to_install(policy: Policy) -> None:
+def test_without_vllm_the_error_names_the_package(policy: Policy) -> None:
     with pytest.raises(UserError, match=r"vLLM is not installed: pip install 'reft-pl\[vllm\]'"):
         VLLMSampler().check(policy)
     server, stopped = RolloutServer(("127.0.0.1", 0), EngineSettings()), "the rollout server stopped: vLLM is not installed"
@@ -58,9 +58,7 @@ def test_without_vllm_samplers_and_servers_say_what_to_install(policy: Policy) -
 
 
 @pytest.mark.vllm
-def test_what_comes_over_http_is_what_the_engine_writes(
-    client: VLLMServerSampler, vllm_sampler: VLLMSampler, policy: Policy
-) -> None:
+def test_completions_over_http_equal_the_engines(client: VLLMServerSampler, vllm_sampler: VLLMSampler, policy: Policy) -> None:
     asked = requests(6, SamplingParams(max_new_tokens=12, temperature=0.8), samples=2)
     expected = sample(vllm_sampler, asked)
     client.check(policy)
@@ -80,9 +78,7 @@ def test_new_weights_arrive(client: VLLMServerSampler, server: RolloutServer) ->
 
 
 @pytest.mark.vllm
-def test_weights_that_another_trainer_brought_are_not_sampled_with(
-    client: VLLMServerSampler, server: RolloutServer, policy: Policy
-) -> None:
+def test_weights_of_another_trainer_are_refused(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
     client.sync(policy)
     VLLMServerSampler(client.urls).sync(Policy(build(seed=5)))
     with pytest.raises(UserError, match=r"the engine has weights [0-9a-f]{32}, but the request is for [0-9a-f]{32}"):
@@ -90,7 +86,7 @@ def test_weights_that_another_trainer_brought_are_not_sampled_with(
 
 
 @pytest.mark.vllm
-def test_weights_that_end_early_leave_the_former_ones(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
+def test_a_broken_upload_keeps_the_previous_weights(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
     client.sync(policy)
     asked = requests(2, SamplingParams(4))
     before, digest = sample(client, asked), server.digest
@@ -104,9 +100,7 @@ def test_weights_that_end_early_leave_the_former_ones(client: VLLMServerSampler,
 
 
 @pytest.mark.vllm
-def test_a_caller_that_goes_away_leaves_the_engine_free(
-    client: VLLMServerSampler, server: RolloutServer, policy: Policy
-) -> None:
+def test_a_disconnected_client_frees_the_engine(client: VLLMServerSampler, server: RolloutServer, policy: Policy) -> None:
     client.sync(policy)
     stream = client.stream(requests(8, SamplingParams(max_new_tokens=60), samples=4, eos_ids=()))
     next(stream)
@@ -116,7 +110,7 @@ def test_a_caller_that_goes_away_leaves_the_engine_free(
 
 
 @pytest.mark.vllm
-def test_other_places_are_not_there(server: RolloutServer) -> None:
+def test_other_paths_are_not_found(server: RolloutServer) -> None:
     connection = HTTPConnection(*server.server_address[:2])  # type: ignore[arg-type]
     connection.request("POST", "/v1/completions", b"{}", {"Authorization": f"Bearer {TOKEN}"})
     answer = connection.getresponse()

@@ -27,7 +27,7 @@ def written(folder: Path, data: bytes) -> Path:
     return path
 
 
-def test_weights_come_back_bit_for_bit_and_in_order(tmp_path: Path) -> None:
+def test_weights_round_trip_bitwise_and_in_order(tmp_path: Path) -> None:
     size, pieces = weights_message(WEIGHTS)
     data = b"".join(pieces)
     assert len(data) == size
@@ -38,24 +38,24 @@ def test_weights_come_back_bit_for_bit_and_in_order(tmp_path: Path) -> None:
         assert torch.equal(came, sent)
 
 
-def test_they_are_a_safetensors_file() -> None:
+def test_the_wire_format_is_a_safetensors_file() -> None:
     theirs = safetensors.torch.load(b"".join(weights_message(WEIGHTS)[1]))
     assert {name: tensor.tolist() for name, tensor in theirs.items()} == {name: t.tolist() for name, t in WEIGHTS}
 
 
 @pytest.mark.parametrize("kept", [4, 40, -3])
-def test_weights_that_end_early_are_an_error(kept: int, tmp_path: Path) -> None:
+def test_truncated_weights_raise(kept: int, tmp_path: Path) -> None:
     data = b"".join(weights_message(WEIGHTS)[1])
     with pytest.raises(SafetensorError):
         list(read_weights(written(tmp_path, data[:kept])))
 
 
-def test_what_is_no_such_file_is_an_error(tmp_path: Path) -> None:
+def test_another_file_format_raises(tmp_path: Path) -> None:
     with pytest.raises(SafetensorError):
         list(read_weights(written(tmp_path, b"\xff" * 64)))
 
 
-def test_requests_and_completions_come_back_as_they_were() -> None:
+def test_requests_and_completions_round_trip() -> None:
     params = SamplingParams(5, 0.7, 3, 0.9, suppressed=((3, 5), (9, 12)))
     request = SampleRequest("0:x", (1, 2), params, (2**64 - 1, 0), eos_ids=(2, 7))
     completion = Completion("0:x", 1, (7, 2), (-0.1, -1e-7), StopReason.EOS)

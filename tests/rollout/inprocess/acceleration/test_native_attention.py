@@ -1,4 +1,4 @@
-"""The compiled attention of a decoding step against the one of matrix products."""
+"""Native attention of a decoding step, compared with matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(compilation._lacking() is not None, reason="noth
 
 
 def step(rows, heads, kv_heads, width, room, dtype, most=1):
-    """Query, keys, values and packing of up to ``most`` tokens a row; what has not been written is finite, but large."""
+    """Build query, keys, values and packing of up to ``most`` tokens per row; unused cache is finite but large."""
     generator = torch.Generator().manual_seed(rows + room)
     lengths = torch.randint(1, min(most, room) + 1, (rows,), generator=generator)
     starts = (torch.rand(rows, generator=generator) * (room - lengths + 1)).long()
@@ -33,7 +33,7 @@ def native(query, key, value, scaling, packing):
 
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(9, 3, 64), (4, 4, 16), (14, 2, 128)])
 @pytest.mark.parametrize(("rows", "room", "most"), [(1, 1, 1), (3, 15, 1), (5, 16, 4), (7, 100, 9), (64, 192, 3)])
-def test_it_is_what_matrix_products_give(heads, kv_heads, width, rows, room, most):
+def test_native_attention_equals_matrix_products(heads, kv_heads, width, rows, room, most):
     query, key, value, packing = step(rows, heads, kv_heads, width, room, torch.float32, most)
     exact = decode_attention(query.double(), key.double(), value.double(), 0.3, packing)
     # scores reach 15 here: float32 has them to 1e-6, and so the weights to 1e-5 of themselves
@@ -42,7 +42,7 @@ def test_it_is_what_matrix_products_give(heads, kv_heads, width, rows, room, mos
 
 
 @pytest.mark.parametrize("most", [1, 5])
-def test_matrix_products_are_what_each_token_sees(most):
+def test_matrix_products_equal_attention_per_token(most):
     query, key, value, packing = step(6, 4, 2, 16, 30, torch.float64, most)
     found = decode_attention(query, key, value, 0.3, packing)
     for token, (row, position) in enumerate(zip(packing.rows.tolist(), packing.positions.tolist(), strict=True)):
@@ -53,7 +53,7 @@ def test_matrix_products_are_what_each_token_sees(most):
             torch.testing.assert_close(found[0, token, head], expected)
 
 
-def test_values_may_be_narrower_than_keys():
+def test_values_can_be_narrower_than_keys():
     query, key, value, packing = step(6, 6, 3, 24, 30, torch.float64, 5)
     narrow = decode_attention(query, key, value[..., :16], 0.3, packing)
     torch.testing.assert_close(narrow, decode_attention(query, key, value, 0.3, packing)[..., :16])
@@ -75,7 +75,7 @@ def test_large_and_small_scores_keep_their_weights():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_no_number_stays_none(dtype):
+def test_nan_stays_nan(dtype):
     query, key, value, packing = step(5, 9, 3, 64, 40, dtype)
     query[0, 4, 2] = float("nan")
     found = native(query, key, value, 0.3, packing).isnan()
@@ -83,7 +83,7 @@ def test_what_is_no_number_stays_none(dtype):
     assert not found[0, [0, 1, 3, 4]].any()
 
 
-def test_odd_heads_and_formats_have_none():
+def test_unsupported_heads_and_dtypes_have_no_kernel():
     states = step(2, 4, 4, 32, 8, torch.float32)[:3]
     query, key, value = states
     assert has_native_attention(query, key, value)

@@ -1,4 +1,4 @@
-"""Packed weights against the same layers as they are."""
+"""Layers with packed weights, compared with the same layers unpacked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import nn
 from reft_pl.rollout.inprocess.acceleration import packed_weights
 from reft_pl.rollout.inprocess.acceleration.packed_weights import PackedLinear, PackedWeights
 from reft_pl.types import SamplingParams
-
-from .. import test_sampler as plain
+from tests.rollout.inprocess.sampling import build, requests, sample
 
 
 def network(dtype=torch.float32):
@@ -32,7 +31,7 @@ def test_packed_layers_compute_the_same(rows):
 
 
 @torch.no_grad()
-def test_layers_do_take_the_packed_weights():
+def test_layers_use_the_packed_weights():
     net = network()
     packed = PackedWeights(net, 8)
     with packed.used():
@@ -44,7 +43,7 @@ def test_layers_do_take_the_packed_weights():
 
 
 @torch.no_grad()
-def test_what_is_packed_is_let_go_whatever_happens():
+def test_packed_weights_are_released_even_after_an_error():
     net = network()
 
     def interrupted():
@@ -70,22 +69,22 @@ def test_bfloat16_is_rounded_once():
     torch.testing.assert_close(found.float(), exact, atol=1e-3, rtol=2**-7)
 
 
-def test_what_onednn_does_not_multiply_stays():
+def test_layers_that_onednn_does_not_support_stay():
     net = network(torch.float64)
     with PackedWeights(net, 8).used():
         assert [type(layer) for layer in net] == [nn.Linear] * 3
 
 
-def test_new_weights_are_packed_anew(monkeypatch):
+def test_new_weights_are_packed_again(monkeypatch):
     monkeypatch.setattr(packed_weights, "SMALLEST", 0)
-    lm = plain.build("llama_gqa")
-    asked = plain.requests(6, SamplingParams(20))
-    plain.sample(lm, asked, max_rows=4)
+    lm = build("llama_gqa")
+    asked = requests(6, SamplingParams(20))
+    sample(lm, asked, max_rows=4)
     with torch.no_grad():
         for weight in lm.parameters():
             weight.mul_(1.5)
-    after = plain.sample(lm, asked, max_rows=4)
+    after = sample(lm, asked, max_rows=4)
     monkeypatch.setattr(packed_weights, "SMALLEST", 2**62)
     assert {key: c.token_ids for key, c in after.items()} == {
-        key: c.token_ids for key, c in plain.sample(lm, asked, max_rows=4).items()
+        key: c.token_ids for key, c in sample(lm, asked, max_rows=4).items()
     }

@@ -69,7 +69,7 @@ def send(server: RolloutServer, data: bytes, *, end: bool = True) -> tuple[int, 
     return (int(words[1]), answer.decode()) if len(words) > 2 else (0, "")
 
 
-def test_malformed_requests_get_a_4xx_and_the_engine_sees_none(rollouts: RolloutServer, policy: Policy) -> None:
+def test_malformed_requests_get_a_4xx_and_never_reach_the_engine(rollouts: RolloutServer, policy: Policy) -> None:
     sampler(rollouts).check(policy)
     before, digest = list(InProcessEngine.calls), rollouts.digest
     assert digest is not None
@@ -81,12 +81,14 @@ def test_malformed_requests_get_a_4xx_and_the_engine_sees_none(rollouts: Rollout
     assert rollouts.digest == digest
 
 
-def test_without_the_token_the_answer_comes_before_the_body(rollouts: RolloutServer) -> None:
+def test_a_missing_token_is_refused_before_the_body_is_read(rollouts: RolloutServer) -> None:
     for path in ("/model", "/weights", "/completions", "/other"):
         assert send(rollouts, head("PUT", path, 10**12, Authorization=""), end=False)[0] == 401
 
 
-def test_silent_slow_and_deaf_callers_are_cut_off(rollouts: RolloutServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_slow_and_unresponsive_clients_are_disconnected(
+    rollouts: RolloutServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.5)
     for start in (b"", b"PUT /mod", head("PUT", "/model", 1000) + b"{"):
@@ -103,7 +105,7 @@ def test_silent_slow_and_deaf_callers_are_cut_off(rollouts: RolloutServer, monke
         assert time.monotonic() - before < 5
 
 
-def test_no_number_of_silent_connections_keeps_the_trainer_out(rollouts: RolloutServer, policy: Policy) -> None:
+def test_silent_connections_do_not_lock_the_trainer_out(rollouts: RolloutServer, policy: Policy) -> None:
     silent = [socket.create_connection(rollouts.server_address[:2]) for _ in range(3 * connections.MAX_UNAUTHENTICATED)]  # type: ignore[arg-type]
     before = time.monotonic()
     sampler(rollouts).check(policy)
@@ -113,7 +115,7 @@ def test_no_number_of_silent_connections_keeps_the_trainer_out(rollouts: Rollout
         connection.close()
 
 
-def test_headers_without_end_are_bounded(rollouts: RolloutServer) -> None:
+def test_endless_headers_are_bounded(rollouts: RolloutServer) -> None:
     assert send(rollouts, b"PUT /model HTTP/1.1\r\n" + b"X: " + b"y" * 2**17)[0] in {400, 414, 431}
     assert send(rollouts, b"PUT /model HTTP/1.1\r\n" + b"X: y\r\n" * 2**15)[0] in {400, 431}
 
@@ -209,7 +211,7 @@ def test_beyond_loopback_a_token_must_be_chosen(host: str, monkeypatch: pytest.M
         assert server.token != other.token
 
 
-def test_a_failure_of_the_engine_leaves_none(rollouts: RolloutServer, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_engine_is_dropped(rollouts: RolloutServer, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     client = sampler(rollouts)
     client.check(policy)
 
@@ -253,6 +255,6 @@ def test_tls_with_its_own_authority(policy: Policy, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("files", [("c.pem", None), (None, "k.pem"), ("c.pem", "k.pem")])
-def test_a_certificate_that_cannot_be_used_is_one_sentence(files: tuple[str | None, str | None], tmp_path: Path) -> None:
+def test_an_unusable_certificate_is_one_sentence(files: tuple[str | None, str | None], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="HTTPS"):
         rollout_server._tls(*files)

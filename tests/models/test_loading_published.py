@@ -22,6 +22,7 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import Policy
 from reft_pl.models.settings import PolicySettings
 from reft_pl.models.value_file import VALUE_FILE
+from tests.payload import Payload
 
 Published = Callable[..., dict[str, torch.Tensor]]
 LAYOUTS = ["bin", "bin shards", "safetensors", "safetensors shards"]
@@ -78,7 +79,7 @@ def test_a_separate_value_model_starts_from_the_same_head(publish, tmp_path):
     assert torch.equal(policy.value_trunk.state_dict()["norm.weight"], weights["model.norm.weight"])
 
 
-def test_our_own_value_file_comes_first(publish, tmp_path):
+def test_our_value_file_takes_precedence(publish, tmp_path):
     publish(tmp_path, "codellama", "value")
     own = {"value_head.weight": torch.full((1, 32), 3.0), "value_head.bias": torch.tensor([-1.0])}
     save_file(own, tmp_path / VALUE_FILE, metadata={"value": "shared"})
@@ -88,7 +89,7 @@ def test_our_own_value_file_comes_first(publish, tmp_path):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_what_is_exported_is_neither_wrapped_nor_has_trls_head(wrapped, publish, tmp_path):
+def test_the_export_has_plain_names_and_no_trl_head(wrapped, publish, tmp_path):
     weights = publish(tmp_path / "theirs", "codellama", "value", wrapped=wrapped)
     policy = load(tmp_path / "theirs", "shared")
     export_folder(policy, load_tokenizer(str(tmp_path / "theirs")), tmp_path / "ours", {"max_tokens": 64})
@@ -98,7 +99,7 @@ def test_what_is_exported_is_neither_wrapped_nor_has_trls_head(wrapped, publish,
     assert_value_head(again, weights)
 
 
-def test_a_value_head_of_another_form_is_said(publish, tmp_path, caplog):
+def test_an_unknown_value_head_is_logged(publish, tmp_path, caplog):
     publish(tmp_path, "codellama", "lm", "safetensors")
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"v_head.0.weight": torch.ones(64, 32)}, file, metadata={"format": "pt"})
@@ -127,7 +128,7 @@ def test_a_missing_trunk_weight_is_refused(wrapped, publish, tmp_path):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_a_weight_without_a_place_is_refused(wrapped, publish, tmp_path):
+def test_an_unused_weight_is_refused(wrapped, publish, tmp_path):
     publish(tmp_path, "galactica", "value", wrapped=wrapped)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
@@ -135,7 +136,7 @@ def test_a_weight_without_a_place_is_refused(wrapped, publish, tmp_path):
         load(tmp_path)
 
 
-def test_an_lm_head_that_is_not_the_embeddings_stays_itself_though_the_config_ties_them(publish, tmp_path):
+def test_an_untied_lm_head_is_kept_although_the_config_ties_it(publish, tmp_path):
     weights = publish(tmp_path / "theirs", "galactica", "lm", "bin")
     weights["lm_head.weight"] = weights["lm_head.weight"] + 1
     torch.save(weights, tmp_path / "theirs" / "pytorch_model.bin")
@@ -145,14 +146,14 @@ def test_an_lm_head_that_is_not_the_embeddings_stays_itself_though_the_config_ti
     assert_same_weights(load(tmp_path / "ours"), weights)
 
 
-def test_a_classifier_with_tied_embeddings_is_no_policy(publish, tmp_path):
+def test_a_classifier_with_tied_embeddings_is_not_a_policy(publish, tmp_path):
     """No language model weight is missing, because the LM head is tied to the embeddings."""
     publish(tmp_path, "galactica", "classes")
     with pytest.raises(UserError, match=r"has no place for, such as score\.weight"):
         load(tmp_path)
 
 
-def test_constants_of_former_versions_are_not_weights(publish, tmp_path):
+def test_constants_of_earlier_versions_are_not_weights(publish, tmp_path):
     weights = publish(tmp_path, "codellama", "lm", "safetensors")
     file = tmp_path / "model.safetensors"
     constants = {
@@ -178,7 +179,7 @@ def test_a_broken_index_is_one_sentence(text, publish, tmp_path):
         load(tmp_path)
 
 
-def test_names_that_coincide_without_the_wrapper_are_refused(publish, tmp_path):
+def test_names_that_collide_without_the_prefix_are_refused(publish, tmp_path):
     publish(tmp_path, "codellama", "lm", "safetensors")
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"pretrained_model.lm_head.weight": torch.ones(400, 32)}, file, metadata={"format": "pt"})
@@ -186,28 +187,18 @@ def test_names_that_coincide_without_the_wrapper_are_refused(publish, tmp_path):
         load(tmp_path)
 
 
-class Payload:
-    """Creates a folder when unpickled without restrictions."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
 @pytest.mark.parametrize("layout", ["bin", "bin shards"])
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(layout, publish, tmp_path):
     publish(tmp_path, "codellama", "value", layout)
     file = sorted(tmp_path.glob("*.bin"))[-1]
-    torch.save({"v_head.summary.weight": Payload(tmp_path / "ran")}, file)
+    torch.save({"v_head.summary.weight": Payload(os.mkdir, str(tmp_path / "ran"))}, file)
     with pytest.raises(UserError, match="could run code") as caught:
         load(tmp_path, "shared")
     assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_old_format_of_pickles_is_read_too(publish, tmp_path):
+def test_the_legacy_pickle_format_is_read(publish, tmp_path):
     weights = publish(tmp_path, "codellama", "value", "bin", wrapped=True)
     file = tmp_path / "pytorch_model.bin"
     torch.save(torch.load(file, weights_only=True), file, _use_new_zipfile_serialization=False)

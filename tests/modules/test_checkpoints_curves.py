@@ -30,7 +30,7 @@ def points(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
 @pytest.mark.slow
-def test_after_deaths_each_point_stands_once(
+def test_after_kills_each_point_occurs_once(
     stage: str, overlay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kill before the first checkpoint, after a periodic save, and after a save by validation."""
@@ -54,7 +54,7 @@ def test_after_deaths_each_point_stands_once(
     while moments:
         with pytest.raises(DeathError):
             fit("killed")
-        time.sleep(1)  # event files of one process are told apart, and sorted, by their second
+        time.sleep(1)  # event files of one process differ, and are sorted, by their second
     assert fit("killed") == 0
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert len(list(killed.glob("*tfevents*"))) == 4

@@ -85,7 +85,7 @@ def test_generation_settings(settings: dict[str, Any], folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", '"text"'])
-def test_generation_settings_that_are_none(content: str, folder: Path, tmp_path: Path) -> None:
+def test_invalid_generation_settings_are_ignored(content: str, folder: Path, tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text(content)
     check_exports(folder, tmp_path)
 
@@ -102,7 +102,7 @@ def test_settings_of_the_tokenizer(settings: dict[str, Any], folder: Path, tmp_p
     check_exports(folder, tmp_path)
 
 
-def test_what_cannot_be_exported_is_refused_before_training(folder: Path) -> None:
+def test_an_impossible_export_is_refused_before_training(folder: Path) -> None:
     policy, tokenizer = load_policy(PolicySettings(str(folder))), load_tokenizer(str(folder))
     with pytest.raises(UserError, match=r"could not be exported .*TypeError") as refused:
         check_export("it", lambda there: export_folder(policy, tokenizer, there, {"stage": object()}, weights=False))

@@ -48,14 +48,14 @@ def test_programs_run_to_the_answer_that_the_generator_computed(problems: dict[S
     assert [result.value for result in results] == pytest.approx([problem.answer for problem in some])
 
 
-def test_answers_are_positive_whole_numbers_of_sensible_size(problems: dict[Split, list[Problem]]) -> None:
+def test_answers_are_positive_integers_of_sensible_size(problems: dict[Split, list[Problem]]) -> None:
     for problem in itertools.chain.from_iterable(problems.values()):
         assert isinstance(problem.answer, float)
         assert problem.answer.is_integer()
         assert 0 < problem.answer <= LARGEST
 
 
-def test_no_question_stands_twice_in_or_across_splits(problems: dict[Split, list[Problem]]) -> None:
+def test_no_question_repeats_within_or_across_splits(problems: dict[Split, list[Problem]]) -> None:
     keys = [question_key(problem.question) for problem in itertools.chain.from_iterable(problems.values())]
     assert len(set(keys)) == len(keys)
 
@@ -111,7 +111,7 @@ def test_a_problem_does_not_depend_on_the_hash_seed() -> None:
     assert outputs == {f"{[make_problem('test', index, 3) for index in range(20)]}\n"}
 
 
-def test_a_known_problem_stays_what_it_is() -> None:
+def test_a_known_problem_does_not_change() -> None:
     """Published figures depend on problem indices, so any change of the generator must be deliberate."""
     question = (
         "Each box holds 10 pears. Rosa gets 8 boxes of pears for her stand. "
@@ -132,7 +132,7 @@ def test_a_known_problem_stays_what_it_is() -> None:
     )
 
 
-def test_seen_situations_are_told_in_several_ways_and_unseen_ones_in_one() -> None:
+def test_seen_situations_have_several_wordings_and_unseen_ones_one() -> None:
     """The variety that docs/results.md and StorySource state."""
 
     def wordings(situation: Situation) -> float:
@@ -145,7 +145,7 @@ def test_seen_situations_are_told_in_several_ways_and_unseen_ones_in_one() -> No
     assert (min(averages), max(averages)) == (1.3, 2.0)
 
 
-def test_seeds_give_other_problems_and_solutions_can_be_left_out() -> None:
+def test_seeds_change_problems_and_solutions_are_optional() -> None:
     assert make_problem("train", 0, seed=0).question != make_problem("train", 0, seed=1).question
     with_solution, without = make_problem("train", 5), make_problem("train", 5, solution=False)
     assert without.solution is None
@@ -159,7 +159,7 @@ def test_a_situation_is_well_formed(situation: Situation) -> None:
     for piece in (*situation.openings, *situation.events, *situation.endings):
         for text in piece.texts:
             used = set(slot.findall(text))
-            assert set(piece.numbers) <= used, f"a number is not told: {text}"
+            assert set(piece.numbers) <= used, f"a number is not mentioned: {text}"
             assert used <= set(piece.numbers) | set(situation.words) | people, f"a slot has no meaning: {text}"
         known = {RUNNING, *piece.numbers}
         for line in piece.steps.split(";"):

@@ -1,50 +1,35 @@
-"""SVAMP's equations and MathQA's formulas as programs."""
+"""MathQA's formulas as programs."""
 
 import math
 
 import pytest
 
-from reft_pl.data.programs import mathqa, svamp
+from reft_pl.data.programs import mathqa
 from reft_pl.data.programs.mathqa_operations import OPERATIONS
 from reft_pl.data.programs.writing import Unconvertible
 from reft_pl.formats.options import option_values, read_options
-
-
-def run(program: str) -> object:
-    scope = {"math": math}
-    exec(program, scope)
-    return scope["solution"]()  # type: ignore[operator]
-
-
-def test_an_equation_of_svamp() -> None:
-    program = svamp.program_of("How many?", "( ( 7.0 + 5.0 ) * ( 9.0 - 2.5 ) )")
-    steps = ["total = 7 + 5", "difference = 9 - 2.5", "product = total * difference", "result = product", "return result"]
-    assert [line.strip() for line in program.splitlines()[2:]] == steps
-    assert run(program) == 78
-    for equation in ("8.0", "( 8.0 - )", "x + 1"):
-        with pytest.raises(Unconvertible):
-            svamp.program_of("How many?", equation)
+from tests.data.programs.execution import execute
 
 
 def test_a_formula_of_mathqa() -> None:
     problem = "the banker ' s gain of a sum due 3 years hence at 10 % per annum is rs . 36 . what is the present worth ?"
     formula = "multiply(n2,const_100)|multiply(n0,n1)|divide(#0,#1)|multiply(#2,const_100)|divide(#3,#1)|"
-    assert run(mathqa.numeric_program(problem, problem, formula)) == 400
+    assert execute(mathqa.numeric_program(problem, problem, formula)) == 400
     options = read_options("a ) rs . 400 , b ) rs . 300 , c ) rs . 500 , d ) 1,350 , e ) none of these")
     assert options["e"] == "none of these"
     values = option_values(options)
     assert values == {"a": 400, "b": 300, "c": 500, "d": 1350}
-    assert run(mathqa.choice_program(problem, problem, formula, values)) == "a"
+    assert execute(mathqa.choice_program(problem, problem, formula, values)) == "a"
     assert read_options("['a ) 50', 'b ) 47.5', 'c ) 45']") == {"a": "50", "b": "47.5", "c": "45"}
 
 
 @pytest.mark.parametrize("formula", ["", "multiply(n0,n9)|", "add(n0,#0)|", "conjure(n0)|", "add(n0)|", "add(n0,n1"])
-def test_a_formula_that_is_not_whole_makes_no_program(formula: str) -> None:
+def test_an_incomplete_formula_makes_no_program(formula: str) -> None:
     with pytest.raises(Unconvertible):
         mathqa.formula_lines("2 and 3", formula)
 
 
-def test_operations_mean_what_their_names_say() -> None:
+def test_operations_compute_what_their_names_mean() -> None:
     def of(name: str, *arguments: float) -> float:
         result: float = eval(OPERATIONS[name].format(*arguments), {"math": math})
         return result
@@ -63,10 +48,10 @@ def test_operations_mean_what_their_names_say() -> None:
     "text",
     ['"5 * 4 = 20 . answer : c ."', "5 * 4 = 20 . the answer is c", "5 * 4 = 20 . answer : option c", "5 * 4 = 20 . ans . c"],
 )
-def test_a_rationale_loses_its_letter(text: str) -> None:
+def test_the_answers_letter_is_removed_from_a_rationale(text: str) -> None:
     assert mathqa.rationale(text).rstrip(" .") == "5 * 4 = 20"
 
 
-def test_a_rationale_that_is_only_a_letter_is_none() -> None:
+def test_a_rationale_of_only_a_letter_is_refused() -> None:
     with pytest.raises(Unconvertible):
         mathqa.rationale('"answer : c"')

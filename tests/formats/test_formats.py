@@ -11,14 +11,14 @@ from reft_pl.formats import Chat, NaturalLanguage, PythonProgram, format_from_se
 @pytest.mark.parametrize(
     "form", [PythonProgram(), NaturalLanguage(), Chat(r"A: (.*)", instruction="", system="s"), Chat("program")]
 )
-def test_a_form_is_rebuilt_from_its_settings(form):
+def test_a_format_is_rebuilt_from_its_settings(form):
     rebuilt = format_from_settings(json.loads(json.dumps(form.settings())))
     assert type(rebuilt) is type(form)
     assert rebuilt.settings() == form.settings()
     assert rebuilt.runs_programs == form.runs_programs
 
 
-def test_short_names_do():
+def test_short_names_resolve():
     assert isinstance(format_from_settings({"class_path": "NaturalLanguage"}), NaturalLanguage)
 
 
@@ -52,7 +52,7 @@ def test_unusable_settings_are_named(settings, message):
         ["Chat"],
     ],
 )
-def test_settings_name_nothing_but_forms_of_ours_and_import_nothing(path, tmp_path, monkeypatch):
+def test_settings_can_name_only_built_in_formats_and_import_nothing(path, tmp_path, monkeypatch):
     (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="not built into reft-pl"):

@@ -1,4 +1,4 @@
-"""Explained variance and clip fraction."""
+"""Explained variance: limits, a hand-computed case, and its floor."""
 
 import pytest
 import torch

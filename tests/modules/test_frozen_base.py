@@ -13,8 +13,7 @@ from reft_pl.cli import main
 from reft_pl.models.loading import load_policy
 from reft_pl.models.policy import BasePolicy
 from reft_pl.models.settings import LoRASettings, PolicySettings
-
-from .test_ppo import iterate
+from tests.modules.iteration import iterate
 
 Overlay = Callable[..., str]
 
@@ -49,7 +48,7 @@ def test_before_any_update_the_policy_is_its_reference(tmp_path: Path, micro_mod
     assert len(changed) == 2 + 2 * 2 * 7, "both halves of the adapters of seven layers in each of two blocks"
 
 
-def test_the_sampler_writes_with_the_adapters_on(tmp_path: Path, micro_model: Path, base: Path) -> None:
+def test_the_sampler_uses_the_adapters(tmp_path: Path, micro_model: Path, base: Path) -> None:
     _, recorder = iterate(tmp_path, micro_model, batches=2, policy=lora(base), ppo_epochs=4)
     rollout = recorder.rollouts[1]
     assert (rollout.logprobs - rollout.ref_logprobs).abs().max() > 1e-3
@@ -94,7 +93,7 @@ def test_warm_up_and_reft_with_adapters(export: str, overlay: Overlay, base: Pat
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_run(overlay: Overlay, base: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(overlay: Overlay, base: Path, tmp_path: Path) -> None:
     """ReFT with adapters, interrupted between epochs, ends bitwise equal to an uninterrupted run."""
     whole = stage("ppo", overlay, "whole", base, epochs=2, dropout=0.1)
     assert main(["fit", *whole]) == 0

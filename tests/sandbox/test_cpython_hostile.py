@@ -50,7 +50,7 @@ def test_hostile_programs_end_as_expected(shared, name):
 
 
 @pytest.mark.parametrize("name", ["hostile.jsonl", "hostile_2.jsonl"])
-def test_of_plain_programs_none_escapes_hangs_or_forges_a_value(shared, name):
+def test_no_plain_program_escapes_hangs_or_forges_a_value(shared, name):
     wrong = [
         (row["id"], name_of(result), result.seconds)
         for row, result in outcomes(PlainSandbox, rows_of(shared, name))

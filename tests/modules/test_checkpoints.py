@@ -65,7 +65,7 @@ def with_dropout(tokenizer_from: Path, folder: Path) -> Path:
     ],
     ids=["sft", "sft-dropout", "ppo", "ppo-validated-mid-epoch"],
 )
-def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
+def test_a_run_killed_at_random_moments_ends_bitwise_equal(
     stage: str,
     trainer: dict[str, int],
     dropout: bool,
@@ -104,7 +104,7 @@ def test_killed_at_random_moments_a_run_ends_bitwise_the_same(
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-        else:  # a resumed run has less left to do: it may end before its kill, and the next one begins anew
+        else:  # a resumed run is shorter: it may end before its kill, and the next one starts from scratch
             assert exit_code == 0
             assert_same_run(whole, killed)
             shutil.rmtree(killed)

@@ -1,4 +1,4 @@
-"""The page in a real browser: charts draw, what models wrote is text, controls do what they say, nothing foreign runs."""
+"""The page in a real browser: charts draw, completions stay text, controls work, and no other script runs."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ def page(sft: Any, reft: Any, reranker: Any, tmp_path: Path) -> Path:
 
 
 def rendered(address: str, profile: Path) -> tuple[str, str]:
-    """The document after its scripts ran, without the data that it came with, and what the console said."""
+    """Return the document after its scripts ran, without the embedded data, and the console output."""
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", address]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, preexec_fn=lambda: os.nice(10))
     document = re.sub(r'(<script type="application/json" id="data">).*?(</script>)', r"\1\2", done.stdout, flags=re.DOTALL)
@@ -59,7 +59,7 @@ def test_charts_draw_and_hostile_text_is_text(page: Path, reft: Any, tmp_path: P
     assert title(document) == "reft-pl: sft, re<i>ft & co, reranker", "no script of a model's has changed it"
     assert "<img" not in document
     cards = re.findall(r'<article class="card">(.*?)</article>', document, flags=re.DOTALL)
-    # Three greedy answers and a sample of q1; the rollout with this text came to the right answer.
+    # Three greedy answers and a sample of q1; the rollout with this text has the correct answer.
     assert len(cards) == 4
     for card in cards:
         (text,) = re.findall(r"<pre[^>]*>(.*?)</pre>", card, flags=re.DOTALL)
@@ -69,17 +69,17 @@ def test_charts_draw_and_hostile_text_is_text(page: Path, reft: Any, tmp_path: P
 
 
 DRIVER = """
-const said = [];
-const say = (name) => said.push(name + "=" + document.getElementById("found").value);
-document.getElementById("after").click(); say("next");
+const log = [];
+const note = (name) => log.push(name + "=" + document.getElementById("found").value);
+document.getElementById("after").click(); note("next");
 form.elements.verdict.value = "correct";
 form.dispatchEvent(new Event("input", { bubbles: true }));
 setTimeout(() => {
-  say("correct");
+  note("correct");
   document.querySelector("#cards button").click();
-  said.push("address=" + location.hash);
+  log.push("address=" + location.hash);
   document.getElementById("question-after").click();
-  document.title = said.join("|");
+  document.title = log.join("|");
 }, 500);
 """
 
@@ -95,8 +95,8 @@ def test_controls_work_and_nothing_foreign_runs(page: Path, tmp_path: Path) -> N
     assert console.count("Content Security Policy") >= 2, "both were refused"
     assert title(document).split("|") == [
         "next=Solutions 13 to 18 of 18",
-        "right=Solutions 1 to 6 of 6 (18 without filters)",
-        "address=#verdict=right&question=0",
+        "correct=Solutions 1 to 6 of 6 (18 without filters)",
+        "address=#verdict=correct&question=0",
     ]
     (dialog,) = re.findall(r"<dialog[^>]* open=.*?</dialog>", document, flags=re.DOTALL)
     assert "What is q1?" in dialog, "the next question that somebody solved"

@@ -95,7 +95,7 @@ def test_defaults_of_every_decoder_pass() -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES[:6], ids=str)
-def test_everything_else_that_reads_the_folder_refuses(change: dict[str, Any], tmp_path: Path) -> None:
+def test_every_other_reader_of_the_folder_refuses(change: dict[str, Any], tmp_path: Path) -> None:
     LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
     folder_with(change, tmp_path)
     for load in (
@@ -109,7 +109,7 @@ def test_everything_else_that_reads_the_folder_refuses(change: dict[str, Any], t
 
 
 @pytest.mark.parametrize("change", [{"pad_token_id": [0]}, {"num_hidden_layers": "3"}, {"num_attention_heads": 7}], ids=str)
-def test_the_tokenizer_beside_is_not_blamed(change: dict[str, Any], tmp_path: Path) -> None:
+def test_the_error_does_not_blame_the_tokenizer(change: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/config\.json cannot be used"):
         load_tokenizer(str(folder_with(change, tmp_path)))
 
@@ -132,7 +132,7 @@ def test_other_architectures(change: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["5", "null", "[]", '"x"'])
-def test_no_object_at_all(text: str, tmp_path: Path) -> None:
+def test_a_config_that_is_not_an_object(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=str(tmp_path)):
         load_policy(PolicySettings(str(tmp_path), from_scratch=True, dtype="float32"))

@@ -14,7 +14,7 @@ def test_without_solutions() -> None:
     assert all(problem.solution is None for problem in StorySource("train", 5, solutions=False).load())
 
 
-def test_the_name_says_which_problems() -> None:
+def test_the_name_identifies_the_problems() -> None:
     assert StorySource("unseen", 10, start=5, seed=2).name == "stories (unseen 5-14, seed 2)"
 
 

@@ -14,19 +14,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from reft_pl.errors import UserError
 from reft_pl.modules.checkpoints import AtomicCheckpointIO
 from reft_pl.strategies.sharded_checkpoint import _convert, read_weights, stored_client_state
+from tests.payload import Payload
 
 from .runs import apart, flat, forked, joined, weights
-
-
-class Payload:
-    """Create a folder when unpickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.folder),)
-
 
 FILES = ["zero_pp_rank_0_mp_rank_00_model_states.pt", "mp_rank_00_model_states.pt"]
 
@@ -36,7 +26,7 @@ FILES = ["zero_pp_rank_0_mp_rank_00_model_states.pt", "mp_rank_00_model_states.p
 def test_no_reader_of_a_folder_runs_its_code(file: str, read: Callable[[Path], object], tmp_path: Path) -> None:
     folder, ran = tmp_path / "evil.ckpt", tmp_path / "ran"
     (folder / "checkpoint").mkdir(parents=True)
-    torch.save({"module": {}, "x": Payload(ran)}, folder / "checkpoint" / file)
+    torch.save({"module": {}, "x": Payload(os.mkdir, str(ran))}, folder / "checkpoint" / file)
     (folder / "latest").write_text("checkpoint")
     with pytest.raises(UserError, match="could run code") as caught:
         read(folder)
@@ -44,7 +34,7 @@ def test_no_reader_of_a_folder_runs_its_code(file: str, read: Callable[[Path], o
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_folder_of_other_content_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     for content in ([1], {"module": {}}):
         torch.save(content, tmp_path / "checkpoint" / FILES[1])
@@ -55,7 +45,7 @@ def test_a_folder_of_other_content_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_a_run_writes_resumes_moves_and_is_tested_and_code_in_any_part_is_refused(
+def test_a_folder_resumes_moves_and_is_tested_unless_a_part_holds_code(
     strategy: str, dtype: str, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     further = ["--data.format", "NaturalLanguage", "--model.policy.dtype", dtype, "--data.validation", "null"]
@@ -80,7 +70,7 @@ def test_what_a_run_writes_resumes_moves_and_is_tested_and_code_in_any_part_is_r
     for part in sorted(last.rglob("*.pt")):
         kept = part.read_bytes()
         assert all(name.startswith("deepspeed.") for name in get_unsafe_globals_in_checkpoint(part))
-        torch.save(torch.load(part, weights_only=False) | {"x": Payload(ran)}, part)
+        torch.save(torch.load(part, weights_only=False) | {"x": Payload(os.mkdir, str(ran))}, part)
         with pytest.raises(UserError, match="could run code"):
             read_weights(last)
         obstacle = _convert(last / "checkpoint", tmp_path / "copy" / "checkpoint")
@@ -88,11 +78,11 @@ def test_what_a_run_writes_resumes_moves_and_is_tested_and_code_in_any_part_is_r
         assert obstacle.refused
         part.write_bytes(kept)
     part = sorted(last.rglob("*optim_states.pt"))[1]
-    torch.save(torch.load(part, weights_only=False) | {"x": Payload(ran)}, part)
-    for ranks in (2, 1):  # as it is, and by a universal checkpoint
+    torch.save(torch.load(part, weights_only=False) | {"x": Payload(os.mkdir, str(ran))}, part)
+    for ranks in (2, 1):  # directly, and by a universal checkpoint
         refused = command("fit", "hostile", "--trainer.devices", str(ranks))
-        said = forked("commands", ranks, *refused, folder=tmp_path, fails=True)
-        assert "which could run code" in said
-        assert "Traceback" not in said
-        assert "weights_only" not in said
+        output = forked("commands", ranks, *refused, folder=tmp_path, fails=True)
+        assert "which could run code" in output
+        assert "Traceback" not in output
+        assert "weights_only" not in output
     assert not ran.exists()
