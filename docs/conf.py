@@ -14,7 +14,7 @@ copyright = "The reft-pl authors"  # noqa: A001 (the name that Sphinx reads)
 version = release = installed_version("reft-pl")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -32,6 +32,12 @@ nitpick_ignore_regex = [
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell
+nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of other libraries
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
