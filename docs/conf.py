@@ -55,7 +55,7 @@ html_theme_options = {
 }
 html_sidebars = {"index": [], "tutorial": []}
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
