@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SOURCES = sorted(path for folder in ("reft_pl", "callbacks", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 PAGES = [path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES])
+NOTEBOOKS = (ROOT / "docs" / "notebooks").glob("*.ipynb")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES, *NOTEBOOKS])
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 MOST_WORDS = 35
 """Words of a sentence in a docstring."""
@@ -94,6 +96,9 @@ def test_test_is_plain_english(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_document_is_plain_english(path: Path) -> None:
-    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
     faults = [f"{path.name}: {text[max(match.start() - 40, 0) : match.end() + 20]!r}" for match in BANNED.finditer(text)]
     assert not faults, "\n".join(faults)
