@@ -40,7 +40,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("question", nargs="?", help="default: standard input, or a prompt if that is a terminal")
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="sample K solutions and vote; 1 is greedy")
     parser.add_argument(
-        "--reranker", metavar="FOLDER", help="a reranker's run folder or export, whose scores weight the votes of the samples"
+        "--reranker", metavar="FOLDER", help="run folder or export of a reranker; its scores weight the votes of the samples"
     )
     parser.add_argument(
         "--temperature", type=float, metavar="T", help="sampling temperature (default: 1, greedy for one sample)"

@@ -36,7 +36,7 @@ def candidates(items: Iterable[SampledQuestion]) -> list[Candidate]:
 
 
 def mixed_groups(found: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Group candidates by problem; problems whose solutions are all correct or all wrong are left out."""
+    """Group candidates by problem; a problem with only correct or only wrong solutions is left out."""
     groups: dict[str, list[Candidate]] = {}
     for candidate in found:
         groups.setdefault(candidate.problem.id, []).append(candidate)

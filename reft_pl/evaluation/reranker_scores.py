@@ -34,8 +34,8 @@ def solution_scores(
 def in_group_auc(questions: Iterable[tuple[Sequence[float], Sequence[bool]]]) -> float:
     """Return the probability that a correct sample of a question scores above a wrong one, averaged over questions.
 
-    Ties count half. Questions whose samples are all correct or all wrong have nothing to order and are left out; without any
-    other question the result is 0.5.
+    Ties count half. A question with only correct or only wrong samples has nothing to order and is left out; if none is left,
+    the result is 0.5.
 
     Args:
         questions: Scores and verdicts of the samples of each question.

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 def pointwise_loss(margins: Tensor, labels: Tensor) -> Tensor:
     """Compute the binary cross-entropy of each solution, [N] (nats).
 
-    With the two logits of a classifier, whose difference is the margin, this is its cross-entropy.
+    For a classifier with two logits the margin is their difference, and this is its cross-entropy.
 
     Args:
         margins: Log-odds that each solution is correct, [N].
