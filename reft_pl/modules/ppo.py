@@ -9,9 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from reft_pl.errors import UserError
 from reft_pl.models.micro_batches import split, take
-from reft_pl.models.policy import VALUE_PARTS, Policy
+from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
@@ -19,6 +18,7 @@ from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
+from reft_pl.modules.value_groups import value_groups
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
@@ -35,8 +35,8 @@ from reft_pl.rollout.filtering import (
     without_truncated,
     without_unjudged,
 )
-from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
-from reft_pl.strategies.zero import ZeRO, whole_weights
+from reft_pl.rollout.minibatches import minibatches, n_minibatches
+from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
@@ -202,7 +202,7 @@ class PPOModule(PolicyModule):
     ) -> dict[str, float]:
         """Run all optimizer steps on one rollout; excluded samples do not change their number."""
         statistics = UpdateStatistics(self.policy_loss)
-        places = self.places(rollout)
+        places = self.batch.rows(rollout, self.samples_per_problem)
         sampled = len(problems) * self.samples_per_problem
         n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), sampled))
         parts = n_minibatches(taken, self.minibatch_size)
@@ -214,11 +214,6 @@ class PPOModule(PolicyModule):
                     statistics.add_step(result)
                     progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
         return statistics.compute(rollout, returns, self.ranks)
-
-    def places(self, rollout: ScoredRollout) -> Tensor:
-        """Return the indices of this rank's samples in the rollout of all ranks, [B]."""
-        mine = [self.batch.place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
-        return places_over_ranks(mine, self.ranks.gather(mine), self.samples_per_problem)
 
     def losses(
         self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
@@ -291,15 +286,8 @@ class PPOModule(PolicyModule):
 
     def parameter_groups(self) -> list[Any]:
         """Return the trainable weights; with ``value_lr`` or ``value_warmup`` the policy's, then the value function's."""
-        if self.value_lr is None and not self.value_warmup:
-            return super().parameter_groups()
-        if isinstance(self.trainer.strategy, ZeRO):  # ZeRO steps flat shards of all weights
-            raise UserError(
-                "model.value_lr and model.value_warmup do not work under ZeRO: leave them out, or set trainer.strategy to ddp"
-            )
-        named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
-        policy, values = ([p for name, p in named if name.startswith(VALUE_PARTS) is of_values] for of_values in (False, True))
-        return [{"params": policy}, {"params": values, **({} if self.value_lr is None else {"lr": self.value_lr})}]
+        apart = self.value_lr is not None or self.value_warmup > 0
+        return value_groups(self) if apart else super().parameter_groups()
 
     @property
     def fixed_groups(self) -> int:
