@@ -13,6 +13,7 @@ from reft_pl.models.micro_batches import split, take
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.kl_weight import KLWeight
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
@@ -111,7 +112,7 @@ class PPOModule(PolicyModule):
         super().__init__(policy, **kwargs)
         self.reward = reward or AnswerReward()
         self.kl = kl
-        self.kl_coef = kl.coef
+        self.kl_weight = KLWeight(kl)
         self.advantages = advantages or GAE()
         self.policy_loss = policy_loss or PPOClip()
         self.rescore = rescore
@@ -144,7 +145,7 @@ class PPOModule(PolicyModule):
         statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
         statistics |= self.learn(batch, rollout, advantages, returns)
-        statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.timing()
+        statistics |= self.kl_weight.adapt(statistics["rollout/kl"], hold=self.warms_up_values) | self.timing()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
@@ -190,7 +191,7 @@ class PPOModule(PolicyModule):
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Return advantages and, with a value function, its targets (returns); both [B, T]."""
         mask = rollout.tokens.action_mask
-        kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
+        kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_weight.current)
         size, counted = self.samples_per_problem, judged(rollout)
         experience = Experience(rollout.outcome, kl_rewards, rollout.values, mask, size, self.ranks.sum, counted)
         if self.warms_up_values:
@@ -242,20 +243,13 @@ class PPOModule(PolicyModule):
                 terms["value"] = self.value_coef * mean(value_loss, mask)
             if self.kl.place == "loss":
                 kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
-                terms["kl"] = self.kl_coef * mean(kl, mask)
+                terms["kl"] = self.kl_weight.current * mean(kl, mask)
             if alone:  # weight 0 rather than no pass: ranks exchange the gradients of all weights
                 terms = {name: term if name == "value" else 0.0 * term for name, term in terms.items()}
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
             return torch.stack(list(terms.values())).sum()
 
         return [partial(loss, rows[micro]) for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens)]
-
-    def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
-        """Adapt the weight of the KL penalty to its target; return the weight that this iteration used."""
-        used = self.kl_coef
-        if not self.warms_up_values:
-            self.kl_coef = self.kl.adapted(used, kl)
-        return {"update/kl_coef": used}
 
     # ---- model
 
@@ -274,15 +268,14 @@ class PPOModule(PolicyModule):
         """Record the reference and the current weight of the KL penalty."""
         super().on_save_checkpoint(checkpoint)
         self._reference.mark(checkpoint)
-        checkpoint["reft_kl_coef"] = self.kl_coef
+        self.kl_weight.mark(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with another reference, and restore the weight of the KL penalty."""
         super().on_load_checkpoint(checkpoint)
         if self.trainer.training:
             self._reference.check(checkpoint)
-        if self.kl.target is not None:
-            self.kl_coef = checkpoint["reft_kl_coef"]
+        self.kl_weight.restore(checkpoint)
 
     def parameter_groups(self) -> list[Any]:
         """Return the trainable weights; with ``value_lr`` or ``value_warmup`` the policy's, then the value function's."""
