@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from reft_pl.models.micro_batches import split, take
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.demonstrations import Demonstrations
 from reft_pl.modules.kl_weight import KLWeight
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_settings import check_settings
@@ -78,6 +79,10 @@ class PPOModule(PolicyModule):
         value_lr: Learning rate of the value head and of a separate value model; None is the policy's. Not under ZeRO.
         value_warmup: Rollouts at the start that train only the value function, on Monte Carlo returns of the fixed policy
             (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule. Not under ZeRO.
+        annotated_coef: Weight of the mean cross-entropy over the tokens of annotated solutions to the rollout's questions
+            (PPO-ptx, arXiv 2203.02155, eq. 2). Each optimizer step adds it, except during ``value_warmup``. 0 is off.
+        annotated_batch_size: Annotated solutions per optimizer step over all ranks; None is ``minibatch_size``.
+        annotated_schedule: ``constant`` weight, or ``linear`` decay to 0 over the learning-rate schedule.
         **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
@@ -107,6 +112,9 @@ class PPOModule(PolicyModule):
         separate_value_model: bool = False,
         value_lr: float | None = None,
         value_warmup: int = 0,
+        annotated_coef: float = 0.0,
+        annotated_batch_size: int | None = None,
+        annotated_schedule: Literal["constant", "linear"] = "constant",
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
@@ -132,8 +140,14 @@ class PPOModule(PolicyModule):
         self.separate_value_model = separate_value_model
         self.value_lr = value_lr
         self.value_warmup = value_warmup
+        self.demonstrations = Demonstrations(self, annotated_coef, annotated_batch_size, annotated_schedule)
         self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
         check_settings(self)
+
+    def setup(self, stage: str) -> None:
+        """Tokenise the annotated solutions if they are learned from."""
+        if stage == "fit":
+            self.demonstrations.prepare()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """Run one iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
@@ -145,7 +159,8 @@ class PPOModule(PolicyModule):
         statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
         statistics |= self.learn(batch, rollout, advantages, returns)
-        statistics |= self.kl_weight.adapt(statistics["rollout/kl"], hold=self.warms_up_values) | self.timing()
+        statistics |= self.kl_weight.adapt(statistics["rollout/kl"], hold=self.warms_up_values)
+        statistics |= self.demonstrations.statistics() | self.timing()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
@@ -202,7 +217,7 @@ class PPOModule(PolicyModule):
         self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
     ) -> dict[str, float]:
         """Run all optimizer steps on one rollout; excluded samples do not change their number."""
-        statistics = UpdateStatistics(self.policy_loss)
+        statistics, annotated = UpdateStatistics(self.policy_loss), self.demonstrations.of_rollout(problems)
         places = self.batch.rows(rollout, self.samples_per_problem)
         sampled = len(problems) * self.samples_per_problem
         n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), sampled))
@@ -210,10 +225,13 @@ class PPOModule(PolicyModule):
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
                 # If many samples are excluded, the last parts are empty on every rank: skip them.
-                for rows in minibatches(places, n, parts, self.seed, self.step, epoch)[:n]:
-                    result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
+                for index, rows in enumerate(minibatches(places, n, parts, self.seed, self.step, epoch)[:n]):
+                    examples = self.annotated(annotated.minibatch(epoch, index))
+                    losses = self.losses(rollout, advantages, returns, rows, statistics)
+                    result = self.update([*losses, *self.demonstrations.losses(examples, statistics)])
                     statistics.add_step(result)
-                    progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
+                    masks = rollout.tokens.attention_mask[rows], examples.attention_mask
+                    progress.advance(len(rows), sum(int(mask.sum()) for mask in masks))
         return statistics.compute(rollout, returns, self.ranks)
 
     def losses(
