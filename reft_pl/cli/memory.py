@@ -78,7 +78,7 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
         echo()
         echo(f"in host memory, for each GPU: {kept}")
     total, micro = run.sequences * gpus, run.micro_batches
-    beside = f" and {run.annotated * gpus} annotated solutions" if run.annotated else ""
+    beside = f", and {run.annotated * gpus} annotated solutions" if run.annotated else ""
     echo()
     echo(
         f"An optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}{beside}, "
