@@ -22,7 +22,18 @@ BY_SUBJECT = {
     "gpu": "what needs a CUDA device",
 }
 """Folders where a test file may be named for its subject."""
-OF_THE_REPOSITORY = {"benchmarks", "documents", "hostile_text", "layout", "locks", "prose", "public_names", "tutorial", "wheel"}
+OF_THE_REPOSITORY = {
+    "benchmarks",
+    "documents",
+    "hostile_text",
+    "layout",
+    "locks",
+    "notebooks",
+    "prose",
+    "public_names",
+    "tutorial",
+    "wheel",
+}
 """Test files beside the folders: about the repository as a whole, or about all output."""
 OF_SEVERAL_MODULES = {
     "callbacks/test_two_ranks.py": "all callbacks in two processes",

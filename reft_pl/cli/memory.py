@@ -78,9 +78,10 @@ def _tell(config: Mapping[str, Any], options: Namespace) -> int:
         echo()
         echo(f"in host memory, for each GPU: {kept}")
     total, micro = run.sequences * gpus, run.micro_batches
+    beside = f", and {run.annotated * gpus} annotated solutions" if run.annotated else ""
     echo()
     echo(
-        f"An optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}, "
+        f"An optimizer step: {total} sequences = {gpus} GPU{'s' * (gpus > 1)} x {run.sequences}{beside}, "
         f"in at most {micro} micro-batch{'es' * (micro > 1)} of {run.micro_batch_tokens:,} tokens on each "
         f"({run.micro_rows} of {run.max_tokens:,} tokens)."
     )

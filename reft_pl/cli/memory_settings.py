@@ -74,6 +74,9 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         arguments = sampler.get("init_args") or {}
         rows = min(arguments.get("max_rows", 64), ceil(at_once / gpus))
         drafts = arguments.get("draft_tokens", 8)
+    annotated = 0
+    if settings.get("annotated_coef"):
+        annotated = min(data["batch_size"], settings.get("annotated_batch_size") or step)
     estimator = _class_of(settings.get("advantages"), GAE)
     return Run(
         PolicySettings(**policy, lora=lora),
@@ -82,6 +85,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         sequences=ceil(step / gpus),
         cache_rows=0 if issubclass(stage, RerankerModule) else rows,
         draft_tokens=drafts,
+        annotated=ceil(annotated / gpus),
         reference=on_policy and lora is None,
         reference_offloaded=bool(settings.get("offload_reference")),
         value_trunk=bool(on_policy and settings.get("separate_value_model") and getattr(estimator, "uses_values", False)),

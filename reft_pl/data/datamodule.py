@@ -155,21 +155,25 @@ class ReasoningDataModule(LightningDataModule):
         if training:
             self._load_train()
 
-    def prepare_examples(self) -> None:
+    def prepare_examples(self, *, every: bool = True) -> None:
         """Tokenise all training solutions, and fail before training if one is missing or too long.
 
         With ``on_too_long="drop"``, problems with too long sequences are dropped and counted instead.
 
+        Args:
+            every: Whether each problem must have a solution.
+
         Raises:
             UserError: a problem has no annotated solution in the format, or its sequence exceeds ``max_tokens``.
         """
-        examples = self.codec.examples(self.train_problems, self.cache)
+        annotated = [p for p in self.train_problems if every or p.solution is not None]
+        examples = self.codec.examples(annotated, self.cache)
         if self.on_too_long == "drop":
-            pairs = zip(self.train_problems, examples, strict=True)
-            fitting = [p for p, e in pairs if len(e.ids) <= self.max_tokens]
+            long = {p for p, e in zip(annotated, examples, strict=True) if len(e.ids) > self.max_tokens}
+            fitting = [p for p in self.train_problems if p not in long]
             self.train_problems = self._log_dropped("train", "with solutions that are too long", self.train_problems, fitting)
         else:
-            for problem in self.train_problems:
+            for problem in annotated:
                 self.codec.example(problem)
 
     def examples(self, problems: Sequence[Problem]) -> list[Example]:

@@ -33,6 +33,7 @@ class Run:
         max_tokens: Length of the longest sequence, in tokens.
         micro_batch_tokens: Upper bound on rows times longest row of a micro-batch.
         sequences: Sequences per optimizer step on one GPU.
+        annotated: Annotated solutions per optimizer step on one GPU, beside these sequences.
         cache_rows: Sequences sampled in parallel on one GPU; 0 if the sampler manages separate memory.
         draft_tokens: Maximum tokens drafted per sequence in speculative decoding.
         reference: Whether a frozen reference copy of the model exists.
@@ -54,6 +55,7 @@ class Run:
     sequences: int
     cache_rows: int
     draft_tokens: int = 0
+    annotated: int = 0
     reference: bool = False
     reference_offloaded: bool = False
     value_trunk: bool = False
@@ -69,12 +71,12 @@ class Run:
     @property
     def micro_rows(self) -> int:
         """Maximum-length sequences that fit into a micro-batch."""
-        return min(self.sequences, max(1, self.micro_batch_tokens // self.max_tokens))
+        return min(max(self.sequences, self.annotated), max(1, self.micro_batch_tokens // self.max_tokens))
 
     @property
     def micro_batches(self) -> int:
         """Micro-batches per optimizer step if every sequence has maximum length."""
-        return ceil(self.sequences / self.micro_rows)
+        return ceil(self.sequences / self.micro_rows) + ceil(self.annotated / self.micro_rows)
 
 
 @dataclass

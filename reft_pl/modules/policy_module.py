@@ -87,8 +87,9 @@ class PolicyModule(StageModule):
 
         def loss(rows: Tensor) -> Tensor:
             micro = take(tokens, rows)
-            losses = token_cross_entropy(score(self.policy, micro).logprobs, micro.action_mask)
-            return weight * token_mean(losses, micro.action_mask, n_tokens)
+            scores = score(self.policy, micro, detach_values=True)
+            losses = token_cross_entropy(scores.logprobs, micro.action_mask)
+            return weight * token_mean(losses, micro.action_mask, n_tokens) + _without_weight(scores.values)
 
         return [partial(loss, rows) for rows in split(tokens, self.micro_batch_tokens)]
 
@@ -96,7 +97,7 @@ class PolicyModule(StageModule):
         """Pass two tokens through the policy and its value function, with weight 0."""
         two = torch.full((1, 2), self.problems.codec.eos_id, device=self.device)
         scores = score(self.policy, TokenBatch(two, two >= 0, torch.tensor([[True, False]], device=self.device)))
-        return 0.0 * (scores.logprobs.sum() + (0.0 if scores.values is None else scores.values.sum()))
+        return 0.0 * scores.logprobs.sum() + _without_weight(scores.values)
 
     def used_in_parts(self) -> list[nn.Parameter]:
         """Return the LM head, which computes logits in chunks of positions."""
@@ -174,3 +175,8 @@ class PolicyModule(StageModule):
             stop_ids=codec.stop_ids,
             unused_ids=codec.vocabulary.unused(self.policy.vocab_size),
         )
+
+
+def _without_weight(values: Tensor | None) -> Tensor | float:
+    """Return 0 with the value function in its graph: ranks exchange gradients of all weights in a pass."""
+    return 0.0 if values is None else 0.0 * values.sum()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from reft_pl.errors import UserError
 from reft_pl.models.micro_batches import split, take
-from reft_pl.models.policy import VALUE_PARTS, Policy
+from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
+from reft_pl.modules.demonstrations import Demonstrations
+from reft_pl.modules.kl_weight import KLWeight
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.ppo_settings import check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
+from reft_pl.modules.value_groups import value_groups
 from reft_pl.reward.answer import AnswerReward
 from reft_pl.reward.base import RewardFunction
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
@@ -35,8 +37,8 @@ from reft_pl.rollout.filtering import (
     without_truncated,
     without_unjudged,
 )
-from reft_pl.rollout.minibatches import minibatches, n_minibatches, places_over_ranks
-from reft_pl.strategies.zero import ZeRO, whole_weights
+from reft_pl.rollout.minibatches import minibatches, n_minibatches
+from reft_pl.strategies.zero import whole_weights
 from reft_pl.types import Problem, Rollout, SamplingParams, ScoredRollout
 
 
@@ -77,6 +79,10 @@ class PPOModule(PolicyModule):
         value_lr: Learning rate of the value head and of a separate value model; None is the policy's. Not under ZeRO.
         value_warmup: Rollouts at the start that train only the value function, on Monte Carlo returns of the fixed policy
             (VC-PPO, arXiv 2503.01491, section 4.1). Their optimizer steps count in the schedule. Not under ZeRO.
+        annotated_coef: Weight of the mean cross-entropy over the tokens of annotated solutions to the rollout's questions
+            (PPO-ptx, arXiv 2203.02155, eq. 2). Each optimizer step adds it, except during ``value_warmup``. 0 is off.
+        annotated_batch_size: Annotated solutions per optimizer step over all ranks; None is ``minibatch_size``.
+        annotated_schedule: ``constant`` weight, or ``linear`` decay to 0 over the learning-rate schedule.
         **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
@@ -106,12 +112,15 @@ class PPOModule(PolicyModule):
         separate_value_model: bool = False,
         value_lr: float | None = None,
         value_warmup: int = 0,
+        annotated_coef: float = 0.0,
+        annotated_batch_size: int | None = None,
+        annotated_schedule: Literal["constant", "linear"] = "constant",
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
         self.reward = reward or AnswerReward()
         self.kl = kl
-        self.kl_coef = kl.coef
+        self.kl_weight = KLWeight(kl)
         self.advantages = advantages or GAE()
         self.policy_loss = policy_loss or PPOClip()
         self.rescore = rescore
@@ -131,8 +140,14 @@ class PPOModule(PolicyModule):
         self.separate_value_model = separate_value_model
         self.value_lr = value_lr
         self.value_warmup = value_warmup
+        self.demonstrations = Demonstrations(self, annotated_coef, annotated_batch_size, annotated_schedule)
         self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
         check_settings(self)
+
+    def setup(self, stage: str) -> None:
+        """Tokenise the annotated solutions if they are learned from."""
+        if stage == "fit":
+            self.demonstrations.prepare()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """Run one iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
@@ -144,7 +159,8 @@ class PPOModule(PolicyModule):
         statistics = rollout_statistics(rollout, self.ranks, self.importance_clip)
         advantages, returns = self.estimate_advantages(rollout)
         statistics |= self.learn(batch, rollout, advantages, returns)
-        statistics |= self.adapt_kl_penalty(statistics["rollout/kl"]) | self.timing()
+        statistics |= self.kl_weight.adapt(statistics["rollout/kl"], hold=self.warms_up_values)
+        statistics |= self.demonstrations.statistics() | self.timing()
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
@@ -190,7 +206,7 @@ class PPOModule(PolicyModule):
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Return advantages and, with a value function, its targets (returns); both [B, T]."""
         mask = rollout.tokens.action_mask
-        kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_coef)
+        kl_rewards = self.kl.rewards(rollout.logprobs, rollout.ref_logprobs, mask, self.kl_weight.current)
         size, counted = self.samples_per_problem, judged(rollout)
         experience = Experience(rollout.outcome, kl_rewards, rollout.values, mask, size, self.ranks.sum, counted)
         if self.warms_up_values:
@@ -201,24 +217,22 @@ class PPOModule(PolicyModule):
         self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
     ) -> dict[str, float]:
         """Run all optimizer steps on one rollout; excluded samples do not change their number."""
-        statistics = UpdateStatistics(self.policy_loss)
-        places = self.places(rollout)
+        statistics, annotated = UpdateStatistics(self.policy_loss), self.demonstrations.of_rollout(problems)
+        places = self.batch.rows(rollout, self.samples_per_problem)
         sampled = len(problems) * self.samples_per_problem
         n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), sampled))
         parts = n_minibatches(taken, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
                 # If many samples are excluded, the last parts are empty on every rank: skip them.
-                for rows in minibatches(places, n, parts, self.seed, self.step, epoch)[:n]:
-                    result = self.update(self.losses(rollout, advantages, returns, rows, statistics))
+                for index, rows in enumerate(minibatches(places, n, parts, self.seed, self.step, epoch)[:n]):
+                    examples = self.annotated(annotated.minibatch(epoch, index))
+                    losses = self.losses(rollout, advantages, returns, rows, statistics)
+                    result = self.update([*losses, *self.demonstrations.losses(examples, statistics)])
                     statistics.add_step(result)
-                    progress.advance(len(rows), int(rollout.tokens.attention_mask[rows].sum()))
+                    masks = rollout.tokens.attention_mask[rows], examples.attention_mask
+                    progress.advance(len(rows), sum(int(mask.sum()) for mask in masks))
         return statistics.compute(rollout, returns, self.ranks)
-
-    def places(self, rollout: ScoredRollout) -> Tensor:
-        """Return the indices of this rank's samples in the rollout of all ranks, [B]."""
-        mine = [self.batch.place_of[sample.problem.id] for sample in rollout.samples[:: self.samples_per_problem]]
-        return places_over_ranks(mine, self.ranks.gather(mine), self.samples_per_problem)
 
     def losses(
         self, rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None, rows: Tensor, statistics: UpdateStatistics
@@ -247,20 +261,13 @@ class PPOModule(PolicyModule):
                 terms["value"] = self.value_coef * mean(value_loss, mask)
             if self.kl.place == "loss":
                 kl = self.kl.estimate(scores.logprobs, rollout.ref_logprobs[micro_rows, columns], mask)
-                terms["kl"] = self.kl_coef * mean(kl, mask)
+                terms["kl"] = self.kl_weight.current * mean(kl, mask)
             if alone:  # weight 0 rather than no pass: ranks exchange the gradients of all weights
                 terms = {name: term if name == "value" else 0.0 * term for name, term in terms.items()}
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
             return torch.stack(list(terms.values())).sum()
 
         return [partial(loss, rows[micro]) for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens)]
-
-    def adapt_kl_penalty(self, kl: float) -> dict[str, float]:
-        """Adapt the weight of the KL penalty to its target; return the weight that this iteration used."""
-        used = self.kl_coef
-        if not self.warms_up_values:
-            self.kl_coef = self.kl.adapted(used, kl)
-        return {"update/kl_coef": used}
 
     # ---- model
 
@@ -279,27 +286,19 @@ class PPOModule(PolicyModule):
         """Record the reference and the current weight of the KL penalty."""
         super().on_save_checkpoint(checkpoint)
         self._reference.mark(checkpoint)
-        checkpoint["reft_kl_coef"] = self.kl_coef
+        self.kl_weight.mark(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with another reference, and restore the weight of the KL penalty."""
         super().on_load_checkpoint(checkpoint)
         if self.trainer.training:
             self._reference.check(checkpoint)
-        if self.kl.target is not None:
-            self.kl_coef = checkpoint["reft_kl_coef"]
+        self.kl_weight.restore(checkpoint)
 
     def parameter_groups(self) -> list[Any]:
         """Return the trainable weights; with ``value_lr`` or ``value_warmup`` the policy's, then the value function's."""
-        if self.value_lr is None and not self.value_warmup:
-            return super().parameter_groups()
-        if isinstance(self.trainer.strategy, ZeRO):  # ZeRO steps flat shards of all weights
-            raise UserError(
-                "model.value_lr and model.value_warmup do not work under ZeRO: leave them out, or set trainer.strategy to ddp"
-            )
-        named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
-        policy, values = ([p for name, p in named if name.startswith(VALUE_PARTS) is of_values] for of_values in (False, True))
-        return [{"params": policy}, {"params": values, **({} if self.value_lr is None else {"lr": self.value_lr})}]
+        apart = self.value_lr is not None or self.value_warmup > 0
+        return value_groups(self) if apart else super().parameter_groups()
 
     @property
     def fixed_groups(self) -> int:

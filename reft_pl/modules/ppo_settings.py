@@ -22,6 +22,7 @@ def check_settings(module: PPOModule) -> None:
     _check_ranges(module)
     _check_groups(module)
     _check_values(module)
+    _check_demonstrations(module)
     if not module.rescore:
         _check_without_rescoring(module)
     if module.offload_reference and module.frozen_base.exists:
@@ -68,6 +69,22 @@ def _check_values(module: PPOModule) -> None:
         if is_set and not module.advantages.uses_values:
             name = type(module.advantages).__name__
             raise UserError(f"{name} learns no values: remove model.{setting}, or set model.advantages to GAE")
+
+
+def _check_demonstrations(module: PPOModule) -> None:
+    term = module.demonstrations
+    if term.coef < 0:
+        raise UserError(f"model.annotated_coef is {term.coef:g}, but must not be negative: 1 is typical, 0 switches it off")
+    if term.batch_size is not None and term.batch_size < 1:
+        raise UserError(
+            f"model.annotated_batch_size is {term.batch_size}, but must be at least 1: null takes model.minibatch_size"
+        )
+    for setting, is_set in (
+        ("annotated_batch_size", term.batch_size is not None),
+        ("annotated_schedule", term.schedule != "constant"),
+    ):
+        if is_set and not term.coef:
+            raise UserError(f"model.{setting} needs a weight: set model.annotated_coef, or remove model.{setting}")
 
 
 def _check_without_rescoring(module: PPOModule) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,12 +61,26 @@ class UpdateStatistics:
         """Add a micro-batch: its part of each loss term (scalars), ratios and log-probabilities ([B, T])."""
         with torch.no_grad():
             for name, term in terms.items():
-                self.terms[name] = self.terms.get(name, 0.0) + float(term)
+                self.add_term(name, term)
             self.sums["ratio"] += float(masked_sum(ratio, mask))
             self.sums["clip_fraction"] += float((self.policy_loss.outside(ratio) & mask).sum())
             self.sums["approx_kl"] += float(k3_kl(old_logprobs, logprobs, mask).sum())
             self.ratio_max = max(self.ratio_max, float(masked_max(ratio, mask)))
             self.actions += int(mask.sum())
+
+    def add_term(self, name: str, term: Tensor) -> None:
+        """Add a micro-batch's part of a loss term (scalar)."""
+        self.terms[name] = self.terms.get(name, 0.0) + float(term.detach())
+
+    def watched(self, name: str, losses: Sequence[Callable[[], Tensor]]) -> list[Callable[[], Tensor]]:
+        """Wrap micro-batch losses that are one term, so that each is added when it is computed."""
+
+        def watch(compute: Callable[[], Tensor]) -> Tensor:
+            term = compute()
+            self.add_term(name, term)
+            return term
+
+        return [partial(watch, compute) for compute in losses]
 
     def add_step(self, result: Mapping[str, float]) -> None:
         """Add the result of ``StageModule.update``."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from reft_pl.models.micro_batches import take
 from reft_pl.rl.groups import varied_groups
 from reft_pl.rl.overlong import soft_overlong_punishment
+from reft_pl.rollout.minibatches import places_over_ranks
 from reft_pl.rollout.seeds import counter_seed
 from reft_pl.types import Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
@@ -171,3 +172,13 @@ class GlobalBatch:
         others = {place: taken[place] for place in mine if place in taken}
         self.place_of |= {problem.id: place for place, problem in others.items()}
         return list(others.values())
+
+    def rows(self, rollout: Rollout, size: int) -> Tensor:
+        """Return the indices of this rank's samples in the rollout of all ranks, [B] int64; all ranks must call it together.
+
+        Args:
+            rollout: This rank's samples of questions in the batch, or of new ones, in whole groups.
+            size: Samples per question.
+        """
+        mine = [self.place_of[sample.problem.id] for sample in rollout.samples[::size]]
+        return places_over_ranks(mine, self._gather(mine), size)

@@ -74,6 +74,20 @@ def test_the_configs_number_of_gpus_is_the_default(capsys: pytest.CaptureFixture
     assert "32 sequences = 16 GPUs x 2" in plan(capsys, *REFT, *node, "--trainer.num_nodes", "2")[1]
 
 
+def test_annotated_solutions_take_micro_batches_and_may_take_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """32 samples in steps of 4 fill less than a micro-batch of 5; with 16 solutions in a step, the micro-batch is full."""
+    small = (*REFT, "--model.minibatch_size", "4", "--gpus", "1")
+    on = ["--model.annotated_coef", "1"]
+    alone, default, more = (plan(capsys, *small, *extra)[1] for extra in ([], on, [*on, "--model.annotated_batch_size", "16"]))
+    assert "4 sequences = 1 GPU x 4, in at most 1 micro-batch of 4,096 tokens on each (4 of 700 tokens)" in alone
+    assert "4 sequences = 1 GPU x 4, and 4 annotated solutions, in at most 2 micro-batches" in default
+    assert gib(default, "update") == gib(alone, "update"), "one micro-batch after the other"
+    assert "and 16 annotated solutions, in at most 5 micro-batches of 4,096 tokens on each (5 of 700 tokens)" in more
+    assert gib(more, "activations") == pytest.approx(5 / 4 * gib(alone, "activations"), rel=0.01)
+    whole = plan(capsys, *REFT, "--gpus", "1", *on, "--model.annotated_batch_size", "999")[1]
+    assert "and 32 annotated solutions" in whole, "no question is taken twice"
+
+
 def test_compiled_layers_are_reported_as_an_upper_bound(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*REFT, "--model.policy.compile", "true")
     assert "upper bound" in plan(capsys, *arguments)[1]

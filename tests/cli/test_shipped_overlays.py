@@ -163,13 +163,16 @@ def test_the_pretrained_models_recipe(compiled: bool, few_rows: Path, small: Cal
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "left_out"), [pytest.param("dapo", 1.0, marks=pytest.mark.slow), ("reinforce_baseline", 0.0)]
+    ("algorithm", "left_out"),
+    [pytest.param("dapo", 1.0, marks=pytest.mark.slow), ("reinforce_baseline", 0.0), ("annotated", 0.0)],
 )
 def test_an_algorithm_over_ppo(algorithm: str, left_out: float, few_rows: Path, small: Callable[..., list[str]]) -> None:
     """DAPO skips groups of wrong answers. ``test_shipped_configs.py`` has the settings of all algorithms."""
     arguments = [*small("ppo"), "--data.holdout", "4", "--trainer.limit_train_batches", "1"]
     assert main(["fit", *configs("ppo", f"algorithms/{algorithm}", "data/svamp_python"), *arguments]) == 0
-    assert read_curves(few_rows / "ppo")["rollout/left_out"].values == [left_out]
+    curves = read_curves(few_rows / "ppo")
+    assert curves["rollout/left_out"].values == [left_out]
+    assert ("update/annotated_loss" in curves) == ("update/annotated_coef" in curves) == (algorithm == "annotated")
 
 
 @pytest.mark.slow

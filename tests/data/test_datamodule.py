@@ -120,6 +120,26 @@ def test_problems_without_solutions_train_but_make_no_examples(make, tmp_path):
         data.prepare_examples()
 
 
+def test_some_problems_without_solutions_make_no_examples(make, tmp_path, caplog):
+    def mixed():
+        return [source(tmp_path, "bare", ["Q?", "R?"], solutions=False), source(tmp_path, "full", ["S?", "T " * 20 + "?"])]
+
+    data = make(train=mixed())
+    data.setup("fit")
+    data.prepare_examples(every=False)
+    assert [p.id for p in data.train_problems] == ["bare_0", "bare_1", "full_0", "full_1"]
+    long = len(data.examples(data.train_problems[3:])[0].ids)
+    data = make(train=mixed(), max_prompt_tokens=long - 2, max_tokens=long - 1)
+    data.setup("fit")
+    with pytest.raises(UserError, match="full_1 makes"):
+        data.prepare_examples(every=False)
+    data = make(train=mixed(), max_prompt_tokens=long - 2, max_tokens=long - 1, on_too_long="drop")
+    data.setup("fit")
+    data.prepare_examples(every=False)
+    assert [p.id for p in data.train_problems] == ["bare_0", "bare_1", "full_0"]
+    assert "left out 1 of 4 questions with solutions that are too long" in caplog.text
+
+
 def test_long_questions_raise_or_are_counted(make, tmp_path, caplog):
     train = [source(tmp_path, "train", ["Short?", "Long " * 200 + "?"])]
     with pytest.raises(UserError, match=r"the question train_1 takes \d+ tokens, more than max_prompt_tokens=300"):

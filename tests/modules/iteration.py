@@ -37,6 +37,29 @@ class Recorder(RolloutCallback):
         self.statistics.append(dict(statistics))
 
 
+class Weights(RolloutCallback):
+    """Record the weights at the start and after each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Any) -> None:
+        if not self.seen:
+            self.on_update_end(trainer, module, {})
+
+    def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Any) -> None:
+        self.seen.append({name: p.detach().clone() for name, p in module.named_parameters()})
+
+    @property
+    def changed(self) -> list[set[str]]:
+        """Return which parts each batch changed: ``policy`` or ``value``."""
+        pairs = zip(self.seen, self.seen[1:], strict=False)
+        return [
+            {"value" if ".value_" in name else "policy" for name in before if not torch.equal(before[name], after[name])}
+            for before, after in pairs
+        ]
+
+
 class RewardFor(RewardFunction):
     """A reward that depends on the sampled text, so that advantages differ; or a constant."""
 
@@ -53,26 +76,21 @@ def iterate(
     *callbacks: Callback,
     batches: int = 1,
     policy: PolicySettings | None = None,
+    data: dict[str, Any] | None = None,
     **settings: Any,
 ) -> tuple[PPOModule, Recorder]:
-    """Train for some batches of eight problems with short completions."""
+    """Train for some batches of eight problems with short completions; ``data`` has other settings of the data."""
     recorder = Recorder()
     settings = {"reward": RewardFor(), "ppo_epochs": 1, "optimizer": lambda p: MasterAdamW(p, lr=1e-3)} | settings
     module = PPOModule(policy or PolicySettings(str(micro_model), from_scratch=True, dtype="float32"), **settings)
-    data = ReasoningDataModule(
-        train=[StorySource("train", 8 * batches)],
-        format=PythonProgram(),
-        tokenizer=str(micro_model),
-        batch_size=8,
-        max_prompt_tokens=190,
-        max_tokens=195,
-        cache_dir=str(folder / "cache"),
-    )
+    defaults = {"train": [StorySource("train", 8 * batches)], "max_prompt_tokens": 190, "max_tokens": 195, "batch_size": 8}
+    defaults |= {"format": PythonProgram(), "tokenizer": str(micro_model), "cache_dir": str(folder / "cache")}
+    problems = ReasoningDataModule(**defaults | (data or {}))
     trainer = Trainer(
         default_root_dir=folder, max_epochs=1, callbacks=[recorder, *callbacks], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=problems)
     return module, recorder
 
 

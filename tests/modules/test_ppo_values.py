@@ -9,38 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from reft_pl.errors import UserError
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import LoRASettings, PolicySettings
-from reft_pl.modules import PPOModule, RolloutCallback
+from reft_pl.modules import PPOModule
 from reft_pl.rl.kl import KLPenalty
 from reft_pl.strategies import ZeRO
-from tests.modules.iteration import iterate
-
-
-class Weights(RolloutCallback):
-    """Record the weights at the start and after each batch."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, torch.Tensor]] = []
-
-    def on_rollout_end(self, trainer: Trainer, module: LightningModule, rollout: Any) -> None:
-        if not self.seen:
-            self.on_update_end(trainer, module, {})
-
-    def on_update_end(self, trainer: Trainer, module: LightningModule, statistics: Any) -> None:
-        self.seen.append({name: p.detach().clone() for name, p in module.named_parameters()})
-
-    @property
-    def changed(self) -> list[set[str]]:
-        """Return which parts each batch changed: ``policy`` or ``value``."""
-        pairs = zip(self.seen, self.seen[1:], strict=False)
-        return [
-            {"value" if ".value_" in name else "policy" for name in before if not torch.equal(before[name], after[name])}
-            for before, after in pairs
-        ]
+from tests.modules.iteration import Weights, iterate
 
 
 @pytest.mark.parametrize("separate", [False, True])

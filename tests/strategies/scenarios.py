@@ -21,6 +21,7 @@ from reft_pl.cli import (
 )
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sample_file import Prediction, SampledQuestion, to_line
+from reft_pl.data.sources import ProblemSource
 from reft_pl.data.stories.source import StorySource
 from reft_pl.formats import PythonProgram
 from reft_pl.models import scoring
@@ -82,10 +83,12 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
         "micro_batch_tokens": 100 if stage == "reranker" else 420,
         "gradient_clip_norm": 0.5,
     }
-    if stage in ("ppo", "values"):
+    if stage in ("ppo", "values", "annotated"):
         settings |= {"reward": ByTokens(), "minibatch_size": 5, "ppo_epochs": 2}
     if stage == "values":
         settings |= {"value_warmup": 1, "value_lr": 1e-2}
+    if stage == "annotated":
+        settings |= {"annotated_coef": 0.5, "annotated_batch_size": 3, "annotated_schedule": "linear"}
     if stage == "grpo":
         settings |= {"reward": ByTokens(), "advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True}
         settings |= {"max_resamples": 1, "minibatch_size": 4, "aggregation": "token"}
@@ -106,8 +109,12 @@ def questions(stage: str, model: str, folder: str) -> ReasoningDataModule:
         ]
         path.write_text("".join(map(to_line, items)))
         return ReasoningDataModule(samples={"train": str(path)}, **common)
-    limit = 200 if stage in ("ppo", "values", "grpo", "online") else 400
-    return ReasoningDataModule(train=[StorySource("train", 15)], max_prompt_tokens=190, max_tokens=limit, **common)
+    limit = 200 if stage in ("ppo", "values", "annotated", "grpo", "online") else 400
+    bare = 6 if stage == "annotated" else 0
+    train: list[ProblemSource] = [StorySource("train", 15 - bare, start=bare)]
+    if bare:
+        train.append(StorySource("train", bare, solutions=False))
+    return ReasoningDataModule(train=train, max_prompt_tokens=190, max_tokens=limit, **common)
 
 
 def train(stage: str, name: str, ranks: int, model: str, folder: str, optimizer: str = "adam") -> None:

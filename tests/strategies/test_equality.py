@@ -50,6 +50,7 @@ def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
         ("reranker", "sgd"),
         ("ppo", "adam"),
         ("values", "adam"),
+        ("annotated", "adam"),
         ("grpo", "adam"),
         ("online", "adam"),
     ],

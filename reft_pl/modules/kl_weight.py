@@ -1,0 +1,40 @@
+"""The current weight of the KL penalty, which adapts to a target and survives a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reft_pl.rl.kl_penalty import KLPenalty
+
+
+class KLWeight:
+    """The weight of a KL penalty in the current iteration.
+
+    Args:
+        penalty: The penalty; its ``coef`` is the first weight.
+    """
+
+    def __init__(self, penalty: KLPenalty) -> None:
+        self._penalty = penalty
+        self.current = penalty.coef
+
+    def adapt(self, kl: float, *, hold: bool) -> dict[str, float]:
+        """Adapt the weight to its target, and return the weight of this iteration by TensorBoard name.
+
+        Args:
+            kl: Mean KL of this iteration's rollout over all ranks, nats per response.
+            hold: Keep the weight.
+        """
+        used = self.current
+        if not hold:
+            self.current = self._penalty.adapted(used, kl)
+        return {"update/kl_coef": used}
+
+    def mark(self, checkpoint: dict[str, Any]) -> None:
+        """Write the weight to a checkpoint."""
+        checkpoint["reft_kl_coef"] = self.current
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Continue with a checkpoint's weight, unless the weight is fixed: then the config's counts."""
+        if self._penalty.target is not None:
+            self.current = checkpoint["reft_kl_coef"]
