@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 
 
 class KLWeight:
