@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from reft_pl.rl.kl_penalty import KLPenalty
+from reft_pl.rl.kl import KLPenalty
 
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.loader import ProblemLoader
