@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from reft_pl.rl.estimators import GRPO as GRPO
     from reft_pl.rl.estimators import RLOO as RLOO
     from reft_pl.rl.estimators import AdvantageEstimator as AdvantageEstimator
+    from reft_pl.rl.estimators import Distillation as Distillation
     from reft_pl.rl.estimators import MaxRL as MaxRL
     from reft_pl.rl.estimators import Reinforce as Reinforce
     from reft_pl.rl.kl import KLPenalty as KLPenalty
@@ -73,7 +74,7 @@ _PUBLIC = {
     "reft_pl.modules.sft": ("SFTModule",),
     "reft_pl.reward.answer": ("AnswerReward",),
     "reft_pl.reward.base": ("RewardFunction",),
-    "reft_pl.rl.estimators": ("AdvantageEstimator", "GAE", "GRPO", "MaxRL", "RLOO", "Reinforce"),
+    "reft_pl.rl.estimators": ("AdvantageEstimator", "Distillation", "GAE", "GRPO", "MaxRL", "RLOO", "Reinforce"),
     "reft_pl.rl.kl": ("KLPenalty",),
     "reft_pl.rl.policy_losses": ("PPOClip", "PolicyLoss", "SequenceClip"),
     "reft_pl.rollout.base": ("Sampler",),

@@ -17,7 +17,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Modules": ("SFTModule", "PPOModule", "OnlineSelfTrainingModule", "RerankerModule", "SamplingModule"),
     "Policy, optimizer and schedule": ("PolicySettings", "LoRASettings", "MasterAdamW", "Schedule"),
     "KL penalty, estimators and policy losses": (
-        "KLPenalty", "GAE", "GRPO", "RLOO", "MaxRL", "Reinforce", "PPOClip", "SequenceClip",
+        "KLPenalty", "GAE", "GRPO", "RLOO", "MaxRL", "Reinforce", "Distillation", "PPOClip", "SequenceClip",
     ),
     "Rewards": ("AnswerReward",),
     "Samplers": ("InProcessSampler", "VLLMSampler", "VLLMServerSampler"),

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from reft_pl.errors import UserError
 from reft_pl.models.adapter_folder import locate_weights
-from reft_pl.models.memory import Run
+from reft_pl.models.memory import Run, parameters_of
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.pretrained import load_config
 from reft_pl.models.settings import LoRASettings, PolicySettings
@@ -86,7 +86,8 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         cache_rows=0 if issubclass(stage, RerankerModule) else rows,
         draft_tokens=drafts,
         annotated=ceil(annotated / gpus),
-        reference=on_policy and lora is None,
+        reference=on_policy and (lora is None or bool(settings.get("teacher"))),
+        teacher=parameters_of(shape_of(settings["teacher"], None)) if settings.get("teacher") else None,
         reference_offloaded=bool(settings.get("offload_reference")),
         value_trunk=bool(on_policy and settings.get("separate_value_model") and getattr(estimator, "uses_values", False)),
         rollouts=on_policy,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil
 
+import torch
 from transformers import PreTrainedConfig
 
 from reft_pl.models.activations import activations, empty_model
@@ -37,6 +38,7 @@ class Run:
         cache_rows: Sequences sampled in parallel on one GPU; 0 if the sampler manages separate memory.
         draft_tokens: Maximum tokens drafted per sequence in speculative decoding.
         reference: Whether a frozen reference copy of the model exists.
+        teacher: Parameters of a reference that is another model than the policy's start.
         reference_offloaded: Whether the reference stays in host memory except while scoring.
         value_trunk: Whether the value function has a separate trunk.
         rollouts: Whether the run trains on scored samples of the policy.
@@ -57,6 +59,7 @@ class Run:
     draft_tokens: int = 0
     annotated: int = 0
     reference: bool = False
+    teacher: int | None = None
     reference_offloaded: bool = False
     value_trunk: bool = False
     rollouts: bool = False
@@ -147,7 +150,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     parts["communication buckets"] = made.trained * size if run.replicated else 2 * size * ZERO_BUCKET * (run.zero > 0)
     parts |= {"weight average": 4 * made.trained, "weights set aside": made.trained * size} if run.averaged else {}
     if run.reference:
-        parts["reference"] = parameters * size
+        parts["reference"] = (run.teacher or parameters) * size
         if run.reference_offloaded:
             made.host["reference"] = parts["reference"]
     parts["activations"] = trunks * acts.kept(policy.gradient_checkpointing) + head
@@ -173,6 +176,11 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     phases["update"] = (*standing, "gathered layer", "gradients", "activations", "backward work space")
     phases["optimizer step"] = (*standing, "gradients", "step work space")
     return made
+
+
+def parameters_of(config: PreTrainedConfig) -> int:
+    """Return the number of parameters of a language model."""
+    return sum(p.numel() for p in empty_model(config, torch.float32).parameters())
 
 
 def _cache_bytes_a_token(config: PreTrainedConfig, size: int) -> int:

@@ -49,6 +49,8 @@ class PPOModule(PolicyModule):
         policy: The warmed-up model; it is also the frozen reference of the KL penalty.
         reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
         kl: KL penalty that keeps the policy near its reference.
+        teacher: Folder or hub id of another reference than the policy's start, with the same tokenizer. ``Distillation`` learns
+            from it.
         advantages: Advantage estimator; None is GAE with a value head (gamma 1, lambda 0.95), whitened.
         policy_loss: Policy loss from ratio and advantage; None is PPO's clip at 0.2.
         rescore: Recompute log-probabilities and values with the policy before the update. False uses what the sampler
@@ -93,6 +95,7 @@ class PPOModule(PolicyModule):
         policy: PolicySettings,
         reward: RewardFunction | None = None,
         kl: KLPenalty = KLPenalty(),
+        teacher: str | None = None,
         advantages: AdvantageEstimator | None = None,
         policy_loss: PolicyLoss | None = None,
         rescore: bool = True,
@@ -121,6 +124,7 @@ class PPOModule(PolicyModule):
         self.reward = reward or AnswerReward()
         self.kl = kl
         self.kl_weight = KLWeight(kl)
+        self.teacher = teacher
         self.advantages = advantages or GAE()
         self.policy_loss = policy_loss or PPOClip()
         self.rescore = rescore
@@ -275,7 +279,8 @@ class PPOModule(PolicyModule):
         """Load the policy with its value head and, for training, the frozen reference."""
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
-            self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed)
+            self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed, self.teacher)
+            self._reference.check_tokenizer(self.problems.codec)
 
     @property
     def reference(self) -> Policy:

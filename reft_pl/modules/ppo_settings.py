@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reft_pl.errors import UserError
+from reft_pl.rl.estimators import Distillation
 from reft_pl.rl.policy_losses import SequenceClip
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ def check_settings(module: PPOModule) -> None:
     _check_groups(module)
     _check_values(module)
     _check_demonstrations(module)
+    _check_teacher(module)
     if not module.rescore:
         _check_without_rescoring(module)
-    if module.offload_reference and module.frozen_base.exists:
+    if module.offload_reference and module.frozen_base.exists and module.teacher is None:
         raise UserError(
             "with LoRA the reference is the policy's own base, which cannot be offloaded: remove model.offload_reference"
         )
@@ -85,6 +87,13 @@ def _check_demonstrations(module: PPOModule) -> None:
     ):
         if is_set and not term.coef:
             raise UserError(f"model.{setting} needs a weight: set model.annotated_coef, or remove model.{setting}")
+
+
+def _check_teacher(module: PPOModule) -> None:
+    if isinstance(module.advantages, Distillation) and (module.kl.coef == 0 or module.kl.place == "loss"):
+        raise UserError(
+            "Distillation learns from the KL penalty in the reward: set model.kl.coef to 1 and model.kl.place to reward"
+        )
 
 
 def _check_without_rescoring(module: PPOModule) -> None:

@@ -1,12 +1,15 @@
-"""The frozen reference policy of the KL penalty."""
+"""The frozen model that log-probabilities are compared with: the policy's start, or a teacher."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from reft_pl.data.codec import Codec
+from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
 from reft_pl.models.fingerprint import fingerprint
 from reft_pl.models.loading import load_policy
@@ -16,7 +19,7 @@ from reft_pl.modules.frozen_base import FrozenBase
 
 
 class Reference:
-    """The warm-up policy, frozen: a second copy of ``init_from``, or with adapters the policy's own base.
+    """The warm-up policy or a teacher, frozen: a second model, or without a teacher the base under the policy's adapters.
 
     It is no submodule of the stage, so it is neither trained nor saved: a checkpoint need not repeat ``init_from``.
 
@@ -25,12 +28,17 @@ class Reference:
         settings: Its settings.
         base: The base under its adapters.
         seed: Run seed, which initializes a model that is trained from scratch.
+        teacher: Folder or hub id of the model to load in place of ``init_from``.
     """
 
-    def __init__(self, policy: Policy, settings: PolicySettings, base: FrozenBase, seed: int) -> None:
-        self._init_from = settings.init_from
-        self._base = base
-        self._policy = BasePolicy(policy) if base.exists else load_policy(settings, "none", seed=seed).requires_grad_(False)
+    def __init__(
+        self, policy: Policy, settings: PolicySettings, base: FrozenBase, seed: int, teacher: str | None = None
+    ) -> None:
+        self._base = base if base.exists and teacher is None else None
+        if teacher is not None:
+            settings = replace(settings, init_from=teacher, from_scratch=False, lora=None)
+        self._settings = settings
+        self._policy = BasePolicy(policy) if self._base else load_policy(settings, "none", seed=seed).requires_grad_(False)
 
     def to(self, device: torch.device | str) -> Policy:
         """Move the reference to a device and return it."""
@@ -39,7 +47,20 @@ class Reference:
     @cached_property
     def digest(self) -> str:
         """Digest of the reference, which never changes."""
-        return self._base.digest if self._base.exists else fingerprint(self._policy)
+        return self._base.digest if self._base else fingerprint(self._policy)
+
+    def check_tokenizer(self, codec: Codec) -> None:
+        """Compare the model's tokenizer with that of the data: it scores the policy's tokens.
+
+        Raises:
+            UserError: it differs.
+        """
+        source = self._settings.init_from
+        own = load_tokenizer(source, self._settings.trust_remote_code)
+        if own.get_vocab() != codec.tokenizer.get_vocab():
+            raise UserError(
+                f"model.teacher {source} has other tokens than the policy: choose a teacher with the same tokenizer"
+            )
 
     def mark(self, checkpoint: dict[str, Any]) -> None:
         """Write the digest to a checkpoint."""
@@ -53,6 +74,6 @@ class Reference:
         """
         if checkpoint["reft_reference"] != self.digest:
             raise UserError(
-                f"{self._init_from} is no longer the model that this run started from: restore that model, or start again in "
-                f"another --run_dir"
+                f"{self._settings.init_from} is no longer the model that this run compares with: restore that model, or start "
+                f"again in another --run_dir"
             )

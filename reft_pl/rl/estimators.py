@@ -205,6 +205,35 @@ class Reinforce(AdvantageEstimator):
         return whiten(advantages, mask, all_reduce) if self.whiten else advantages, None
 
 
+class Distillation(AdvantageEstimator):
+    """On-policy distillation: A_t = -coef * (log pi(a_t | s_t) - log teacher(a_t | s_t)) [+ w * (outcome - mean outcome)].
+
+    The first term is the KL penalty in the reward against ``model.teacher``, charged to each action alone. With
+    ``model.kl.coef`` 1 its expected gradient is that of the reverse KL at the states that the policy visits. The mean is over
+    the judged samples of all ranks.
+
+    Source: GKD, arXiv 2306.13649, section 3.1, with the reverse KL and samples of the student.
+
+    Args:
+        reward_weight: w; 0 learns from the teacher alone.
+    """
+
+    aggregation = "token"
+
+    def __init__(self, reward_weight: float = 0.0) -> None:
+        if reward_weight < 0:
+            raise UserError(f"reward_weight must be at least 0, got {reward_weight}: check model.advantages (Distillation)")
+        self.reward_weight = reward_weight
+
+    def estimate(self, experience: Experience) -> tuple[Tensor, None]:
+        """Return one advantage per action, [B, T]."""
+        outcome, judged = experience.outcome, experience.judged
+        counted = torch.ones_like(outcome, dtype=torch.bool) if judged is None else judged
+        centred = torch.where(counted, outcome - mean_over_ranks(outcome, counted, experience.all_reduce), 0.0)
+        advantages = zero_outside(experience.kl_rewards, experience.mask).detach()
+        return advantages + per_action(self.reward_weight * centred, experience.mask), None
+
+
 def per_action(advantages: Tensor, mask: Tensor) -> Tensor:
     """Give every action the advantage of its row: [B] to [B, T], 0 outside the mask, without gradient."""
     return zero_outside(advantages.detach().unsqueeze(-1).expand(mask.shape), mask)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from reft_pl.rl.kl import KLPenalty
 
 from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.loader import ProblemLoader
@@ -21,6 +20,7 @@ from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import PPOModule
 from reft_pl.rl.estimators import RLOO
+from reft_pl.rl.kl import KLPenalty
 from tests.modules.iteration import Recorder, Recording, RewardFor, Weights, iterate
 from tests.modules.stops import SIGNAL_AT, assert_same_run, fit
 

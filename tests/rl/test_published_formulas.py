@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
-from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Experience, MaxRL, Reinforce
+from reft_pl.rl.estimators import GAE, GRPO, RLOO, AdvantageEstimator, Distillation, Experience, MaxRL, Reinforce
 from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.overlong import soft_overlong_punishment
@@ -121,6 +121,12 @@ def reward_to_go(batch: Batch) -> Rows:
     return [[r - baseline - sum(kl[t:]) for t in range(len(kl))] for r, kl in pairs]
 
 
+def distilled(batch: Batch) -> Rows:
+    baseline = published.mean([r for r, judged in zip(batch.outcome, batch.judged, strict=True) if judged])
+    rewards = [0.5 * (r - baseline) * judged for r, judged in zip(batch.outcome, batch.judged, strict=True)]
+    return [[reward - x for x in kl] for reward, kl in zip(rewards, batch.penalties, strict=True)]
+
+
 def of_outcomes(formula: Callable[[Sequence[float], int, Sequence[bool]], list[float]]) -> Advantages:
     """For estimators with the KL in the loss, or without KL, in their papers."""
     return lambda batch: per_action(formula(batch.outcome, SIZE, batch.judged), batch.lengths)
@@ -148,6 +154,7 @@ ALGORITHMS: dict[str, tuple[AdvantageEstimator, float, Advantages, PolicyLoss, A
         PPOClip(),
         "token",
     ),
+    "distillation": (Distillation(reward_weight=0.5), BETA, distilled, PPOClip(), "token"),
     "REINFORCE++ with baseline": (Reinforce(whiten=True, baseline="group"), BETA, group_baseline, PPOClip(), "token"),
 }
 AVERAGES: dict[AggregationKind, Callable[[Rows], float]] = {
