@@ -18,7 +18,7 @@ from reft_pl.modules.frozen_base import FrozenBase
 class Reference:
     """The warm-up policy, frozen: a second copy of ``init_from``, or with adapters the policy's own base.
 
-    It is no submodule of the stage, so it is neither trained nor saved: a checkpoint need not repeat ``init_from``.
+    It is not a submodule of the stage, so it is neither trained nor saved: a checkpoint need not repeat ``init_from``.
 
     Args:
         policy: The policy in training.

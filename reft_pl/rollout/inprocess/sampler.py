@@ -53,7 +53,7 @@ class InProcessSampler(Sampler):
         self.draft_tokens = draft_tokens
         self._lm: PreTrainedModel | None = None
         self._value_head: ValueHead | None = None
-        self._cached: bool | None = None  # whether the KV cache of transformers works for this model; None: unchecked
+        self._cached: bool | None = None  # whether the KV cache of transformers works for this model; None: not checked yet
 
     def check(self, policy: Policy) -> None:
         """Sample two tokens from the policy.
@@ -139,7 +139,7 @@ def _check_length(lm: PreTrainedModel, request: SampleRequest) -> None:
 
 @cache
 def _warn_of_library(kind: str, cached: bool) -> None:
-    """Warn once that sampling is slow."""
+    """Warn once that this architecture is sampled by the slower ``generate``."""
     how = "the KV cache and attention of transformers" if cached else "transformers and without a KV cache"
     rank_zero_warn(f"models of type {kind!r} are sampled with {how}, which is slower than the packed sampler")
 
