@@ -1,4 +1,4 @@
-"""Annotated solutions that accompany a rollout: the weight of their loss, and those that each optimizer step uses."""
+"""Annotated solutions that accompany a rollout: the weight of their loss, and their order over optimizer steps."""
 
 from __future__ import annotations
 
