@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class InProcessSampler(Sampler):
-    """Samples with the training process's own model: no extra dependency, no second copy of the weights.
+    """Samples with the training process's own model: no extra dependency, nothing to synchronise after an update.
 
     It uses continuous batching over a fixed number of slots: a finished row leaves at once, and a waiting row takes its slot.
     A prompt is prefilled without padding, once for all its samples. Each row has separate positions, so models with
     absolute positions need no left padding. Architectures outside ``architectures.PACKED`` use the slower ``generate`` of
-    transformers, with the same random numbers.
+    transformers, with the same random numbers. On a CPU, large weights also have a packed copy during a rollout.
 
     Args:
         max_rows: Number of sequences decoded in parallel. More rows are faster, up to a point, and take more memory.
