@@ -20,7 +20,7 @@ class Exports(Protocol):
 class ExportHF(Callback):
     """Export the policy to ``<run_dir>/hf-step-N``, where N is the number of optimizer steps so far.
 
-    Each folder loads anywhere like the run's own ``hf/``; use it to test a model during training or to keep its history.
+    Each folder loads like the run's own ``hf/``; use it to test the model during training, or to keep its history.
     Folders are written atomically.
 
     Args:

@@ -16,7 +16,7 @@ class KLGuard(RolloutCallback):
     """Monitor the mean KL per response to the frozen reference; stop the run or warn if it stays too high.
 
     A diverging KL signals a collapse: the policy has found text that earns reward but that the warm-up model would never
-    write, or it writes no text at all. The run stops cleanly: it saves, and exports its best checkpoint by validation.
+    write, or it writes no text at all. The run stops cleanly: it saves, and exports the best checkpoint by validation.
 
     Args:
         limit: Highest acceptable mean KL, in nats per response. At a KL coefficient of 0.01, 50 nats cost half the reward of a

@@ -51,7 +51,7 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
 
     @property
     def view(self) -> ProgressView:
-        """The active view, created on first use because a console cannot be sent to another process."""
+        """The active view, created on first use because a console cannot be pickled for another process."""
         if self._view is None:
             console = self.console or Console()
             if console.is_terminal and not console.is_dumb_terminal:
@@ -99,7 +99,7 @@ class PhaseProgressBar(ProgressBar, RolloutCallback):
             self.view.batch_end()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop and leave the last state on screen."""
+        """Stop drawing, and leave the last state on screen."""
         self._close()
 
     # ---- evaluation

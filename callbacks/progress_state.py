@@ -15,7 +15,7 @@ TRAINING = {
     "rollout/kl": "KL {:.3f}",
 }
 VALIDATION, TEST = "val/top1", "test/top1/"
-"""What people watch, by TensorBoard name."""
+"""The displayed metrics, by TensorBoard name."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class PhaseState:
 
 @dataclass
 class ProgressState:
-    """All that is drawn: the run, an evaluation inside it, the phases of the iteration, the latest figures."""
+    """All displayed state: the run, an evaluation inside it, the phases of the iteration, the latest figures."""
 
     run: Stage | None = None
     evaluation: Stage | None = None

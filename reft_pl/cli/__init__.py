@@ -15,7 +15,7 @@ from reft_pl.terminal import echo, escape_logs
 
 VERBS = ("fit", "validate", "test", "predict")
 _WRITING = ("import-gguf", "prepare", "report")
-"""Commands that a signal must not leave with half of their files written."""
+"""Commands that must not leave half-written files when a signal stops them."""
 
 USAGE = """usage: reft-pl COMMAND ...
 
@@ -40,8 +40,8 @@ reft-pl COMMAND --help shows its options; reft-pl --version prints the version."
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    A user error prints one sentence to standard error and exits with code 2. SIGINT, SIGTERM and SIGHUP print one sentence and
-    exit with 130, 143 and 129. Any other exception keeps its traceback.
+    A user error prints one sentence to standard error and exits with code 2. In commands that train, evaluate or write files,
+    SIGINT, SIGTERM and SIGHUP print one sentence and exit with 130, 143 and 129. Other exceptions keep their traceback.
     """
     escape_logs()
     argv = list(sys.argv[1:] if args is None else args)

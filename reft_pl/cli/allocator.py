@@ -20,9 +20,9 @@ _PRODUCTS = 64
 short-lived tensors fragments the heap."""
 
 
-@cache  # called at each phase; libc_ver reads the interpreter's file
+@cache  # called at each phase, and libc_ver reads the interpreter's file
 def is_glibc_as_it_comes() -> bool:
-    """Return whether the allocator is unmodified glibc: no tcmalloc or jemalloc is preloaded, and the user set no options."""
+    """Return whether the allocator is unmodified glibc: no tcmalloc or jemalloc preloaded, no options set by the user."""
     own = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
     return platform.libc_ver()[0] == "glibc" and not any(os.environ.get(name) for name in own)
 

@@ -89,7 +89,7 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
 
 
 def _with_item(sentence: str, message: str, setting: Setting | None, *wrong: str) -> str:
-    """Name the item of a list or mapping in a sentence that names the list or mapping; no option sets it."""
+    """Name the faulty item in a sentence that names only its list or mapping; no option sets a single item."""
     if setting is None:
         return sentence
     item = next(filter(None, (item_of(message, setting.first, setting.first_hint, text) for text in wrong)), None)
@@ -116,7 +116,7 @@ def _within_one_edit(one: str, other: str) -> bool:
 
 
 def _setting(message: str, parser: ArgumentParser) -> Setting | None:
-    """Follow the first, increasingly indented branch of a message from the parser's key to a class's setting."""
+    """Follow the first, ever more indented branch of a message from the parser's key to a class's setting."""
     path: list[str] = []
     owner: str | None = None
     types: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def _unknown_key(message: str, match: re.Match[str], keys: list[str]) -> str:
 
 
 def _hint_in_section(key: str, keys: list[str]) -> str:
-    """The nearest key: of the same section, else by its last part; or what the section takes."""
+    """Suggest the nearest key of the same section, else the nearest by last part, else what the section takes."""
     section, _, leaf = key.rpartition(".")
     inside = [name for name in keys if section and name.startswith(f"{section}.")]
     near = (
@@ -223,7 +223,7 @@ def _unknown_class(message: str, match: re.Match[str], setting: Setting | None) 
 
 
 def no_class(name: str, hint: Any) -> str:
-    """Return the predicate for a class that does not exist, with the nearest class that the key accepts."""
+    """Return the sentence's predicate for a class that does not exist, with the nearest class that the key accepts."""
     known = classes(hint) if hint is not None else []
     near = nearest(name, known)
     choices = f" one of {listed(known)}, or" if known else ""

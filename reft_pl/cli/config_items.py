@@ -1,4 +1,4 @@
-"""Find the item of a list or mapping that a jsonargparse error is about; its message names the list or mapping alone."""
+"""Find the item of a list or mapping that a jsonargparse error is about; the message names only the list or mapping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Item:
 
 
 def item_of(message: str, key: str, hint: Any, wrong: str) -> Item | None:
-    """Find the item that holds what is wrong.
+    """Find the item that contains the error.
 
     Args:
         message: The message of jsonargparse, which ends with the value of the whole list or mapping.
@@ -31,12 +31,12 @@ def item_of(message: str, key: str, hint: Any, wrong: str) -> Item | None:
         wrong: The wrong value as text, the name of a class that does not exist, or a setting that a class does not accept.
 
     Returns:
-        None if the key takes neither a list nor a mapping, or no item holds what is wrong.
+        None if the key takes neither a list nor a mapping, or no item contains the error.
     """
     given = list(_GIVEN.finditer(message))
     try:
         value = _value(ast.parse(given[-1]["value"], mode="eval").body) if given else None
-    except (SyntaxError, ValueError):  # text that is no Python, cut or with an object
+    except (SyntaxError, ValueError):  # text that is not a Python literal: truncated, or with an object
         return None
     kind = next((part for part in members(hint) if get_origin(part) is type(value)), None)
     if kind is None or not isinstance(value, (list, dict)):
@@ -50,7 +50,7 @@ def item_of(message: str, key: str, hint: Any, wrong: str) -> Item | None:
 
 
 def _value(node: ast.expr) -> Any:
-    """Evaluate a literal in which jsonargparse's namespaces are mappings."""
+    """Evaluate a literal, with jsonargparse's namespaces as mappings."""
     if isinstance(node, ast.Dict):
         return {ast.literal_eval(key): _value(item) for key, item in zip(node.keys, node.values, strict=True) if key}
     if isinstance(node, ast.List):

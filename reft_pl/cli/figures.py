@@ -12,7 +12,7 @@ KINDS = {
     "voting": "vote",
     "pass": "upper bound",
 }
-"""How a choice among n samples is called, by its name in ``results.json``."""
+"""Printed name of each way to choose among n samples, by its name in ``results.json``."""
 
 
 def in_words(figures: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ class ReftCLI(LightningCLI):
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Return Lightning's parser of a verb; evaluations print their figures themselves."""
+        """Return Lightning's parser of a verb, without its tables: evaluations print their figures themselves."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})
@@ -219,7 +219,7 @@ class ReftCLI(LightningCLI):
         echo(f"written to {folder / 'results.json'} and {folder / kept}")
 
     def after_predict(self) -> None:
-        """Print voting and pass figures, or that samples are missing."""
+        """Print the voting and pass figures, or report that samples are missing."""
         if not self.trainer.is_global_zero:
             return
         folder = Path(str(self.trainer.default_root_dir))

@@ -58,7 +58,7 @@ def settings_of(config: Mapping[str, Any], gpus: int, *, gpu: bool = True) -> Ru
         raise UserError(f"{stage.__name__} does not train: give `reft-pl memory` the config of a training stage")
     policy = dict(settings["policy"])
     if gpu and policy["dtype"] == "auto":
-        policy["dtype"] = "bfloat16"  # the dtype on the target GPUs, whatever is fastest on this machine
+        policy["dtype"] = "bfloat16"  # the dtype of the target GPUs, not the fastest one of this machine
     lora = LoRASettings(**policy.pop("lora")) if policy.get("lora") else policy.pop("lora", None)
     zero, replicated = _strategy(trainer.get("strategy"), gpus)
     on_policy = issubclass(stage, PPOModule)

@@ -90,7 +90,7 @@ class FriendlyParser(LightningArgumentParser):
 
 
 class DroppedSettings(logging.Filter):
-    """Pass only messages about dropped settings, each once, reworded as a warning; errors are reported by ``error``."""
+    """Pass only messages about dropped settings, once each and as warnings; ``error`` reports errors."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from reft_pl.escapes import escape, one_line
 
 
 def quieten() -> None:
-    """Silence advertisements, weight-loading progress bars, and warnings about intended behaviour."""
+    """Silence advertisements, progress bars of weight loading, and warnings about intended behaviour."""
     for message in (
         r".*in eval mode at the start of training",  # PPO trains without dropout
         r".*isinstance\(treespec, LeafSpec\)",

@@ -29,7 +29,7 @@ FREE = (
     "data.eval_batch_size",
     "data.cache_dir",
 )
-"""Settings that may change on resume: they affect memory and speed, not what is learned."""
+"""Settings that may change on resume: memory, speed, and the sampler, but not what is optimised."""
 
 NAMED_BY_USERS = ("data.test", "data.samples", ".dict_kwargs")
 """Suffixes of keys with user-chosen names below them: test sets, sample files, and arguments of a user's class."""

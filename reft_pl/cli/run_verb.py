@@ -38,7 +38,7 @@ def run_verb(verb: str, args: list[str]) -> int:
         sentence = user_error(error)
         if sentence is None:
             raise
-        raise sentence from None  # it may be the error's own cause, and a cycle of causes has no end
+        raise sentence from None  # it may be the error's own cause, and a cycle of causes would never end
     finally:
         sys.argv = argv
     return 0

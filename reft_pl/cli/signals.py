@@ -38,7 +38,7 @@ class EndsOnSignals(Callback):
 
 
 def end_started_ranks(trainer: Trainer) -> None:
-    """Kill the ranks that this process started. Their work is on disk, or the same command repeats it."""
+    """Kill the ranks that this process started. Their work is on disk, or the same command redoes it."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         launcher.kill(signal.SIGKILL)
@@ -47,7 +47,7 @@ def end_started_ranks(trainer: Trainer) -> None:
 def take_requeue_signal(trainer: Trainer) -> None:
     """Handle Slurm's requeue signal, if the job has auto-requeue, in place of Lightning.
 
-    Lightning saves a checkpoint on arrival, in the middle of an update, and later prefers this file to every other.
+    Lightning would save a checkpoint at once, in the middle of an update, and later prefer it to every other.
     """
     environment = trainer._accelerator_connector.cluster_environment
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal is not None:
@@ -57,7 +57,7 @@ def take_requeue_signal(trainer: Trainer) -> None:
 
 
 def requeue() -> str:
-    """Ask Slurm to queue this job again; return what came of it."""
+    """Ask Slurm to queue this job again; return a report of the outcome."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID", "")
     try:

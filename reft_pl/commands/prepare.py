@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(args: list[str]) -> int:
-    """Convert, execute, write correct problems, report the others by reason; return the exit code."""
+    """Convert and execute solutions, write the correct ones, report the others by reason; return the exit code."""
     parser = ArgumentParser(
         "reft-pl prepare",
         description="Convert an official release to annotated problems in the format of the authors: programs, each run "
@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
     )
     options = parser.parse_args(args)
 
-    # --help must not wait for these
+    # imported late, so that --help is fast
     from reft_pl.data.programs.official import read_release  # noqa: PLC0415
     from reft_pl.data.programs.writing import Unconvertible  # noqa: PLC0415
     from reft_pl.evaluation.files import write_aside  # noqa: PLC0415

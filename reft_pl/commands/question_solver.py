@@ -46,7 +46,7 @@ class Solution:
 
     @property
     def chosen(self) -> Sample:
-        """The sample of the chosen answer: its best-scored one or representative; the first sample if none has an answer."""
+        """The sample that represents the chosen answer, or scores best for it; the first sample if none has an answer."""
         groups = self.votes
         if not groups:
             return self.samples[0]

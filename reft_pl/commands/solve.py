@@ -110,7 +110,7 @@ def _answer_questions(options: Namespace) -> None:
 
 
 def _questions(given: str | None) -> Iterator[str]:
-    """Yield the question of the command line, else the lines of standard input, prompting in a terminal."""
+    """Yield the question of the command line, else the lines of standard input; in a terminal, prompt for them."""
     if given is not None:
         lines: Iterator[str] = iter([given])
     elif sys.stdin.isatty():

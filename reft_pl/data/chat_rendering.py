@@ -1,8 +1,8 @@
 """Render chat messages so that only the chat template, not a message, can produce special tokens.
 
 A question may contain ``<|im_end|>``. If the tokenizer recognised it in the rendered chat, it would end the user's turn. If any
-message contains a special token, the message contents are therefore marked in the rendered text and tokenised separately, as
-plain text.
+message contains a special token, the contents of all messages are therefore marked in the rendered text and tokenised
+separately, as plain text.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ChatRenderer:
         self._normalize: Callable[[str], str] = normalizer.normalize_str if normalizer else str
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """Render messages as text, with the generation prompt; contents are marked if any contains a special token.
+        """Render messages as text, with the generation prompt; mark all contents if any contains a special token.
 
         Raises:
             UserError: the template fails, omits the question, exceeds a limit, or alters a message with a special token, so
@@ -89,7 +89,7 @@ class ChatRenderer:
         return None
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
-        """Split a rendered text into parts, each with whether the template wrote it; one part if nothing is marked."""
+        """Split a rendered text into parts, each flagged as the template's or not; one part if nothing is marked."""
         parts = _CONTENT.split(text)
         return [(part, i % 2 == 0) for i, part in enumerate(parts) if part]
 

@@ -34,7 +34,7 @@ class Example:
     prompt_length: int
 
 
-# Texts that may follow the given lines: one for each character class that pre-tokenizers distinguish, and longer runs of
+# Continuations of the given lines: one for each character class that pre-tokenizers distinguish, and longer runs of
 # whitespace, which may merge with the newline at the end of the given lines.
 _CONTINUATIONS = (
     "", "x", "    x", "\n", "\n    x", "\n\n", "\n\n\n\n", " ", "  ", "        x", "\t", "\r\n", "1", ".", '"""', "\u0301",
@@ -61,7 +61,7 @@ class Codec:
         max_prompt_tokens: Longest sampling prompt, in tokens. A longer one is an error, never truncated.
         max_tokens: Longest sequence, in tokens, EOS included.
         add_bos: Start inputs with BOS if the tokenizer does so by default. The paper trains its models without BOS.
-        stop_ids: Token ids that end a response besides the tokenizer's EOS (``load_stop_ids``). Ids outside the tokenizer's
+        stop_ids: Token ids that end a response, besides the tokenizer's EOS (``load_stop_ids``). Ids outside the tokenizer's
             vocabulary are ignored.
 
     Raises:
@@ -148,7 +148,7 @@ class Codec:
         return ids
 
     def prompt_text(self, problem: Problem) -> str:
-        """Return the sampling prompt as readable text with all given lines; the tokens may end earlier (prefix rule)."""
+        """Return the sampling prompt as text, with all given lines; the prompt's tokens may end earlier (prefix rule)."""
         return self._input_text(problem) + self.format.given_text(problem)
 
     def example(self, problem: Problem) -> Example:
@@ -243,7 +243,7 @@ class Codec:
         return self.format.input_text(problem, self._chat.render if self._chat else None)
 
     def _annotated(self, problem: Problem) -> str | None:
-        """Return the problem's target, or None without a usable solution: sampling does not need one."""
+        """Return the problem's target; None without a usable solution, which sampling does not need."""
         try:
             return self.format.target_text(problem)
         except UserError:

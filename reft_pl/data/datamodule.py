@@ -158,7 +158,7 @@ class ReasoningDataModule(LightningDataModule):
     def prepare_examples(self, *, every: bool = True) -> None:
         """Tokenise all training solutions, and fail before training if one is missing or too long.
 
-        With ``on_too_long="drop"``, problems with too long sequences are dropped and counted instead.
+        With ``on_too_long="drop"``, problems with sequences that are too long are dropped and counted instead.
 
         Args:
             every: Whether each problem must have a solution.
@@ -220,7 +220,7 @@ class ReasoningDataModule(LightningDataModule):
         return ProblemLoader(problems, batch_size, seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     def _load_samples(self) -> None:
-        """Read the sampled questions of every set, and drop evaluated questions from training, test from validation."""
+        """Read the sampled questions of every set; drop evaluated ones from training, and test questions from validation."""
         if self.sampled:
             return
         self.sampled = read_sets(self.samples)
@@ -242,7 +242,7 @@ class ReasoningDataModule(LightningDataModule):
         self.candidates = candidates(apart)
 
     def _load_test(self, answered: Collection[str]) -> None:
-        """Load all test sets at every stage, since training and validation must not contain test questions.
+        """Load all test sets at every stage, because training and validation must not contain test questions.
 
         Prompt lengths are checked only in the sets that this stage answers (``answered``).
         """

@@ -1,4 +1,4 @@
-"""Read rows from JSON, JSON lines and CSV files, whatever their suffix, UTF encoding or compression."""
+"""Read rows from JSON, JSON lines and CSV files of any suffix, UTF encoding or compression."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class HFDatasetSource(ProblemSource):
         reader = _reader(path)
         if reader is not None:
             return reader(path)
-        if path.is_file():  # do not ask the hub for a dataset of that name, with retries if it is unreachable
+        if path.is_file():  # do not query the hub for a dataset of that name, with retries if it is unreachable
             raise UserError(f"{path} is not of a supported file type: convert it to one of {', '.join(_FILES)}")
         dataset = self._from_disk(path) if path.is_dir() else self._from_hub()
         return ((f"row {number}", row) for number, row in enumerate(dataset, start=1))

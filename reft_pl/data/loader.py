@@ -16,7 +16,7 @@ T = TypeVar("T")
 class ProblemLoader(Generic[T]):
     """Iterates over this rank's shards of global batches.
 
-    An epoch has ``ceil(n / batch_size)`` global batches with sizes that differ by at most one, so no small last batch gets a
+    An epoch has ``ceil(n / batch_size)`` global batches, and their sizes differ by at most one, so no small last batch gets a
     full-sized step. Each rank takes every ``world_size``-th problem of a batch: no problem is padded, lost or repeated, and the
     contents of a global batch do not depend on the number of ranks.
 
@@ -70,7 +70,7 @@ class ProblemLoader(Generic[T]):
 
     def __iter__(self) -> Iterator[list[T]]:
         """Yield this rank's shard of every batch of the epoch, or of the remaining batches after ``load_state_dict``."""
-        # Lightning calls iter() before set_epoch(). This works because a generator runs only when asked for its first batch.
+        # Lightning calls iter() before set_epoch(). This works because a generator starts when its first batch is requested.
         first = self._delivered if self._resumed is not None else 0
         if first and self._resumed != self._identity():
             raise UserError(

@@ -56,7 +56,7 @@ def as_problem(item: SampledQuestion) -> Problem:
 def read_sets(files: Mapping[str, str | Sequence[str]]) -> dict[str, list[SampledQuestion]]:
     """Read the sampled questions of every set.
 
-    Several files of a set, such as samples of two policies, become one; a question in more than one file has all its samples.
+    Several files of a set, such as samples of two policies, are joined; a question in several files has the samples of all.
 
     Raises:
         UserError: a file cannot be read, or its questions have different numbers of samples, or two files have different

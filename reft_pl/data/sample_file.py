@@ -3,7 +3,7 @@
 Both have the authors' fields: ``item_id``, ``question``, ``answer_value`` (text), ``answer_cot``, ``predictions`` (each with
 ``completion``, ``solving_res`` and ``correctness``), ``most_voted_answer``, ``is_correct``. reft-pl works with JSON lines, one
 per question: they can be appended to, and each prediction also has ``status`` and ``tokens``. The list is for the authors'
-scripts and other programs that read their files. ``read_samples`` reads both.
+scripts and other programs that read that format. ``read_samples`` reads both.
 """
 
 from __future__ import annotations

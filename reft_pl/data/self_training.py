@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelfTraining(ProblemSource):
-    """Annotated problems, each followed by copies of it with the correct solutions that a policy sampled.
+    """Annotated problems, each followed by copies with the correct solutions that a policy sampled.
 
     With this as its training source, SFT becomes the paper's offline self-training. For each question it takes the first
     ``per_question`` distinct correct samples in sampling order, without any text after the part that gave the answer. The
@@ -42,7 +42,7 @@ class SelfTraining(ProblemSource):
         return f"{self.annotated.name} with samples of {self.samples}"
 
     def load(self) -> list[Problem]:
-        """Return only the annotated problems: extracting solutions from samples needs a format, and so ``load_for``."""
+        """Return only the annotated problems; extracting solutions from samples needs a format, see ``load_for``."""
         return self.annotated.load()
 
     def load_for(self, codec: Codec) -> list[Problem]:
@@ -68,7 +68,7 @@ class SelfTraining(ProblemSource):
         return problems
 
     def _copies(self, problem: Problem, item: SampledQuestion, codec: Codec) -> tuple[list[Problem], int]:
-        """Return copies of the problem with sampled solutions, and the number of correct samples that are unusable."""
+        """Return copies of the problem with sampled solutions, and the number of unusable correct samples."""
         # Solutions are duplicates if their training tokens are equal, whatever their docstring and blank lines.
         seen = set() if problem.solution is None else {codec.examples([problem])[0].ids}
         copies: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Hold out validation questions, and keep questions from appearing in two sets."""
+"""Hold out validation questions, and keep every question in only one set."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _LOOSE_SPACE = re.compile(r"(?<!\d)(?<!\d[.,:/]) | (?![.,:/]?\d)")
 def question_key(question: str) -> str:
     """Normalise a question so that equal questions have equal keys: letter case, spacing, quotation marks.
 
-    Differences in meaning stay: a space between two numbers, and whether a digit is an exponent, an index, part of a fraction
-    or an item's number.
+    Differences in meaning remain: a space between two numbers, and whether a digit is an exponent, an index, part of a
+    fraction or an item number.
     """
     text = "".join(_plain(mark, "".join(run)) for mark, run in groupby(question, _mark))
     text = _SPACES.sub(" ", text.translate(_QUOTES).casefold())
@@ -63,8 +63,8 @@ def _plain(mark: str, run: str) -> str:
 def hold_out(problems: Sequence[Problem], n: int, seed: int) -> tuple[list[Problem], list[Problem]]:
     """Hold out ``n`` questions for validation.
 
-    The choice is a ranking of hashes of seed and question, so it does not depend on the order of the problems. A question that
-    occurs several times is held out once, and its other occurrences are dropped from training.
+    Questions are ranked by a hash of seed and question, so the choice does not depend on the order of the problems. A question
+    that occurs several times is held out once, and its other occurrences are dropped from training.
 
     Returns:
         The training problems and the ``n`` validation problems, each in the given order.

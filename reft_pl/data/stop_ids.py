@@ -22,7 +22,7 @@ def load_stop_ids(name_or_path: str, trust_remote_code: bool = False) -> tuple[i
 
     Args:
         name_or_path: Folder or hub id.
-        trust_remote_code: The model's setting; no code runs here.
+        trust_remote_code: The setting with which the model is loaded; no code runs here.
 
     Raises:
         UserError: there is no such model, a file is not JSON, or it declares something other than token ids.

@@ -36,7 +36,7 @@ _running: _Running | None = None
 
 
 def _after_fork() -> None:
-    """Replace the lock: if another thread of the parent holds it, nothing releases it in the child."""
+    """Replace the lock: if another thread of the parent holds it, nothing would release it in the child."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
 
@@ -96,7 +96,7 @@ def render(
 
 
 def _ask(request: bytes, limit: int) -> bytes:
-    """Return the process's reply; only a tag if a limit ended the process, empty if something else did."""
+    """Return the process's reply: only a tag if a limit ended the process, empty if anything else did."""
     global _running  # noqa: PLW0603 (one process for all)
     running = _running
     if running is None or running.owner != os.getpid():  # after a fork, the process is the parent's
@@ -159,7 +159,7 @@ class _Running:
     def end(self) -> int | None:
         """Kill the process if it is running; return its exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)  # if a limit ended it, get that exit code
+            self._process.wait(0.2)  # if a limit ended it, return that exit code
         self._finalizer()
         return self._process.returncode
 

@@ -1,4 +1,4 @@
-"""Load the tokenizer of a model folder or hub id, and reject broken ones."""
+"""Load the tokenizer of a model folder or hub id, and reject a broken one."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
         length: Tokens per sequence.
     """
     own = {_storage_id(tensor) for tensor in (*lm.parameters(), *lm.buffers())}
-    kept: dict[int, Tensor] = {}  # holds the tensors, so that no storage id is reused
+    kept: dict[int, Tensor] = {}  # keeps the tensors alive, so that no storage id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         if _storage_id(tensor) not in own:
@@ -123,7 +123,7 @@ def activations(lm: PreTrainedModel, rows: int, length: int) -> Activations:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         # These attention functions ignore the mask, but without one models search the ids for padding.
         result = trunk_of(lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
-    del result  # it holds the graph, and the graph holds the saved tensors
+    del result  # it keeps the graph alive, and the graph the saved tensors
     return Activations(tuple(layers), tuple(inputs), total() - sum(layers))
 
 

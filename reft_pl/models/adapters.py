@@ -81,7 +81,7 @@ def inject(lm: PreTrainedModel, config: LoraConfig, where: str) -> None:
 
 
 def adapted_layers(lm: PreTrainedModel) -> dict[str, Any]:
-    """Return the layers with adapters by name; empty for a model without adapters."""
+    """Return the layers that have adapters, by name; empty for a model without adapters."""
     if not hasattr(lm, "peft_config"):
         return {}
     from peft.tuners.lora import LoraLayer  # noqa: PLC0415
@@ -145,7 +145,7 @@ def merge(lm: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """Return W + alpha / r * B A, rounded once to the dtype of W, on the CPU wherever W is.
+    """Return W + alpha / r * B A, rounded once to the dtype of W, on the CPU whatever the device of W.
 
     Merging at the end of training and merging on load therefore agree bitwise, and the GPU never holds a second copy of the
     weights.

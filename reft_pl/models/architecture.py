@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return the decoder's configuration, which multimodal models nest inside their own."""
+    """Return the decoder's configuration, which multimodal models nest in theirs."""
     nested: PreTrainedConfig = config.get_text_config(decoder=True)
     return nested
 
@@ -31,7 +31,7 @@ def rotary_limit(config: PreTrainedConfig) -> int | None:
     """Return the sequence length, in tokens, up to which rotary factors are constant; None if they never change.
 
     Beyond this length, dynamic NTK and longrope change the rotation angles of all positions. Keys already in the KV cache keep
-    the old angles, and a token's log-probability depends on the text after it.
+    the old angles, and a token's log-probability then depends on the length of the text after it.
     """
     text = text_config(config)
     limits = []

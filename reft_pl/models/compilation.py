@@ -19,13 +19,13 @@ def transformer_layers(network: nn.Module) -> list[nn.Module]:
 
 
 CASES = 64
-"""Limit on compiled variants per process: with or without gradients, one row or several, and so on."""
+"""Limit on compiled variants per process, such as with or without gradients, one row or several."""
 
 ACTIVATIONS = 0.4
 """Activation memory budget of compiled layers: fraction of the saved tensors kept, at the sizes compiled first.
 
-Torch recomputes the cheapest operations. On two CPU cores this cost no measurable time (docs/log.md); on a GPU it is not
-measured.
+torch recomputes the cheapest operations. On two CPU cores this takes no measurable time (docs/log.md); it has not been
+measured on a GPU.
 """
 
 
@@ -47,7 +47,7 @@ def compile_layers(network: nn.Module) -> None:
         return
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, CASES)  # beyond it torch falls back to eager almost silently
-    config.optimize_ddp = False  # it would split each layer's graph; one graph per layer overlaps enough
+    config.optimize_ddp = False  # it would split each layer's graph; one graph per layer overlaps communication enough
     kept = torch._functorch.config
     kept.activation_memory_budget = min(kept.activation_memory_budget, ACTIVATIONS)
     for layer in layers:
@@ -60,7 +60,7 @@ def compiled_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def _lacking() -> str | None:
-    """Return what torch needs to compile for the CPU and does not find, or None if it has everything."""
+    """Return what torch needs to compile for the CPU but cannot find; None if nothing is missing."""
     from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (takes a second)
     from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
 

@@ -17,14 +17,14 @@ _RULES: tuple[tuple[re.Pattern[str], str, Callable[[float], bool]], ...] = (
     (re.compile(r"(?:dropout|pdrop|_drop)$"), "a number from 0 to 1", lambda x: 0 <= x <= 1),
     (re.compile(rf"(?:{_POSITIVE}|(?<!router_logit_)softcapping)$"), "a positive number", lambda x: x > 0),
 )
-"""Names of settings, what they must be, and the test. A null means that the model has no such setting."""
+"""Names of settings, what they must be, and the test. Null means that the model has no such setting."""
 
 _LISTS = re.compile(r"(?:short|long)_factor$|layer")
 """Settings with a number for each frequency or layer."""
 
 
 def refuse_values(source: str, config: PreTrainedConfig) -> None:
-    """Check the numbers of a configuration, those in sections such as ``rope_parameters`` and ``text_config`` included.
+    """Check all numbers of a configuration, including sections such as ``rope_parameters`` and ``text_config``.
 
     Raises:
         UserError: A number is NaN, has another type, or is outside its range.

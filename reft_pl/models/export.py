@@ -54,7 +54,7 @@ def export_folder(
     with replace_folder(folder) as fresh:
         if adapter_of is None:
             save_model(policy.lm, fresh, dict(policy.weights()) if weights else {})
-        else:  # without config.json, or transformers would look for the base model's weights in this folder
+        else:  # without config.json; with it, transformers would look for the base model's weights in this folder
             save_adapter(policy.lm, fresh, adapter_of)
         tokenizer.save_pretrained(fresh)
         generation = generation_settings(policy.lm, tokenizer, description.get("max_tokens"), stop_ids, unused_ids)
@@ -133,7 +133,7 @@ def check_export(source: str, write: Callable[[Path], None]) -> None:
         try:
             write(Path(scratch) / "hf")
         except Exception as error:  # transformers raises many types for what it refuses to save
-            if of_files(error):  # a full temporary disk is not the model's fault
+            if of_files(error):  # a full temporary disk is no fault of the model
                 return
             raise UserError(
                 f"a model trained from {source} could not be exported ({one_line(described(error))}): correct its config.json "

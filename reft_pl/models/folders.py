@@ -28,13 +28,13 @@ def replace_folder(folder: Path) -> Iterator[Path]:
             folder.rename(former)
         os.replace(fresh, folder)  # noqa: PTH105 (clearer than Path.replace)
     finally:
-        bring_back(folder)  # in case of a signal between the two renames
+        bring_back(folder)  # if a signal arrives between the two renames
         _remove(fresh)
         _remove(former)
 
 
 def bring_back(folder: Path) -> None:
-    """Restore the old folder if a killed ``replace_folder`` left none under its name."""
+    """Restore the old folder if a process was killed between the two renames of ``replace_folder``."""
     former = folder.with_name(f".{folder.name}.old")
     if former.exists() and not folder.exists():
         with suppress(FileNotFoundError):  # another process has restored it

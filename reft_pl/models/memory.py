@@ -46,7 +46,7 @@ class Run:
         optimizer_offloaded: Whether the optimizer state is in host memory.
         gpus: Number of GPUs.
         zero: ZeRO stage, 0 for none.
-        averaged: Whether a float32 average of the weights is kept; validation holds a second copy of the weights.
+        averaged: Whether a float32 average of the weights is kept; validation then holds a second copy of the weights.
         replicated: Whether DistributedDataParallel averages the gradients, in additional buckets.
         gpu: False for CPU ranks, which have no CUDA context and reduce logits in small blocks.
     """
@@ -161,7 +161,7 @@ def estimate(config: PreTrainedConfig, run: Run) -> Estimate:
     bucket = max(largest, bucket_elements("cuda" if run.gpu else "cpu"))
     parts["step work space"] = 0 if run.optimizer_offloaded else 4 * min(moments, bucket)
     parts["KV cache"] = run.cache_rows * run.max_tokens * _cache_bytes_a_token(config, size)
-    drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # as many drafted tokens as rows, but possibly all in one row
+    drawn = run.cache_rows * (2 if run.draft_tokens else 1)  # at most as many drafted tokens as rows, possibly all in one row
     scores = run.cache_rows * (1 + run.draft_tokens) * text.num_attention_heads * run.max_tokens * (2 * size + 4)
     parts["sampling work space"] = drawn * text.vocab_size * (size + 12) + scores
     standing: tuple[str, ...] = (

@@ -63,7 +63,7 @@ def by_size(sizes: Sequence[tuple[int, int]], max_tokens: int) -> Iterator[list[
 
     Args:
         sizes: Number of rows of each group, and the length of its longest row in tokens.
-        max_tokens: Upper bound of rows times the longest row; a group above it is alone.
+        max_tokens: Upper bound of rows times the longest row; a larger group gets its own micro-batch.
     """
     micro_batch: list[int] = []
     rows = longest = 0

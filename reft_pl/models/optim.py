@@ -1,6 +1,6 @@
 """AdamW with float32 master copies of low-precision weights.
 
-bfloat16 has 8 significant bits: near 1 a weight cannot change by less than 0.004, and a step at learning rate 3e-6 is a
+bfloat16 has 8 significant bits: near 1, a weight cannot change by less than 0.004, but a step at learning rate 3e-6 is a
 thousand times smaller. The optimizer therefore updates float32 copies and writes the rounded values to the model.
 """
 
@@ -126,9 +126,9 @@ class MasterAdamW(Optimizer):
 
 
 def bucket_elements(device: str) -> int:
-    """Return the most weights that one AdamW call updates, unless a single parameter is larger.
+    """Return the maximum number of weights per AdamW call; a larger parameter gets its own call.
 
-    On a CPU the bucket still fits the caches when the next operation reads it. On a GPU fewer calls are faster; the float32
+    On a CPU the bucket is small enough to stay in the caches. On a GPU fewer calls are faster; the float32
     copies of a bucket's gradients take 256 MB.
     """
     return 2**20 if device == "cpu" else 2**26

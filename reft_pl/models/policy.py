@@ -41,7 +41,7 @@ class Policy(nn.Module):
         super().__init__()
         self.lm = lm
         head = self.lm_head.weight
-        # Stored as ints, because under ZeRO-3 a rank's weights are empty between uses.
+        # Stored as ints, because under ZeRO-3 the weights of a rank are empty between uses.
         self.vocab_size = int(head.shape[0])
         """Number of logits, which may exceed the tokenizer's vocabulary."""
         self.hidden_size = int(head.shape[1])
@@ -66,7 +66,7 @@ class Policy(nn.Module):
 
     @property
     def embedding_rows(self) -> int:
-        """Number of token ids that the model can both read and predict; call only while the weights are gathered."""
+        """Number of token ids that the model can both read and predict; read it only while the weights are gathered."""
         embeddings = self.lm.get_input_embeddings().get_parameter("weight")
         return min(self.vocab_size, int(embeddings.shape[0]))
 
@@ -192,7 +192,7 @@ def _run(trunk: nn.Module, input_ids: Tensor, lengths: Tensor, limit: int | None
     if limit is None:
         return _states(trunk, input_ids)
     width = input_ids.shape[1]
-    widths = lengths.clamp(min=min(limit, width))  # rows of one width share rotary factors
+    widths = lengths.clamp(min=min(limit, width))  # rows of equal length share rotary factors
     rows, parts = [], []
     for length in sorted(set(widths.tolist())):
         rows.append((widths == length).nonzero().squeeze(1))

@@ -129,7 +129,7 @@ def load_pretrained(
     settings["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]
     with explained(stored.source, if_absent), made_from(stored.source):
         if stored.wrapped:
-            # ``key_mapping`` would be inverted on save, so an export would carry the wrapper prefix again.
+            # ``key_mapping`` would be inverted on save, so an export would get the wrapper prefix again.
             weights = stored.read(name for name in stored.names if not name.startswith(VALUE_HEAD))
             model, info = auto._model_mapping[type(config)].from_pretrained(None, state_dict=weights, **settings)
         else:

@@ -48,7 +48,7 @@ class Reranker(nn.Module):
         return logits.float()
 
     def probabilities(self, sequences: Sequence[Sequence[int]], max_tokens: int) -> list[float]:
-        """Return the probability that each of B solutions is correct, without gradient and dropout.
+        """Return the probability that each of B solutions is correct, without gradient or dropout.
 
         Args:
             sequences: B non-empty token sequences.

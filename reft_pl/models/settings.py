@@ -18,7 +18,7 @@ class LoRASettings:
     Args:
         r: Rank of each adapter: a layer trains r * (inputs + outputs) parameters instead of inputs * outputs.
         alpha: Scale: an adapter's output is multiplied by alpha / r.
-        dropout: Dropout on the adapters' inputs in SFT; PPO scores and updates without dropout.
+        dropout: Dropout on the adapters' inputs in SFT and online self-training; PPO scores and updates without dropout.
         target_modules: Linear layers to adapt, by name suffix ([q_proj, v_proj]); all-linear adapts all of the trunk's.
         export: merged writes an ordinary model with the adapters merged; adapter writes only the adapters, which name their
             base model and load onto it.

@@ -124,7 +124,7 @@ class StoredWeights:
 
 @contextmanager
 def explained(source: str, if_absent: str = "") -> Iterator[None]:
-    """Convert errors from reading weights into a ``UserError`` about ``source``; ``if_absent`` is advice if there are none."""
+    """Convert errors from reading weights into a ``UserError`` about ``source``; ``if_absent`` is advice if it has none."""
     try:
         yield
     except UnpicklingError as error:  # torch's own message suggests disabling the check
@@ -169,7 +169,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
     zipped = is_zipfile(file)
     if not zipped:
         with file.open("rb") as begun:
-            if begun.read(4) == b"PK\x03\x04":  # the list of contents, which is at the end, is missing
+            if begun.read(4) == b"PK\x03\x04":  # the list of contents, at the end of the file, is missing
                 raise EOFError(f"{file.name} is cut off")
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     if not isinstance(content, dict):

@@ -32,8 +32,7 @@ def save_value(policy: Policy, folder: Path) -> None:
 def restore_value(policy: Policy, stored: StoredWeights) -> None:
     """Restore the stored value function, if there is one and the policy has a value head.
 
-    reft-pl's own file takes precedence. Otherwise TRL's value head ``v_head.summary`` is used, which reads the same last hidden
-    states.
+    reft-pl's own file takes precedence over TRL's value head ``v_head.summary``, which reads the same last hidden states.
 
     Raises:
         UserError: The stored value function is unreadable, of another kind, or does not fit the model.

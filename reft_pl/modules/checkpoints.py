@@ -31,8 +31,8 @@ from reft_pl.strategies.zero import whole_weights
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically, and read only complete ones.
 
-    Lightning's writer holds a second copy in memory and goes through the system's temporary folder. Moving the file from
-    there to another disk copies it again.
+    Lightning's writer builds a second copy in memory and writes it to the system's temporary folder. Moving the file from
+    there to another disk copies it once more.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -187,7 +187,7 @@ class RunCheckpoints(Checkpoint):
             self._end_if_asked(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a signal interrupt validation during fit, which changes neither weights nor optimizer."""
+        """Let a signal interrupt validation during a fit: validation changes neither weights nor optimizer."""
         if trainer.state.fn == TrainerFn.FITTING and interruption.deferred and may_stop_within_a_batch(trainer):
             interruption.deferred = self._stops(trainer)
             if not interruption.deferred:
@@ -248,7 +248,7 @@ class RunCheckpoints(Checkpoint):
             exception.outcome = f"{done} in {last}: the same command resumes there"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load the best weights, export them to ``hf/`` and record the run's figures."""
+        """Load the best weights, export them to ``hf/``, and record the run's figures."""
         path = self.folder(trainer) / "best.ckpt"
         if trainer.fast_dev_run or not isinstance(pl_module, StageModule):  # type: ignore[attr-defined]
             return
@@ -278,14 +278,14 @@ class RunCheckpoints(Checkpoint):
 
     @staticmethod
     def _stops(trainer: Trainer) -> bool:
-        """Whether training ends after this batch, within an epoch or at its end."""
+        """Whether training ends after this batch: by ``max_steps``, or because a callback stopped it."""
         loop = trainer.fit_loop
         reached = 0 <= loop.max_steps <= loop.epoch_loop.global_step
         return reached or (trainer.should_stop and loop._can_stop_early)
 
     @staticmethod
     def _end_if_asked(trainer: Trainer) -> None:
-        """Stop all ranks if a signal reached one of them."""
+        """Raise the pending signal on all ranks if it reached one of them."""
         interruption.signum = max(Ranks(trainer).gather(interruption.signum or 0)) or None
         interruption.check()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Demonstrations:
     """A term of each optimizer step: the mean cross-entropy over the tokens of some annotated solutions.
 
-    The solutions belong to the questions of the rollout, whether their samples are in the update or not.
+    The solutions belong to the questions of the rollout, including those without samples in the update.
 
     Args:
         module: The PPO stage.
@@ -63,7 +63,7 @@ class Demonstrations:
         return annotated_weight(self.coef, self.schedule, module.step, total)
 
     def of_rollout(self, problems: Sequence[Problem]) -> AnnotatedQuestions:
-        """Find the annotated questions among the rollout's, of which ``problems`` are this rank's; none if the weight is 0."""
+        """Return the annotated questions of a rollout; ``problems`` are this rank's. Empty if the weight is 0."""
         module, ranks = self._module, self._module.ranks
         mine = problems if self.weight else []
         size = self.batch_size or module.minibatch_size
@@ -80,5 +80,5 @@ class Demonstrations:
         return statistics.watched("annotated", self._module.cross_entropy(examples, weight)) if weight else []
 
     def statistics(self) -> dict[str, float]:
-        """Return the weight of this iteration by TensorBoard name, if the term is on."""
+        """Return the current weight by TensorBoard name; empty if the term is off."""
         return {"update/annotated_coef": self.weight} if self.coef else {}

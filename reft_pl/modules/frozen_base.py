@@ -30,12 +30,12 @@ class FrozenBase:
 
     @property
     def adapter_of(self) -> str | None:
-        """The base that an export of adapters alone names; None if the export holds whole weights."""
+        """The base model that an adapter-only export names; None if the export holds whole weights."""
         lora = self._settings.lora
         return self._settings.init_from if lora is not None and lora.export == "adapter" else None
 
     def record(self, policy: Policy) -> None:
-        """Compute the base's digest once. Call it while each rank has the whole weights."""
+        """Compute the base's digest once; call this while each rank has the whole weights."""
         if self.exists and not self.digest:
             self.digest = fingerprint(BasePolicy(policy))
 

@@ -40,7 +40,7 @@ class RolloutCallback(Callback):
 
 
 def may_stop_within_a_batch(trainer: Trainer) -> bool:
-    """Whether a signal may interrupt phases that leave the weights alone; several ranks must stop at the same point."""
+    """Whether a signal may interrupt phases that leave the weights alone; false on several ranks, which must stop together."""
     return trainer.world_size == 1 and not isinstance(trainer.strategy, ZeRO)
 
 

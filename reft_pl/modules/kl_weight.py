@@ -19,11 +19,11 @@ class KLWeight:
         self.current = penalty.coef
 
     def adapt(self, kl: float, *, hold: bool) -> dict[str, float]:
-        """Adapt the weight to its target, and return the weight of this iteration by TensorBoard name.
+        """Adapt the weight to the target KL, and return the weight used in this iteration by TensorBoard name.
 
         Args:
             kl: Mean KL of this iteration's rollout over all ranks, nats per response.
-            hold: Keep the weight.
+            hold: Keep the weight unchanged.
         """
         used = self.current
         if not hold:
@@ -35,6 +35,6 @@ class KLWeight:
         checkpoint["reft_kl_coef"] = self.current
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Continue with a checkpoint's weight, unless the weight is fixed: then the config's counts."""
+        """Restore the weight of a checkpoint. A fixed weight comes from the config instead."""
         if self._penalty.target is not None:
             self.current = checkpoint["reft_kl_coef"]

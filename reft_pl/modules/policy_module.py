@@ -1,4 +1,4 @@
-"""Base of SFT, PPO and online self-training: a policy that solves problems and is trained on them."""
+"""Base of SFT, PPO and online self-training: train a policy, and evaluate it greedily."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from reft_pl.sandbox.base import Sandbox
 from reft_pl.types import Problem, TokenBatch
 
 EXAMPLE = Problem("example", "A box holds 12 pencils. How many pencils do 4 such boxes hold?", 48.0)
-"""The question that shows the prompt format in exported folders; it is in no dataset."""
+"""The question that illustrates the prompt format in exported folders; it is in no dataset."""
 
 
 class PolicyModule(StageModule):
@@ -119,7 +119,7 @@ class PolicyModule(StageModule):
         self.solver.report_test()
 
     def on_test_start(self) -> None:
-        """Merge the adapters: a test measures what is exported, and in bfloat16 merging rounds."""
+        """Merge the adapters: a test measures the exported weights, and in bfloat16 merging rounds them."""
         merge(self.policy.lm)
 
     def on_validation_start(self) -> None:
@@ -178,5 +178,5 @@ class PolicyModule(StageModule):
 
 
 def _without_weight(values: Tensor | None) -> Tensor | float:
-    """Return 0 with the value function in its graph: ranks exchange gradients of all weights in a pass."""
+    """Return 0 with the value function in its graph: in a pass, ranks exchange the gradients of all weights."""
     return 0.0 if values is None else 0.0 * values.sum()

@@ -1,4 +1,4 @@
-"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2), and later variants by their settings."""
+"""ReFT: PPO on the policy's own executed solutions (paper, section 3.2), and later variants as settings."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class PPOModule(PolicyModule):
         check_settings(self)
 
     def setup(self, stage: str) -> None:
-        """Tokenise the annotated solutions if they are learned from."""
+        """Tokenise the annotated solutions if ``annotated_coef`` is positive."""
         if stage == "fit":
             self.demonstrations.prepare()
 
@@ -200,7 +200,7 @@ class PPOModule(PolicyModule):
             )  # fmt: skip
 
     def sample_and_reward(self, problems: Sequence[Problem], attempt: int = 0) -> Rollout:
-        """Sample and reward a group per problem; each attempt after the first has seeds that are unique within the epoch."""
+        """Sample and reward one group per problem; attempts after the first use seeds that are unique within the epoch."""
         params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
         first = n * (self.step * self.max_resamples + attempt) if attempt else 0
@@ -220,7 +220,7 @@ class PPOModule(PolicyModule):
     def learn(
         self, problems: Sequence[Problem], rollout: ScoredRollout, advantages: Tensor, returns: Tensor | None
     ) -> dict[str, float]:
-        """Run all optimizer steps on one rollout; excluded samples do not change their number."""
+        """Run all optimizer steps on one rollout. Excluding samples does not change the number of steps."""
         statistics, annotated = UpdateStatistics(self.policy_loss), self.demonstrations.of_rollout(problems)
         places = self.batch.rows(rollout, self.samples_per_problem)
         sampled = len(problems) * self.samples_per_problem
@@ -228,7 +228,7 @@ class PPOModule(PolicyModule):
         parts = n_minibatches(taken, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
-                # If many samples are excluded, the last parts are empty on every rank: skip them.
+                # If many samples are excluded, the last mini-batches are empty on every rank: skip them.
                 for index, rows in enumerate(minibatches(places, n, parts, self.seed, self.step, epoch)[:n]):
                     examples = self.annotated(annotated.minibatch(epoch, index))
                     losses = self.losses(rollout, advantages, returns, rows, statistics)
@@ -301,7 +301,7 @@ class PPOModule(PolicyModule):
         self.kl_weight.restore(checkpoint)
 
     def parameter_groups(self) -> list[Any]:
-        """Return the trainable weights; with ``value_lr`` or ``value_warmup`` the policy's, then the value function's."""
+        """Return the trainable weights; ``value_lr`` or ``value_warmup`` separate the value function's from the policy's."""
         apart = self.value_lr is not None or self.value_warmup > 0
         return value_groups(self) if apart else super().parameter_groups()
 

@@ -1,4 +1,4 @@
-"""Check the settings of PPO for range and conflicts before anything is loaded."""
+"""Check the ranges and conflicts of PPO settings before anything is loaded."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class UpdateStatistics:
         self.terms[name] = self.terms.get(name, 0.0) + float(term.detach())
 
     def watched(self, name: str, losses: Sequence[Callable[[], Tensor]]) -> list[Callable[[], Tensor]]:
-        """Wrap micro-batch losses that are one term, so that each is added when it is computed."""
+        """Wrap the micro-batch losses of a single term, so that each is recorded when it is computed."""
 
         def watch(compute: Callable[[], Tensor]) -> Tensor:
             term = compute()

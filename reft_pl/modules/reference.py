@@ -21,7 +21,7 @@ from reft_pl.modules.frozen_base import FrozenBase
 class Reference:
     """The warm-up policy or a teacher, frozen: a second model, or without a teacher the base under the policy's adapters.
 
-    It is no submodule of the stage, so it is neither trained nor saved: a checkpoint need not repeat ``init_from``.
+    It is not a submodule of the stage, so it is neither trained nor saved: a checkpoint need not repeat ``init_from``.
 
     Args:
         policy: The policy in training.

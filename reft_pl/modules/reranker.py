@@ -41,15 +41,15 @@ class RerankerModule(StageModule):
     """Train a classifier of correct and wrong solutions, and rank the samples of a question by its score (paper, section 4.3).
 
     The data are sample files (``data.samples``): the distinct solutions that the warm-up policy sampled for each training
-    question, labelled by whether the executed answer is correct. Validation measures votes and choices rather than the loss
-    alone, because the purpose is to rank the samples of one question.
+    question, labelled by whether the executed answer is correct. Validation measures votes and choices besides the loss,
+    because the purpose is to rank the samples of one question.
 
     Args:
         policy: The policy that wrote the samples; its trunk initializes the classifier. Or a classifier.
         schedule: Learning-rate schedule.
         loss: ``pointwise`` (the paper): cross-entropy of each solution. ``groupwise``: softmax over the solutions of a question
             (``rl.ranking_losses``); ``data.batch_size`` then counts questions, and those without a correct or a wrong solution
-            are left out. Its scores order solutions, but are no probabilities.
+            are left out. Its scores order solutions, but are not probabilities.
         count_duplicates: Weight a solution by how often it was sampled.
         balance_classes: Weight the solutions so that correct and wrong ones count the same in total. Pointwise only.
         **kwargs: Settings of ``StageModule``; ``seed`` initializes the classification head.
@@ -102,7 +102,7 @@ class RerankerModule(StageModule):
     # ---- learning
 
     def setup(self, stage: str) -> None:
-        """Check that there are samples, and for ``fit`` record how many solutions and how many are correct."""
+        """Check that there are samples; for ``fit``, record the number of solutions and of correct ones."""
         if not self.problems.samples:
             raise UserError("the reranker trains on sampled solutions: set data.samples as in configs/reranker.yaml")
         if stage == "fit":
@@ -131,7 +131,7 @@ class RerankerModule(StageModule):
         return sum(len(group) for batch in batches[:kept] for group in as_groups(batch))
 
     def training_step(self, batch: list[Candidate] | list[list[Candidate]], batch_idx: int) -> None:
-        """Take one optimizer step on the batch's solutions, or on those of the batch's questions."""
+        """Take one optimizer step on the solutions of the batch (pointwise), or of its questions (groupwise)."""
         self.train_with_dropout(self.reranker, batch_idx)
         groups = as_groups(batch)
         with self.phases.phase("update", sum(map(len, groups))) as progress:
@@ -145,7 +145,7 @@ class RerankerModule(StageModule):
         return [self.problems.codec.joint_ids(candidate.problem, [candidate.text])[0] for candidate in batch]
 
     def losses(self, groups: Sequence[Sequence[Candidate]]) -> MicroBatches:
-        """Build micro-batch losses that sum to the mean over all ranks' batches: of solutions by weight, or of questions.
+        """Build micro-batch losses that sum to the mean over all ranks: over weighted solutions, or over questions.
 
         Args:
             groups: Single solutions, or the solutions of each question. A group is never split, however long it is.
@@ -208,7 +208,7 @@ class RerankerModule(StageModule):
         self._ranked += self.rank(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log how often each choice among all n samples is correct, and how good the scores are."""
+        """Log the accuracy of each way to choose among all n samples, and the quality of the scores."""
         ranked, figures = self.gathered(self._ranked), PerQuestion()
         self._ranked = []
         for item, scores in ranked:

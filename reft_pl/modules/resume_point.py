@@ -59,10 +59,10 @@ def validate_now(trainer: Trainer) -> None:
 
 
 def drop_points_from(trainer: Trainer, batch: int) -> None:
-    """Rewind TensorBoard event files to training batch ``batch`` (from 0): the resumed run logs later points again.
+    """Rewind TensorBoard event files to training batch ``batch`` (from 0); the resumed run logs later points again.
 
-    The logger's ``purge_step`` does the same, but must be set before the checkpoint is read. Reading a large checkpoint twice
-    only for its batch number takes too long.
+    The logger's ``purge_step`` does the same, but must be set before the checkpoint is read. Reading a large checkpoint
+    an extra time for its batch number takes too long.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:

@@ -24,7 +24,7 @@ class RunModule(LightningModule):
     stage: ClassVar[str]
     """Name of the stage in checkpoints, exports and seeds."""
     validation_figures: ClassVar[tuple[str, ...]] = ()
-    """What validation logs, for ``checkpoints.monitor``; empty if unknown before the first validation."""
+    """Names of the metrics that validation logs, for ``checkpoints.monitor``; empty if unknown before the first validation."""
 
     def __init__(self, policy: PolicySettings, seed: int = 1) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ class SamplingModule(RunModule):
             self.stores.append(SampleStore(folder, name, [len(batch) for batch in batches], settings | questions))
 
     def predict_step(self, batch: list[Problem], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Sample a batch of questions, unless it is finished or another process works on it."""
+        """Sample a batch of questions, unless it is finished or another process has claimed it."""
         store = self.stores[dataloader_idx]
         with store.claim(batch_idx) as mine:
             if mine:

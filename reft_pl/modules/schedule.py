@@ -33,7 +33,7 @@ class Schedule:
             raise UserError("schedule.warmup must be between 0 and 1, and schedule.epochs positive: check model.schedule")
 
     def factor(self, step: int, total_steps: int) -> float:
-        """Return the factor on the base rate at optimizer step ``step`` (from 0) of ``total_steps``."""
+        """Return the factor of the base learning rate at optimizer step ``step`` (from 0) of ``total_steps``."""
         warmup_steps = round(self.warmup * total_steps)
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)

@@ -15,7 +15,7 @@ class SFTModule(PolicyModule):
     stage = "sft"
 
     def setup(self, stage: str) -> None:
-        """Tokenise the annotated solutions: fail before training if one is missing."""
+        """Tokenise the annotated solutions, and fail before training if one is missing."""
         if stage == "fit":
             self.problems.prepare_examples()
 

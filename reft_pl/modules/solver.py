@@ -30,7 +30,7 @@ class Solver:
     The module registers the policy as ``policy``, so checkpoints name its weights ``policy.*``; the solver only refers to it.
 
     Args:
-        module: The module, which gives the solver its data, seed, phases and ranks.
+        module: The module that provides data, seed, phases and ranks.
         sampler: Generates completions; None is the in-process sampler.
         sandbox: Runs the programs in completions; None is confined CPython.
     """
@@ -85,7 +85,7 @@ class Solver:
             problems: The problems of this rank.
             params: Sampling parameters.
             n: Samples per problem.
-            first: Index of the first sample: how many samples of these problems this epoch already has.
+            first: Index of the first sample, which is the number of samples of these problems that this epoch already has.
 
         Returns:
             ``n`` samples per problem, next to each other and in the order of the problems.
@@ -99,7 +99,7 @@ class Solver:
             return self.collector.sample(self.policy, problems, params, seed_of, n)
 
     def greedy(self, problems: Sequence[Problem]) -> list[Sample]:
-        """Decode and execute one solution per problem greedily; discards the timings."""
+        """Decode greedily and execute one solution per problem; discard the timings."""
         params = SamplingParams(max_new_tokens=self._module.problems.codec.max_tokens, temperature=0.0)
         samples = self.sample(problems, params)
         self._module.phases.take()

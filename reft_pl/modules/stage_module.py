@@ -1,4 +1,4 @@
-"""Base of the stages that train: optimizer and schedule, a guarded optimizer step, and checkpoints that name their stage."""
+"""Base of the training stages: optimizer, schedule, a guarded optimizer step, checkpoints that name their stage."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class StageModule(RunModule):
 
     @abstractmethod
     def idle_loss(self) -> Tensor:
-        """Run a zero-weight forward pass, which keeps ranks in step when others have more micro-batches."""
+        """Run a forward pass with weight 0, which keeps this rank in step with ranks that have more micro-batches."""
 
     def used_in_parts(self) -> list[nn.Parameter]:
-        """Return weights that one forward pass may use several times, depending on the size of the micro-batch."""
+        """Return weights that a forward pass may use several times, depending on the size of the micro-batch."""
         return []
 
     @abstractmethod
@@ -109,7 +109,7 @@ class StageModule(RunModule):
     def train_with_dropout(self, network: nn.Module, step: int) -> None:
         """Put a network in training mode, and seed dropout for this step and rank.
 
-        A resumed run thus uses the same dropout masks.
+        A resumed run thus draws the same dropout masks.
         """
         torch.manual_seed(counter_seed(self.seed, "dropout", self.trainer.current_epoch, str(step), self.ranks.rank) % 2**63)
         network.train()
@@ -191,7 +191,7 @@ class StageModule(RunModule):
         self.log_dict({**statistics, "lr": self._rate}, on_step=True, on_epoch=False, batch_size=1)
 
     def kept(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint holds; ``strict_loading`` is false if that is not all of them."""
+        """Return the weights to keep in a checkpoint; ``strict_loading`` is false if some are left out."""
         return dict(state)
 
     def timing(self) -> dict[str, float]:
@@ -201,7 +201,7 @@ class StageModule(RunModule):
         return {n: (max if n.startswith("seconds/") else sum)([f.get(n, 0.0) for f in of_ranks]) for n in names}
 
     def on_train_start(self) -> None:
-        """Set the optimizer's learning rate from the schedule: not every strategy restores it from a checkpoint."""
+        """Set the optimizer's learning rate from the schedule, because not every strategy restores it from a checkpoint."""
         optimizer, schedule = cast("torch.optim.Optimizer", self.optimizers()), cast("LambdaLR", self.lr_schedulers())
         for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -229,7 +229,7 @@ class StageModule(RunModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another stage, with other optimizer state and counters, or of another model.
 
-        From a checkpoint of ZeRO, any other strategy resumes without the optimizer states, which are in DeepSpeed's format.
+        Any other strategy resumes from a ZeRO checkpoint without the optimizer states, which are in DeepSpeed's format.
 
         Raises:
             UserError: stage or weights do not fit, or a weight is not finite.

@@ -1,4 +1,4 @@
-"""The optimizer's parameter groups if the value function trains apart from the policy."""
+"""Parameter groups that train the value function separately from the policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def value_groups(module: PPOModule) -> list[dict[str, Any]]:
-    """Return the policy's trainable weights as one group and the value function's, with ``value_lr``, as another.
+    """Return two groups: the policy's trainable weights, and the value function's with ``value_lr``.
 
     Raises:
         UserError: the strategy is ZeRO, which steps flat shards of all weights.

@@ -15,11 +15,11 @@ AVERAGE = "reft_average"
 class WeightAverage:
     """Keeps avg <- decay * avg + (1 - decay) * weights after every optimizer step, in float32.
 
-    The average starts from the weights before the first step. While it is in the module, the current weights wait here, so
-    both are known to a checkpoint at any time.
+    The average starts from the weights before the first step. While it is in the module, the current weights are kept here,
+    so a checkpoint can hold both at any time.
 
     Args:
-        module: Its trainable parameters are averaged. They must be whole: not sharded by ZeRO.
+        module: The module with the trainable parameters to average. They must be whole: not sharded by ZeRO.
         decay: In (0, 1). The average spans about 1 / (1 - decay) steps.
     """
 
@@ -60,8 +60,8 @@ class WeightAverage:
     def write_into(self, checkpoint: dict[str, Any]) -> None:
         """Complete a checkpoint that holds the module's state, whichever weights are in the module.
 
-        A checkpoint to resume from gets the current weights, and the average beside them. One of weights alone, such as the
-        best by validation, gets the average in place of the weights.
+        A checkpoint to resume from gets the current weights and the average. A weights-only checkpoint, such as the best by
+        validation, gets the average in place of the weights.
         """
         if not self._average:
             return
@@ -76,7 +76,7 @@ class WeightAverage:
             checkpoint[AVERAGE] = dict(self._average)
 
     def read_from(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restore the average; a checkpoint without one starts a new average from its weights."""
+        """Restore the average; without one in the checkpoint, start a new average from its weights."""
         self._average = dict(checkpoint.get(AVERAGE, {}))
 
     def _trained(self) -> dict[str, nn.Parameter]:

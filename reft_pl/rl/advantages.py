@@ -1,4 +1,4 @@
-"""Generalised advantage estimation (arXiv 1506.02438) and the reward-to-go."""
+"""Generalised advantage estimation (arXiv 1506.02438) and reward-to-go."""
 
 from __future__ import annotations
 

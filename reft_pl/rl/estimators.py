@@ -135,7 +135,7 @@ class GRPO(AdvantageEstimator):
 
 
 class MaxRL(AdvantageEstimator):
-    """Outcome minus the group mean, divided by that mean (maximum likelihood RL).
+    """Outcome minus the group mean, divided by that mean (maximum-likelihood RL).
 
     Let p be the probability of a correct answer. For outcomes of 0 and 1 the expected gradient is that of a truncated series of
     log p, whereas RLOO's is that of p. Questions that the policy rarely solves therefore have more weight. A group without a

@@ -1,8 +1,8 @@
 """Group statistics: baselines and scales from the samples of one question.
 
 The rows of a group are adjacent: x[g * n : (g + 1) * n]. ``counted`` [B] bool selects the samples that enter the statistics of
-their group; None selects all. A sample that is not counted has no meaningful reward: it gets 0, and the others get the same
-result as in a group without it.
+their group; None selects all. An excluded sample has no meaningful reward: it gets 0, and the others get the same result as in
+a group without it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def leave_one_out(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor
 
 
 def varied_groups(x: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
-    """Return which groups have counted elements that differ, [B / n] bool: only these have non-zero advantages."""
+    """Return which groups have differing counted elements, [B / n] bool; only these have non-zero advantages."""
     groups, selected = _groups(x, size, counted)
     infinity = torch.full_like(groups, torch.inf)
     lowest, highest = torch.where(selected, groups, infinity).amin(1), torch.where(selected, groups, -infinity).amax(1)

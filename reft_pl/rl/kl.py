@@ -50,7 +50,7 @@ def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, action_mask: Tensor) -> 
 
 @dataclass(frozen=True)
 class KLPenalty:
-    """Settings of the penalty that keeps the policy near the reference.
+    """The penalty that keeps the policy near the reference.
 
     In the reward, the penalty of an action reaches all earlier actions through the advantage. In the loss, it is differentiated
     directly. The expected gradient of k2 is the gradient of the KL. The expected gradient of k1 is 0 on the policy's own

@@ -1,4 +1,4 @@
-"""Annotated solutions beside a rollout: the weight of their loss, and which of them an optimizer step takes."""
+"""Annotated solutions that accompany a rollout: the weight of their loss, and their order over optimizer steps."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def annotated_weight(coef: float, schedule: Literal["constant", "linear"], step:
 class AnnotatedQuestions:
     """The questions of one rollout, over all ranks, that have an annotated solution.
 
-    Each pass over the rollout puts them in a random order, from which the mini-batches take in turn. After the last question
-    they start again with the first. The order depends on run seed, step and pass, so it is the same on any number of ranks.
+    Each pass over the rollout shuffles them, and the mini-batches take them in turn, starting again after the last question.
+    The order depends only on run seed, step and pass, so it is the same on any number of ranks.
 
     Args:
         problems: Questions of this rank.
@@ -54,7 +54,7 @@ class AnnotatedQuestions:
         self._step = step
 
     def minibatch(self, epoch: int, index: int) -> list[Problem]:
-        """Return this rank's questions of a mini-batch; none is in it twice.
+        """Return this rank's questions of a mini-batch, without duplicates.
 
         Args:
             epoch: Number of passes over this rollout before this one.

@@ -22,14 +22,14 @@ class Sampler(ABC):
     """Base class of samplers, which generate completions with the policy's current weights.
 
     A completion depends only on the weights, the prompt, the sampling parameters and the seed. The batch, the rank and restarts
-    do not change it. Samplers with a separate engine may round differently in another batch, and document it.
+    do not change it. A sampler with a separate engine may round differently in another batch; it must document this.
     """
 
     max_mismatch: float | None = None
     """Bound on the mean |log p of the sampler - log p of the scorer| of a rollout (nats per token); None disables the check."""
 
     records_values: bool = False
-    """Whether completions can include values of a head on the policy's trunk (``SamplingParams.record_values``)."""
+    """Whether completions can include values from a head on the policy's trunk (``SamplingParams.record_values``)."""
 
     @abstractmethod
     def stream(self, requests: Sequence[SampleRequest]) -> Iterator[Completion]:

@@ -49,7 +49,7 @@ class ResponseExecution:
         self._read: list[ExecutionResult | None] = []  # None: a program; the execution has its result
 
     def submit(self, problem: Problem, response: str) -> None:
-        """Start the program of a response, or parse its text at once; ``response`` includes lines given in the prompt."""
+        """Start the program of a response, or parse its text at once; ``response`` includes the lines given in the prompt."""
         if not self._format.runs_programs:
             self._read.append(self._format.answer(problem, response))
             return

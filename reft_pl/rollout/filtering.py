@@ -34,12 +34,12 @@ def with_varied_groups(
     Args:
         rollout: Groups of ``size`` adjacent samples.
         size: Samples per question.
-        refill: Returns new questions for those left out (possibly none on this rank), or None to stop. Its second argument
+        refill: Returns new questions for excluded ones (possibly none on this rank), or None to stop. Its second argument
             is the number of the attempt, from 1. It is called equally often on every rank.
         sample: Samples groups for questions and computes their rewards; its second argument is the number of the attempt.
 
     Returns:
-        A rollout of whole groups, possibly empty; ``left_out`` has all other samples.
+        A rollout of whole groups, possibly empty; ``left_out`` holds all other samples.
 
     Source: dynamic sampling of DAPO, arXiv 2503.14476, section 3.2.
     """
@@ -125,7 +125,7 @@ def _joined(rollouts: Sequence[Rollout]) -> Rollout:
 
 
 class GlobalBatch:
-    """The questions of one rollout over all ranks, with new questions for those left out.
+    """The questions of one rollout over all ranks, with new questions in place of excluded ones.
 
     New questions come from the training set and are not in the batch. Their order depends only on the run seed and the step,
     so a rollout has the same questions on any number of ranks.
@@ -177,7 +177,7 @@ class GlobalBatch:
         """Return the indices of this rank's samples in the rollout of all ranks, [B] int64; all ranks must call it together.
 
         Args:
-            rollout: This rank's samples of questions in the batch, or of new ones, in whole groups.
+            rollout: This rank's samples, in whole groups, of questions in the batch or of new ones.
             size: Samples per question.
         """
         mine = [self.place_of[sample.problem.id] for sample in rollout.samples[::size]]

@@ -11,7 +11,7 @@ from reft_pl.rollout.seeds import counter_seed
 
 
 def n_minibatches(n: int, size: int | None) -> int:
-    """Return the number of mini-batches of at most ``size`` rows that ``n`` rows need; with None, one."""
+    """Return the number of mini-batches of at most ``size`` rows for ``n`` rows; 1 if ``size`` is None."""
     return -(-n // (size or n))
 
 

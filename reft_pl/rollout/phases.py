@@ -19,7 +19,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, phase: Phase, total: int) -> Iterator[PhaseProgress]:
-        """Time the body as a phase of ``total`` sequences; the body reports progress to the yielded object."""
+        """Time the body as a phase of ``total`` sequences; the body reports progress through the yielded object."""
         self.on_start(phase, total)
         start = perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The default sandbox: CPython, one confined process per program."""
+"""The default sandbox: programs run by CPython in confined processes."""
 
 from __future__ import annotations
 

@@ -29,9 +29,8 @@ _BEGINS = re.compile(r"(?<![\w.,])[$€£]?\(*[$€£]?(?:\d|\.\d)")
 class Equation:
     """One equation in a line of a solution.
 
-    ``expression`` is its left side, with only numbers; ``stated`` is the value that the text gives. ``before`` is the text
-    before the left side, ``after`` the text after the stated number. ``currency`` is whether a currency sign precedes that
-    number.
+    ``expression`` is its left side, which has only numbers; ``stated`` is the value that the text gives. ``before`` is the
+    text before the left side, ``after`` the text after the stated number. ``currency``: a currency sign precedes that number.
     """
 
     expression: Expression
@@ -114,12 +113,12 @@ def _plain(left: str, stated: Fraction, percent: bool) -> _Found | None:
 
 
 def _in_place(words: re.Pattern[str], sign: str, text: str) -> str:
-    """Replace words by an operator sign, padded so that all positions stay the same."""
+    """Replace words by an operator sign, padded so that no position changes."""
     return words.sub(lambda match: sign.center(len(match[0])), text)
 
 
 def _readings(text: str, percent: bool) -> Iterator[Expression]:
-    """Yield the possible readings: percent as a unit of both sides, as hundredths, as hundredths with a result in percent."""
+    """Yield the readings: percent as a unit of both sides, as hundredths, or as hundredths with a result in percent."""
     try:
         yield read_arithmetic(text, "unit")
         expression = read_arithmetic(text)

@@ -72,7 +72,7 @@ _COMMON = frozenset(
         1_000_000,
     }
 )
-"""Common knowledge: ounces, hours, cents, days, inches, weeks, minutes, degrees, feet, pounds. So are 0 to 12."""
+"""Common knowledge besides 0 to 12: ounces, hours, cents, days, inches, weeks, minutes, degrees, feet, pounds."""
 _CONVERSIONS = (100, 60, 1000, 12, 1_000_000)
 """Unit conversions: dollars to cents, hours to minutes, thousands, dozens and millions to ones."""
 

@@ -22,7 +22,7 @@ _SAYS_ROUNDED = re.compile(rf"\bround(?:s|ed|ing)?\b[^.\d]*?(?:to|is|=)\s*\$?(?P
 
 @dataclass
 class _Step:
-    """A line of the program. ``known_as`` has the values by which later equations may refer to it."""
+    """A line of the program. ``known_as`` holds the values by which later equations may refer to it."""
 
     name: str
     expression: Expression
@@ -41,8 +41,8 @@ class _Step:
 def program_of(question: str, solution: str) -> str:
     """Convert a written solution to a program, equation by equation.
 
-    Each equation becomes a step, named after the words around it. A number in it that equals the result of an earlier step, and
-    is not clearly from the question, becomes a reference to that step. The result is the step that the last line states; steps
+    Each equation becomes a step, named after the words around it. A number that equals the result of an earlier step, and is
+    not clearly from the question, becomes a reference to that step. The result is the step that the last line states; steps
     that it does not need are dropped. All literals come from the question or from the left sides of equations. A large literal
     that neither the question nor an earlier step explains (``120/40`` if no step gives 120) makes the conversion fail.
 
@@ -120,7 +120,7 @@ class _Writer:
         fallback = f"step_{len(self.steps) + 1}"
         after, before = name_after(equation.after, equation.currency), name_before(equation.before)
         first = identifier(after or before, (), fallback)
-        if first in taken and before:  # the subject distinguishes the second "apples" from the first
+        if first in taken and before:  # the subject distinguishes a second "apples" from the first
             first = identifier(before, (), fallback)
         return identifier([first], taken, fallback)
 

@@ -1,4 +1,4 @@
-"""The operations and constants of MathQA's formulas in Python, as publicly described (arXiv 1905.13319).
+"""MathQA's operations and constants in Python, as publicly described (arXiv 1905.13319).
 
 A percentage is always the first argument: ``p_after_gain(25, 80)`` is 100. Angles are in radians.
 """

@@ -19,13 +19,13 @@ HELD_OUT_ORDERS = frozenset({"-*", "*+/", "/-", "+-*", "*--", "-*-"})
 """Operator sequences that occur only in ``unseen``."""
 
 SHARES: dict[Split, range] = {"train": range(16), "validation": range(16, 18), "test": range(18, 20)}
-"""Which of the 20 shares of number sets (``_share``) belong to each split."""
+"""The shares of number sets, out of 20 (``_share``), that belong to each split."""
 
 
 def make_problem(split: Split, index: int, seed: int = 0, *, solution: bool = True) -> Problem:
     """Make problem ``index`` of ``split``.
 
-    ``unseen`` has its own situations, and operator sequences that the other splits exclude. The other splits differ in the
+    ``unseen`` has separate situations, and operator sequences that the other splits exclude. The other splits differ in the
     numbers of their problems.
     """
     dice = Dice("story", seed, split, index)

@@ -18,7 +18,7 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 
 # Alternatives, in order: a line break with its indent, except for the last space if a word follows; a word with the space
 # before it; a part of a snake_case name; a digit; punctuation; whitespace. A word keeps its space so that a name is the same
-# token at the start of a line and within it. Single digits avoid number tokens that training hardly ever shows.
+# token at the start of a line and within it. Single digits avoid number tokens that are rare in training.
 PIECES = r"\n *(?= [A-Za-z])|\n *| ?[A-Za-z]+|_[a-z]+| ?\d| ?[^\sA-Za-z0-9_]+|\s+"
 
 

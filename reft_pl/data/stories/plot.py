@@ -31,7 +31,7 @@ EVENTS = (0, 1, 1, 2)
 """Numbers of events between opening and ending, repeated in proportion to their probability."""
 
 NUMBER_DRAWS = 100
-"""Attempts to draw numbers for one choice of pieces; with fewer, stories with divisions would be underrepresented."""
+"""Attempts to draw numbers for one choice of pieces; fewer would underrepresent stories with divisions."""
 
 REMARK_CHANCE = 0.2
 """Probability that a story contains an irrelevant number."""

@@ -9,7 +9,7 @@ from reft_pl.data.stories.dice import Dice
 from reft_pl.data.stories.plot import Plot, nested, with_numbers
 
 Style: TypeAlias = Literal["steps", "givens", "nested"]
-"""One line per step; the same with the given numbers assigned first; a single expression."""
+"""One line per step; given numbers assigned first, then one line per step; a single expression."""
 
 STYLES: tuple[Style, ...] = ("steps", "steps", "givens", "nested")
 """The styles, repeated in proportion to their probability: half of the solutions have one line per step."""

@@ -17,7 +17,7 @@ NUMBER_WORD_CHANCE = 0.15
 """Probability that a number up to twelve is written as a word."""
 
 BEFORE_SUBJECT = ("does ", "can ", "must ", "has ", "and ", "that ", "if ")
-"""Words before a name that is the subject of a clause; in other positions, the pronoun would need another case."""
+"""Words after which a name is the subject of a clause; in other positions the pronoun would need another case."""
 
 SLOT = re.compile(r"\{([a-z_]+)(\+|'s)?\}")
 
@@ -61,7 +61,7 @@ def _fill(sentence: str, first: str, second: str, values: Mapping[str, str], *, 
             return pronouns.his
         if slot == "p" and pronoun and (not before or before.endswith(BEFORE_SUBJECT)):
             return pronouns.he
-        # Second case: the clause was swapped with the one that names the person.
+        # In the second case the clause was swapped with the one that names the person.
         if slot == "p" or (slot == "he" and not known and "{p}" not in before and "{p's}" not in before):
             return first + suffix
         return second + suffix if slot == "q" else str(getattr(pronouns, slot))

@@ -1,4 +1,4 @@
-"""The trainer's own inference engine: continuous batching on the policy's weights, without a second copy of them."""
+"""The trainer's own inference engine: continuous batching with the policy's own weights."""
 
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 

@@ -1,7 +1,7 @@
 """Attention for sampling: prefill over packed prompts without padding, and decoding over a slot cache.
 
-It is registered with transformers' ``AttentionInterface``, so any model that uses this interface can use it. The compiler sees
-a single operator for every token layout, so the same compiled layers serve prefill and decoding.
+It is registered with transformers' ``AttentionInterface``, so it works with any model that uses this interface. The compiler
+sees a single operator for every token layout, so the same compiled layers serve prefill and decoding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
-    """Compute causal attention within each sequence of a packed row, padding the sequences to the longest one internally.
+    """Compute causal attention within each sequence of a packed row; internally, pad the sequences to the longest.
 
     Args:
         query: [1, H, N, D].

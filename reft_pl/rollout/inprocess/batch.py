@@ -130,7 +130,7 @@ class ContinuousBatch:
     def _admission_is_due(self) -> bool:
         """Return whether enough slots are free to prefill several prompts at once.
 
-        A small forward pass costs nearly as much as a somewhat larger one.
+        A small forward pass takes nearly as long as a somewhat larger one.
         """
         free = self.max_rows - len(self.rows)
         return bool(self.waiting) and free >= min(len(self.waiting), max(1, self.max_rows // 8))
@@ -167,7 +167,7 @@ class ContinuousBatch:
         return ended
 
     def _prefill(self, prompts: Sequence[Prompt]) -> None:
-        """Prefill prompts that are not prefilled yet, in passes of at most ``prefill_tokens`` tokens."""
+        """Prefill new prompts, in passes of at most ``prefill_tokens`` tokens."""
         unread: list[Prompt] = []
         for prompt in prompts:
             if prompt.logits is not None or (unread and unread[-1] is prompt):  # samples of a prompt are adjacent

@@ -1,4 +1,4 @@
-"""KV caches: one for packed prompts, and one of slots, each holding a sequence of its length, active slots first."""
+"""KV caches: one for packed prompts, and one of slots for decoding, with active slots first."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class PromptCache(Cache):
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values of S slots, [S, K, L, D] each, with room for L tokens.
 
-    Batched products read all L tokens: if a view were shorter than its memory, the matrix product would copy it at every step.
-    Memory starts at zero and only ever holds finite numbers, because a masked weight of 0 does not cancel a NaN.
+    Batched products read all L tokens, because the matrix product would copy a view that is shorter than its memory at every
+    step. The memory is initialised to zero and always finite, because an attention weight of 0 does not cancel a NaN.
     """
 
     is_sliding = False

@@ -1,4 +1,4 @@
-"""Sampling with ``generate``, for architectures that the packed sampler does not support."""
+"""Sample with ``generate``, for architectures that the packed sampler does not support."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LibraryBatch:
         requests: What to sample.
         max_rows: Maximum number of rows per group.
         value_head: Maps the LM head's input, [..., D], to values, [..., 1].
-        cached: Use the KV cache of transformers; without it, each token takes a forward pass over the whole text.
+        cached: Use the KV cache of transformers; without it, each token takes a forward pass over the whole sequence.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class LibraryBatch:
 def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
     """Return whether ``generate`` and a plain forward pass agree on log-probabilities, for two rows of eight greedy tokens.
 
-    For some recurrent architectures they disagree with the KV cache; these are sampled without it.
+    For some recurrent architectures they disagree when the KV cache is used; these are sampled without it.
     """
     text = text_config(lm.config)
     if cached and text.model_type in WITHOUT_CACHE:
@@ -144,7 +144,7 @@ def serves_exactly(lm: PreTrainedModel, cached: bool) -> bool:
 
 
 def _distance(lm: PreTrainedModel, request: SampleRequest, completion: Completion) -> float:
-    """Return the largest difference, in nats, between a completion's log-probabilities and a plain forward pass."""
+    """Return the largest difference, in nats, between the log-probabilities of a completion and of a plain forward pass."""
     start, ids = len(request.prompt_ids), torch.tensor([request.prompt_ids + completion.token_ids], device=lm.device)
     scores = lm(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float().log_softmax(dim=-1)
     plain = scores.gather(-1, ids[0, start:, None]).squeeze(-1)

@@ -1,8 +1,8 @@
 """Draft tokens for speculative decoding, from an n-gram model that each rollout trains on itself.
 
-Solutions to similar questions are alike, and a decoding step over a few more tokens takes hardly longer. Drafted tokens are
-read together with the newest one. Every token is still sampled with its usual random number, and a draft saves a step only if
-it matches. Drafts therefore change samples only by rounding.
+Solutions to similar questions are alike, and a decoding step with a few more tokens takes hardly longer. Drafted tokens enter
+the forward pass together with the newest token. Every token is still sampled with its usual random number, and a draft saves a
+step only if it matches. Drafts therefore change samples only by rounding.
 
 Source: speculative decoding with a draft network, arXiv 2211.17192; with text to copy from, arXiv 2304.04487.
 """

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class InProcessSampler(Sampler):
-    """Samples with the training process's own model: no extra dependency, no second copy of the weights.
+    """Samples with the training process's own model: no extra dependency, nothing to synchronise after an update.
 
     It uses continuous batching over a fixed number of slots: a finished row leaves at once, and a waiting row takes its slot.
     A prompt is prefilled without padding, once for all its samples. Each row has separate positions, so models with
     absolute positions need no left padding. Architectures outside ``architectures.PACKED`` use the slower ``generate`` of
-    transformers, with the same random numbers.
+    transformers, with the same random numbers. On a CPU, large weights also have a packed copy during a rollout.
 
     Args:
         max_rows: Number of sequences decoded in parallel. More rows are faster, up to a point, and take more memory.
@@ -53,7 +53,7 @@ class InProcessSampler(Sampler):
         self.draft_tokens = draft_tokens
         self._lm: PreTrainedModel | None = None
         self._value_head: ValueHead | None = None
-        self._cached: bool | None = None  # whether the KV cache of transformers works for this model; None: unchecked
+        self._cached: bool | None = None  # whether the KV cache of transformers works for this model; None: not checked yet
 
     def check(self, policy: Policy) -> None:
         """Sample two tokens from the policy.
@@ -139,7 +139,7 @@ def _check_length(lm: PreTrainedModel, request: SampleRequest) -> None:
 
 @cache
 def _warn_of_library(kind: str, cached: bool) -> None:
-    """Warn once that sampling is slow."""
+    """Warn once that this architecture is sampled by the slower ``generate``."""
     how = "the KV cache and attention of transformers" if cached else "transformers and without a KV cache"
     rank_zero_warn(f"models of type {kind!r} are sampled with {how}, which is slower than the packed sampler")
 

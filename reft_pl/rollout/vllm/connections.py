@@ -40,7 +40,7 @@ LINGER_SECONDS = 1.0
 
 
 class RequestReader(RawIOBase):
-    """Reads from a connection within limits on bytes and waiting time: those of headers, then those of the body.
+    """Reads from a connection within limits on bytes and waiting time, first for the headers, then for the body.
 
     Only time spent waiting counts, not the server's own time between two reads.
     """

@@ -17,8 +17,8 @@ class WeightsDigest:
     """Sums of the bit patterns of all weights and of their squares, modulo 2^64.
 
     An engine fuses, transposes and pads the weights it loads, so names, shapes and positions cannot be compared. The sums do
-    not depend on them, but a single flipped bit changes the sums. They do not detect permuted weights, which stale weights
-    never are.
+    not depend on them, but change with every flipped bit. They do not detect permuted weights, but stale weights are never
+    permutations of the new ones.
     """
 
     def __init__(self) -> None:

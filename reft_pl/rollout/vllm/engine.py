@@ -19,7 +19,7 @@ from reft_pl.errors import UserError, described
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # pass weights by reference, and get failures as exceptions
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights are passed by reference, and failures arrive as exceptions
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # WorkerExtension patches the sampler of the V1 model runner
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer shares these threads
     "VLLM_NO_USAGE_STATS": "1",
@@ -106,7 +106,7 @@ class Engine:
         if not self.closed:
             self.closed = True
             Engine._latest = None
-            self._engine.engine_core.shutdown()  # garbage collection would do it later, and stop the next engine too
+            self._engine.engine_core.shutdown()  # garbage collection would do this later, and stop the next engine too
             del self._engine
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> str:

@@ -1,4 +1,4 @@
-"""Base class of the vLLM samplers: send changed weights to the engine, and verify that they arrived."""
+"""Base class of the vLLM samplers: send updated weights to the engine, and verify that they arrived."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EngineSampler(Sampler):
 
     @abstractmethod
     def _load(self, weights: Iterable[tuple[str, Tensor]]) -> str:
-        """Send the weights, which may be iterated several times, and return the digest of the engine's new weights."""
+        """Send the weights, which may be iterated several times; return the digest of the engine's new weights."""
 
     @abstractmethod
     def _stream(self, requests: Sequence[SampleRequest], digest: str) -> Iterator[Completion]:

@@ -49,7 +49,7 @@ class RolloutServer(BoundedServer):
     Args:
         address: Host and port to listen on; port 0 selects a free one.
         settings: Resource settings of engines.
-        token: Token that callers must send. None: that in ``REFT_PL_TOKEN``, or a random one if the variable is not set.
+        token: Token that callers must send. None: the one in ``REFT_PL_TOKEN``, or a random one if the variable is not set.
         names: Host names under which callers may reach the server, in addition to the host it listens on.
         tls: Certificate and key; None serves plain HTTP.
 
@@ -217,7 +217,7 @@ class Handler(BoundedHandler):
             self._send(self.rollouts.load(Path(file.name)))
 
     def _send(self, lines: Lines) -> None:
-        """Send lines as they come; a failure after the first one is sent as a line, because the status is already out."""
+        """Send lines as they come; a failure after the first one is sent as a line, because the status was already sent."""
         with closing(lines):
             line: dict[str, Any] | None = next(lines)  # before the status, because it may raise RefusedError
             self._head(200)

@@ -41,7 +41,7 @@ class WorkerExtension:
         return weights_digest(_weights(self.model_runner.get_model()))
 
     def reft_set_temperature(self, temperature: float) -> None:
-        """Report log-probabilities at the sampling temperature; vLLM offers them at 1, or after top-k and top-p."""
+        """Report log-probabilities at the sampling temperature; vLLM reports them at 1, or after top-k and top-p."""
         sampler = self.model_runner.sampler
 
         def logprobs_at_temperature(logits: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class WorkerExtension:
         sampler.compute_logprobs = logprobs_at_temperature
 
     def reft_suppress(self, ranges: Sequence[Sequence[int]]) -> None:
-        """Never sample the ids in these half-open ranges; vLLM's own setting lists all allowed ids in every request."""
+        """Never sample ids in these half-open ranges; vLLM's own setting would list all allowed ids in every request."""
         sampler = self.model_runner.sampler
         process = getattr(type(sampler), "apply_logits_processors", None)
         if not callable(process):

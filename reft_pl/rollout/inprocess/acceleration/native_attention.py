@@ -20,7 +20,7 @@ LANES = 16
 
 _NUMBERS = {torch.float32: "float", torch.bfloat16: "uint16_t"}
 
-# Larger heads exceed the processor's registers, so the code gains nothing.
+# Larger heads exceed the processor's registers, so the code is no faster.
 _MOST_GROUPS, _WIDEST = 16, 256
 
 _WIDE_VECTORS = ("-mprefer-vector-width=512",) if platform.machine().lower() in {"x86_64", "amd64"} else ()

@@ -16,7 +16,7 @@ SMALLEST = 2**16
 """Weights with fewer elements, such as a tiny model's, are not packed: reordering them is cheap (chosen, not measured)."""
 
 _in_use: list[PackedWeights] = []
-"""A stack that gives compiled code, which passes only plain tensors, access to the packed weights."""
+"""A stack through which compiled code, which passes only plain tensors, finds the packed weights."""
 
 _operators = torch.library.Library("reft_pl", "FRAGMENT")  # type: ignore[no-untyped-call]
 _operators.define("packed_linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
