@@ -41,7 +41,7 @@ lock: install  ## write the lock files again, after a change of constraints.txt 
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
 	  | $(COMPILE) -c constraints.txt -o requirements-docs.lock -
 
-demo: install  ## warm a small model up, reinforce it on its own solutions, test both, let both vote (7 minutes on two cores)
+demo: install  ## warm a small model up, reinforce it on its own solutions, test both, let both vote (6 to 13 minutes on two cores)
 	$(REFT) fit --config configs/sft.yaml
 	$(REFT) test --config configs/sft.yaml
 	$(REFT) predict --config configs/sample.yaml --run_dir runs/sft --data.predict '[ordinary]'
@@ -51,7 +51,7 @@ demo: install  ## warm a small model up, reinforce it on its own solutions, test
 	$(REFT) compare runs/sft runs/ppo --examples 1
 	$(REFT) report runs/sft runs/ppo --k 8
 
-table: install  ## the paper's table on story problems: five trainings, votes, rerankers, a page to look at (goes on from the demo)
+table: install  ## the paper's table on story problems: five trainings, votes, rerankers, a page to look at (resumes from the demo)
 	benchmarks/table.sh $(REFT)
 
 demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questions: three seeds, as in docs/results.md
@@ -60,13 +60,13 @@ demo-seeds: install  ## warm-up, SFT at its best, ReFT, ReFT with further questi
 ablations: install  ## the paper's ablations and other estimators on story problems, three seeds (hours)
 	benchmarks/ablations.sh $(REFT) $(SEEDS)
 
-svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, SFT trained on, ReFT, votes, rerankers (hours; wants data/)
+svamp: install smollm2  ## SmolLM2-135M on SVAMP: warm-up, longer SFT, ReFT, votes, rerankers (hours; wants data/)
 	benchmarks/svamp.sh $(REFT)
 
 test: install  ## the default tests
 	$(PYTEST) -n 2 tests
 
-test-vllm: vllm  ## the tests that need vLLM (VENV=.venv-vllm keeps it in an environment of its own)
+test-vllm: vllm  ## the tests that need vLLM (VENV=.venv-vllm keeps it in a separate environment)
 	$(PYTEST) -m vllm tests/rollout/vllm tests/cli/test_vllm_runs.py
 
 test-slow: install  ## the tests that the default leaves out and this machine can run
