@@ -22,12 +22,14 @@ class Problem:
     """A question with its reference answer and, if the dataset has one, its annotated solution.
 
     ``answer`` is None if it is unknown; such a problem can be sampled, but none of its samples counts as correct.
+    ``given_lines`` is the number of lines of the solution that the sampling prompt already holds.
     """
 
     id: str
     question: str
     answer: Answer | None
     solution: str | None = None
+    given_lines: int = 0
 
 
 class Status(str, Enum):

@@ -32,6 +32,10 @@ class CoTFormat(ABC):
         """Return the start of the solution that the sampling prompt already contains; empty if the format fixes none."""
         return ""
 
+    def lines_to_give(self, problem: Problem) -> int:
+        """Return how many lines of the annotated solution ``given_text`` can hold (``Problem.given_lines``)."""
+        return 0
+
     @abstractmethod
     def target_text(self, problem: Problem) -> str:
         """Return the annotated solution as the training target, without EOS; it starts with ``given_text``.

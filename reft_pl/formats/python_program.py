@@ -33,13 +33,18 @@ class PythonProgram(CoTFormat):
 
     @override
     def given_text(self, problem: Problem) -> str:
-        return f'def solution():\n{_INDENT}"""{docstring(problem.question)}"""\n'
+        lines = _body(problem).split("\n")[: problem.given_lines] if problem.given_lines else []
+        return _head(problem) + "".join(f"{line}\n" for line in lines)
+
+    @override
+    def lines_to_give(self, problem: Problem) -> int:
+        return 0 if problem.solution is None else _body(problem).count("\n")  # all but the last one
 
     @override
     def target_text(self, problem: Problem) -> str:
         if problem.solution is None:
             raise UserError(f"{problem.id} has no annotated program to train on; set the source's solution field, or skip SFT")
-        return self.given_text(problem) + _body(problem)
+        return _head(problem) + _body(problem)
 
     @override
     def solution_in(self, problem: Problem, response: str) -> str | None:
@@ -62,6 +67,11 @@ class PythonProgram(CoTFormat):
     @override
     def settings(self) -> dict[str, object]:
         return {"class_path": "reft_pl.formats.PythonProgram", "init_args": {}}
+
+
+def _head(problem: Problem) -> str:
+    """Return the two lines that every prompt holds."""
+    return f'def solution():\n{_INDENT}"""{docstring(problem.question)}"""\n'
 
 
 def docstring(question: str) -> str:

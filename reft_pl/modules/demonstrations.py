@@ -59,8 +59,7 @@ class Demonstrations:
         module = self._module
         if not self.coef or module.warms_up_values:
             return 0.0
-        total = module.schedule_steps() / module.steps_per_batch()
-        return annotated_weight(self.coef, self.schedule, module.step, total)
+        return annotated_weight(self.coef, self.schedule, module.step, module.iterations)
 
     def of_rollout(self, problems: Sequence[Problem]) -> AnnotatedQuestions:
         """Return the annotated questions of a rollout; ``problems`` are this rank's. Empty if the weight is 0."""

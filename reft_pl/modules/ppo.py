@@ -16,7 +16,7 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.demonstrations import Demonstrations
 from reft_pl.modules.kl_weight import KLWeight
 from reft_pl.modules.policy_module import PolicyModule
-from reft_pl.modules.ppo_settings import check_settings
+from reft_pl.modules.ppo_settings import check_curriculum, check_settings
 from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
@@ -29,6 +29,7 @@ from reft_pl.rl.importance import truncated_importance
 from reft_pl.rl.kl import KLPenalty
 from reft_pl.rl.losses import clipped_value_loss
 from reft_pl.rl.policy_losses import PolicyLoss, PPOClip
+from reft_pl.rollout.curriculum import PrefixCurriculum, remaining_share
 from reft_pl.rollout.filtering import (
     GlobalBatch,
     judged,
@@ -85,6 +86,8 @@ class PPOModule(PolicyModule):
             (PPO-ptx, arXiv 2203.02155, eq. 2). Each optimizer step adds it, except during ``value_warmup``. 0 is off.
         annotated_batch_size: Annotated solutions per optimizer step over all ranks; None is ``minibatch_size``.
         annotated_schedule: ``constant`` weight, or ``linear`` decay to 0 over the learning-rate schedule.
+        prefix_curriculum: Share of the run in which sampling prompts hold first lines of the annotated programs; their number
+            shrinks to 0 (R3, arXiv 2402.05808). Given lines carry no loss. 0 is off.
         **kwargs: Settings of ``PolicyModule`` and ``StageModule``.
     """
 
@@ -118,6 +121,7 @@ class PPOModule(PolicyModule):
         annotated_coef: float = 0.0,
         annotated_batch_size: int | None = None,
         annotated_schedule: Literal["constant", "linear"] = "constant",
+        prefix_curriculum: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
@@ -145,13 +149,15 @@ class PPOModule(PolicyModule):
         self.value_lr = value_lr
         self.value_warmup = value_warmup
         self.demonstrations = Demonstrations(self, annotated_coef, annotated_batch_size, annotated_schedule)
+        self.prefix_curriculum = prefix_curriculum
         self.value_kind = ("separate" if separate_value_model else "shared") if self.advantages.uses_values else "none"
         check_settings(self)
 
     def setup(self, stage: str) -> None:
-        """Tokenise the annotated solutions if ``annotated_coef`` is positive."""
+        """Prepare what ``annotated_coef`` and ``prefix_curriculum`` need of the annotated solutions."""
         if stage == "fit":
             self.demonstrations.prepare()
+            check_curriculum(self)
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
         """Run one iteration: a rollout on the batch's questions, then ``ppo_epochs`` passes of updates over it."""
@@ -165,6 +171,8 @@ class PPOModule(PolicyModule):
         statistics |= self.learn(batch, rollout, advantages, returns)
         statistics |= self.kl_weight.adapt(statistics["rollout/kl"], hold=self.warms_up_values)
         statistics |= self.demonstrations.statistics() | self.timing()
+        if self.prefix_curriculum:
+            statistics["rollout/given_share"] = self.remaining_share
         self.log_statistics(statistics)
         self.phases.update_end(statistics)
 
@@ -177,6 +185,16 @@ class PPOModule(PolicyModule):
     def warms_up_values(self) -> bool:
         """Whether this batch trains only the value function."""
         return self.step < self.value_warmup
+
+    @property
+    def iterations(self) -> float:
+        """Number of training batches of the learning-rate schedule."""
+        return self.schedule_steps() / self.steps_per_batch()
+
+    @property
+    def remaining_share(self) -> float:
+        """Share of the lines of annotated programs that prompts may hold in this iteration."""
+        return remaining_share(self.step, self.iterations, self.prefix_curriculum)
 
     def collect(self, problems: list[Problem]) -> ScoredRollout:
         """Sample, execute, reward and score ``samples_per_problem`` solutions of each problem."""
@@ -204,6 +222,8 @@ class PPOModule(PolicyModule):
         params = SamplingParams(self.problems.codec.max_tokens, self.temperature, record_values=not self.rescore)
         n = self.samples_per_problem
         first = n * (self.step * self.max_resamples + attempt) if attempt else 0
+        if self.prefix_curriculum:
+            problems = PrefixCurriculum(self.problems.codec, self.seed).apply(problems, self.step, self.remaining_share)
         samples = self.solver.sample(problems, params, n, first)
         return self.solver.collector.reward(self.policy, self.reward, samples)
 

@@ -33,6 +33,20 @@ def check_settings(module: PPOModule) -> None:
         )
 
 
+def check_curriculum(module: PPOModule) -> None:
+    """Check that the training problems have programs to give lines of.
+
+    Raises:
+        UserError: none has, although ``prefix_curriculum`` is on.
+    """
+    lines = module.problems.codec.format.lines_to_give
+    if module.prefix_curriculum and not any(map(lines, module.problems.train_problems)):
+        raise UserError(
+            f"model.prefix_curriculum is {module.prefix_curriculum}, but no training problem has an annotated program of two "
+            "lines: set it to 0, or data.train to a source with programs"
+        )
+
+
 def _check_ranges(module: PPOModule) -> None:
     if min(module.temperature, module.value_clip_range) <= 0 or min(module.value_coef, module.max_resamples) < 0:
         raise UserError(
@@ -49,6 +63,10 @@ def _check_ranges(module: PPOModule) -> None:
         raise UserError(
             f"model.overlong_buffer is {module.overlong_buffer}, but is a share of the response limit: "
             "set it between 0 (off) and 1; DAPO uses 0.2"
+        )
+    if not 0 <= module.prefix_curriculum <= 1:
+        raise UserError(
+            f"model.prefix_curriculum is {module.prefix_curriculum}, but is a share of the run: set it between 0 and 1"
         )
     if module.value_warmup < 0 or (module.value_lr is not None and module.value_lr < 0):
         raise UserError("value_warmup and value_lr must not be negative: check model.*")

@@ -119,6 +119,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     | {"filter_groups": True, "max_resamples": 10, "overlong_buffer": 0.2},
     "gspo": GROUPS | NO_KL | {"advantages": "GRPO", "policy_loss": "SequenceClip", "policy_loss.low": 0.99}
     | {"policy_loss.high": 1.0133, "aggregation": "sequence"},
+    "prefix_curriculum": CLIP | {"advantages": "GAE", "prefix_curriculum": 0.8, "samples_per_problem": 1},
     "distillation": CLIP | {"advantages": "Distillation", "advantages.reward_weight": 0.0, "aggregation": "token"}
     | {"kl.coef": 1.0, "kl.estimator": "k1", "kl.place": "reward"},
     "annotated": CLIP | {"advantages": "GAE", "aggregation": "sequence", "samples_per_problem": 1, "kl.coef": 0.01}
