@@ -26,9 +26,11 @@ for seed in "$@"; do
   ppo "$seed" no-kl warm-up --model.kl.coef 0
   ppo "$seed" separate-value warm-up --model.separate_value_model true
   ppo "$seed" ppo-short-warm-up short-warm-up
+  ppo "$seed" prefixes-short-warm-up short-warm-up --config configs/algorithms/prefix_curriculum.yaml
+  ppo "$seed" annotated warm-up --config configs/algorithms/annotated.yaml
   for algorithm in grpo rloo; do
     ppo "$seed" "$algorithm" warm-up --config "configs/algorithms/$algorithm.yaml" --data.batch_size 64  # four samples each
   done
 done
 all_done
-"$reft" compare --markdown "$runs"/'*'/{warm-up,ppo,no-partial-reward,no-kl,separate-value,short-warm-up,ppo-short-warm-up,grpo,rloo}
+"$reft" compare --markdown "$runs"/'*'/{warm-up,ppo,no-partial-reward,no-kl,separate-value,annotated,short-warm-up,ppo-short-warm-up,prefixes-short-warm-up,grpo,rloo}
