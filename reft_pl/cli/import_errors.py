@@ -10,15 +10,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-_UNKNOWN_KEY = re.compile(
-    r"(?:Option '(?P<option>[\w.]+)' is not accepted"
-    r"|unrecognized arguments: --(?P<argument>[\w.+]+)"
-    r"|(?:Group '(?P<group>\w+)'|Subcommand '\w+') does not accept option '(?P<nested>[\w.]+)')"
-)
-_UNKNOWN_CLASS = re.compile(
-    r"Expected a dot import path string: (?P<short>\w+)|module '[\w.]+' has no attribute '(?P<attribute>\w+)'"
-)
-
 _DOTTED = r"(?P<path>[A-Za-z_]\w*(?:\.\w+)+)"
 _CLASS = re.compile(rf"(?:class_path(?:': | |=)'|Expected a path but ){_DOTTED}")
 _STRING = re.compile(rf"(?:val=|\[|, |: )'{_DOTTED}'")
