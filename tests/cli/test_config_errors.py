@@ -242,7 +242,7 @@ def test_a_wrong_value_lists_the_valid_ones(args: str, message: str, capsys: pyt
             "data: {train: [{class_path: StorySource, init_args: {size: x}}]}",
             "data.train[0].size must be of type int, and is x",
         ),
-        ("data: {samples: {train: null}}", "data.samples.train must be of type str, and is null"),
+        ("data: {samples: {train: null}}", "data.samples.train must be of type str or a list, and is null"),
         ("trainer: {callbacks: [null]}", "trainer.callbacks[0] must be a class ("),
         ("model: [1", "o.yaml is not valid YAML at line 1, column"),
         ("a: b: c", "o.yaml is not valid YAML at line 1, column"),

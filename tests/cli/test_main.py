@@ -219,7 +219,7 @@ def test_an_unknown_key_names_the_nearest(args: list[str], hint: str, capsys: py
         ("model: {init_args: {schedule: {warmpu: 0.1}}}", "did you mean 'model.schedule.warmup'?"),
         ("model: {class_path: PPOModul}", "model names a class 'PPOModul' that does not exist; did you mean PPOModule?"),
         ("data: {train: [{class_path: StorySourse}]}", "did you mean StorySource?"),
-        ("data: {train: [{class_path: StorySource, init_args: {siz: 3}}]}", "did you mean 'data.train.size'?"),
+        ("data: {train: [{class_path: StorySource, init_args: {siz: 3}}]}", "did you mean 'data.train[0].size'?"),
         ("trainer: {callbacks: [{class_path: reft_pl_callbacks.KLGard}]}", "did you mean reft_pl_callbacks.KLGuard?"),
     ],
 )
@@ -270,7 +270,7 @@ def test_a_class_path_that_cannot_be_imported_is_one_sentence(
     key, package, base = (
         ("model.reward", "reft_pl.reward.base", "RewardFunction")
         if as_reward
-        else ("trainer.callbacks", "lightning.pytorch.callbacks.callback", "Callback")
+        else ("trainer.callbacks[0]", "lightning.pytorch.callbacks.callback", "Callback")
     )
     message = capsys.readouterr().err
     assert message.startswith(f"reft-pl: {key} names ")
