@@ -19,7 +19,7 @@ _UNKNOWN_KEY = re.compile(
     r"|(?:Group '(?P<group>\w+)'|Subcommand '\w+') does not accept option '(?P<nested>[\w.]+)')"
 )
 _UNKNOWN_CLASS = re.compile(
-    r"Expected a dot import path string: (?P<short>\w+)|module '[\w.]+' has no attribute '(?P<attribute>\w+)'"
+    r"Expected a dot import path string: (?P<short>\w+)|module '(?P<module>[\w.]+)' has no attribute '(?P<attribute>\w+)'"
 )
 _REQUIRED = re.compile(r"the following arguments are required: (?:(?:fit|validate|test|predict)\.)?(?P<key>[\w.]+)")
 _KEY = re.compile(r'Parser key "(?P<key>[\w.+]+)"')
@@ -82,7 +82,10 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
         return _with_item(sentence, message, setting, (unknown["option"] or "").partition(".")[0])
     name = _UNKNOWN_CLASS.search(message)
     if name is not None and (setting is None or setting.hint is None or bases(setting.hint)):
-        return _with_item(_unknown_class(message, name, setting), message, setting, name["short"] or name["attribute"])
+        wrong = name["short"] or f"{name['module']}.{name['attribute']}"
+        return _with_item(_unknown_class(message, name, setting), message, setting, wrong)
+            _unknown_class(message, name, setting), message, setting, name["short"] or f"{name['module']}.{name['attribute']}"
+        )
     if setting is not None:
         return _wrong_value(message, setting)
     return " ".join(message.split())
