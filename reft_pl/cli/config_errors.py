@@ -84,8 +84,6 @@ def explain(message: str, parser: ArgumentParser) -> str:  # noqa: PLR0911 (one 
     if name is not None and (setting is None or setting.hint is None or bases(setting.hint)):
         wrong = name["short"] or f"{name['module']}.{name['attribute']}"
         return _with_item(_unknown_class(message, name, setting), message, setting, wrong)
-            _unknown_class(message, name, setting), message, setting, name["short"] or f"{name['module']}.{name['attribute']}"
-        )
     if setting is not None:
         return _wrong_value(message, setting)
     return " ".join(message.split())
