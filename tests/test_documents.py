@@ -216,3 +216,9 @@ def test_every_private_name_of_another_library_is_listed() -> None:
     listed = set(re.findall(r"`_(\w+)`", page))
     assert reached - own - STANDARD <= listed
     assert listed <= {name for source in sources for name in re.findall(r"\b_(\w+)", source)}, "a name is no longer used"
+
+
+def test_the_api_reference_has_each_formula_module_once() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"automodule:: reft_pl\.rl\.(\w+)", page)
+    assert listed == sorted(path.stem for path in (ROOT / "reft_pl" / "rl").glob("*.py") if path.stem != "__init__")
