@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK_LOGITS_CPU = 2**20
-"""Logits per block on the CPU: 4 MB in float32, so that repeated passes over a block hit the cache."""
+"""Size of a block on the CPU, in logits; 4 MB in float32, so that repeated passes over a block hit the cache."""
 
 
 class LogprobAndEntropy(torch.autograd.Function):
