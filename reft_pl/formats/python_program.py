@@ -38,7 +38,10 @@ class PythonProgram(CoTFormat):
 
     @override
     def lines_to_give(self, problem: Problem) -> int:
-        return 0 if problem.solution is None else _body(problem).count("\n")  # all but the last one
+        try:
+            return 0 if problem.solution is None else _body(problem).count("\n")  # all but the last one
+        except UserError:  # no program: sampling does not need one
+            return 0
 
     @override
     def target_text(self, problem: Problem) -> str:

@@ -300,7 +300,8 @@ class PPOModule(PolicyModule):
         super().configure_model()
         if self.trainer.training and not hasattr(self, "_reference"):
             self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed, self.teacher)
-            self._reference.check_tokenizer(self.problems.codec)
+            if self.teacher is not None:
+                self._reference.check_tokenizer(self.problems.codec)
 
     @property
     def reference(self) -> Policy:

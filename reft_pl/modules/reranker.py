@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-from reft_pl.data.reranker_data import Candidate, as_groups, as_problem
+from reft_pl.data.reranker_data import Candidate, as_groups, as_problem, mixed_groups
 from reft_pl.data.sample_file import SampledQuestion
 from reft_pl.errors import UserError
 from reft_pl.evaluation.at_k import PerQuestion, reranking_figures, sampling_figures
@@ -112,6 +112,11 @@ class RerankerModule(StageModule):
             if correct in (0, len(found)):
                 raise UserError(
                     f"{correct} of {len(found)} training solutions are correct: data.samples needs correct and wrong ones"
+                )
+            if self.problems.group_candidates and not mixed_groups(found):
+                raise UserError(
+                    "no training question has both correct and wrong solutions, which model.loss: groupwise compares: set "
+                    "model.loss to pointwise, or sample more"
                 )
             self.weigh_classes(found)
             questions = len({candidate.problem.id for candidate in found})

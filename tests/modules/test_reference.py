@@ -46,6 +46,16 @@ def test_log_probabilities_are_compared_with_the_teacher(
     assert (rollout.logprobs - rollout.ref_logprobs).abs().max() > 0.05
 
 
+def test_without_a_teacher_the_folder_of_the_policy_needs_no_tokenizer(
+    trained: Callable[..., str], micro_model: Path, tmp_path: Path
+) -> None:
+    policy = trained(1)
+    for file in Path(policy).glob("token*"):
+        file.unlink()
+    _, recorder = iterate(tmp_path, micro_model, policy=PolicySettings(policy, dtype="float32"))
+    assert recorder.statistics[0]["rollout/kl"] == pytest.approx(0.0, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_distillation_moves_the_policy_towards_its_teacher(
     trained: Callable[..., str], micro_model: Path, tmp_path: Path

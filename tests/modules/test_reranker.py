@@ -230,6 +230,14 @@ def test_every_loss_learns_to_rank(arguments: list[str], tmp_path: Path, setting
     assert {"val/rerank", "val/tie_break", "val/calibration_error", "val/loss"} <= set(logged)
 
 
+def test_a_groupwise_loss_needs_a_question_with_both(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.jsonl").write_text(to_line(item(1, "ww")) + to_line(item(2, "rr")))
+    assert main(["fit", *arguments, "--model.loss=groupwise"]) == 2
+    assert "no training question has both correct and wrong solutions" in capsys.readouterr().err
+
+
 def test_a_groupwise_loss_has_no_classes_to_balance(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *arguments, "--model.loss=groupwise", "--model.balance_classes=true"]) == 2
     assert "model.balance_classes does not apply to a groupwise loss" in capsys.readouterr().err

@@ -73,5 +73,7 @@ def test_long_prompts_hold_fewer_lines(micro_model: Path) -> None:
 def test_what_has_no_program_has_no_lines(codec: Codec, micro_model: Path) -> None:
     bare = problem(solution=None)
     assert PrefixCurriculum(codec, seed=1).apply([bare], 0, 1.0) == [bare]
+    text = problem(solution="One and two make three.")
+    assert PrefixCurriculum(codec, seed=1).apply([text], 0, 1.0) == [text]
     words = Codec(load_tokenizer(str(micro_model)), NaturalLanguage(), 100, 150)
     assert PrefixCurriculum(words, seed=1).apply([problem()], 0, 1.0) == [problem()]
