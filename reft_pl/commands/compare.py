@@ -26,7 +26,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--examples", type=int, default=0, help="print this many questions that only the last run solved")
     options = parser.parse_args(args)
-    groups = {pattern: _folders(pattern) for pattern in options.runs}
+    groups = {pattern: matching_folders(pattern) for pattern in options.runs}
     rows = [_row(pattern, folders, next(iter(groups.values()))) for pattern, folders in groups.items()]
     _print_table(rows, markdown=options.markdown)
     if options.examples and len(groups) > 1:
@@ -35,10 +35,17 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _folders(pattern: str) -> list[Path]:
-    folders = sorted(Path(folder) for folder in glob(pattern))  # noqa: PTH207 (patterns may be absolute)
+def matching_folders(pattern: str) -> list[Path]:
+    """Return the folders that an argument names, sorted.
+
+    Raises:
+        UserError: There is none.
+    """
+    if Path(pattern).is_dir():  # its name may look like a pattern
+        return [Path(pattern)]
+    folders = sorted(Path(folder) for folder in glob(pattern) if Path(folder).is_dir())  # noqa: PTH207 (patterns may be absolute)
     if not folders:
-        raise UserError(f"no run folder matches {pattern!r}: check the path")
+        raise UserError(f"there is no run folder {pattern}: check the path")
     return folders
 
 

@@ -16,13 +16,14 @@ class Ranking:
     """A reranker's results on one set of samples.
 
     ``policy`` is the run that holds the samples, None if it is not in the report; ``set_name`` is then the reranker's own.
-    ``figures`` is the set's entry in the reranker's ``results.json``.
+    ``figures`` is the set's entry in the reranker's ``results.json``, ``scores`` the file with the scores of all samples.
     """
 
     reranker: Run
     policy: Run | None
     set_name: str
     figures: dict[str, Any]
+    scores: Path
 
 
 def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
@@ -48,7 +49,7 @@ def find_rankings(runs: Sequence[Run]) -> tuple[list[Ranking], list[str]]:
                     f"its figures are left out until `reft-pl test` ranks these."
                 )
             else:
-                rankings.append(Ranking(run, policy, set_name, figures))
+                rankings.append(Ranking(run, policy, set_name, figures, run.folder / "scores" / f"{name}.jsonl"))
     return rankings, left_out
 
 

@@ -29,6 +29,13 @@ class Figure:
         return f"{self.mean:.1%} ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
+class Gain(Figure):
+    """A paired difference of two figures, in [-1, 1]; shown in points."""
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A run, a remark on it, and its figures by column."""
@@ -66,8 +73,12 @@ class Table:
         return f"{figure}{n}" + ("" if self.questions is not None else f", {figure.questions:,} questions")
 
 
-COLUMNS = ("Top-1", "Voting", "Rerank", "weighted", "tie-break", "upper bound")
+COLUMN_OF_FIGURE = {
+    "voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "tie_break": "tie-break", "pass": "upper bound",
+}  # fmt: skip
+"""Columns of the figures that depend on k."""
 
+COLUMNS = ("Top-1", "gain", "Voting", "Rerank", "weighted", "weighted - vote", "tie-break", "upper bound")
 
 RANKED = ("rerank", "weighted", "tie_break")
 """Figures that need a reranker's scores."""
@@ -89,7 +100,7 @@ def tables(runs: Sequence[Run], rankings: Sequence[Ranking], k: int | None = Non
     if k is not None:
         _check_k(k, [section for run in runs for section in run.results.get("samples", {}).values()])
     found = ((name, list(_rows(name, runs, rankings, k))) for name in names if name not in TRAINING_SETS)
-    return [Table(name, _headings(rows), rows) for name, rows in found if rows]
+    return [Table(name, headings(rows), rows) for name, rows in found if rows]
 
 
 def without_weighted(rankings: Sequence[Ranking], k: int | None) -> list[str]:
@@ -134,16 +145,16 @@ def _top1(section: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _at(k: int | None, section: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Figure]:
     """Return the figures for k samples (None: all), as far as the section has them."""
-    columns = {"voting": "Voting", "rerank": "Rerank", "weighted": "weighted", "tie_break": "tie-break", "pass": "upper bound"}
     size, figures = k or section["n"], {}
     for kind in kinds:
         if f"{kind}@{size}" in section:
             mean, low, high = section[f"{kind}@{size}"]
-            figures[columns[kind]] = Figure(mean, low, high, section["questions"], size)
+            figures[COLUMN_OF_FIGURE[kind]] = Figure(mean, low, high, section["questions"], size)
     return figures
 
 
-def _headings(rows: Sequence[Row]) -> dict[str, str]:
+def headings(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the heading of each column that has a figure; it names k if all rows choose from as many samples."""
     headings: dict[str, str] = {}
     for column in COLUMNS:
         ks = {row.figures[column].k for row in rows if column in row.figures}

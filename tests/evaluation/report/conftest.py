@@ -64,6 +64,8 @@ class RunFolder:
         figures = PerQuestion()
         for item in items:
             figures.update(reranking_figures(item, scores) | sampling_figures(item))
+        rows = [{"item_id": item.id, "scores": list(scores)} for item in items]
+        write_lines(self.folder / "scores" / f"{name}.jsonl", rows)
         about = {"samples": path, "questions": len(items), "n": len(scores)}
         update_results(self.folder, "rerank", {name: {**about, **figures.summary()}})
 
@@ -85,6 +87,11 @@ class RunFolder:
         # Files are read in the order of their names, which begin with the second: these starts may be in one.
         (written,) = self.folder.glob("events.out.tfevents.*")
         written.rename(self.folder / f"{starts}.tfevents")
+
+
+def alone(*folders: Path) -> dict[str, list[Path]]:
+    """Give every run a row of its own, as ``reft-pl report`` does without a pattern."""
+    return {str(folder): [folder] for folder in folders}
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

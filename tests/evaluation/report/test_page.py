@@ -6,6 +6,7 @@ from typing import Any
 
 from reft_pl.evaluation.report.page import script_json
 from reft_pl.evaluation.report.write import write_report
+from tests.evaluation.report.conftest import alone
 
 
 def test_json_is_safe_in_a_script_element() -> None:
@@ -17,7 +18,7 @@ def test_json_is_safe_in_a_script_element() -> None:
 
 
 def test_the_page_is_self_contained_and_blocks_other_scripts(reft: Any, reranker: Any, tmp_path: Any) -> None:
-    _, path = write_report([reft.folder, reranker.folder], tmp_path)
+    _, path = write_report(alone(reft.folder, reranker.folder), tmp_path)
     text = path.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
@@ -35,7 +36,7 @@ def test_the_page_is_self_contained_and_blocks_other_scripts(reft: Any, reranker
 
 
 def test_a_page_without_charts_is_small(sft: Any, tmp_path: Any) -> None:
-    markdown, path = write_report([sft.folder], tmp_path / "out")
+    markdown, path = write_report(alone(sft.folder), tmp_path / "out")
     assert path.stat().st_size < 60_000, "no charts, no plotly"
     assert (tmp_path / "out" / "report.md").read_text() == markdown
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.md"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from reft_pl.evaluation.report.write import write_report
+from tests.evaluation.report.conftest import alone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -30,7 +31,7 @@ pytestmark = [
 @pytest.fixture
 def page(sft: Any, reft: Any, reranker: Any, tmp_path: Path) -> Path:
     """A report of hostile runs."""
-    return write_report([sft.folder, reft.folder, reranker.folder], tmp_path / "report")[1]
+    return write_report(alone(sft.folder, reft.folder, reranker.folder), tmp_path / "report")[1]
 
 
 def rendered(address: str, profile: Path) -> tuple[str, str]:

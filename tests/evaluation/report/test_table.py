@@ -12,6 +12,7 @@ from reft_pl.evaluation.report.rankings import find_rankings
 from reft_pl.evaluation.report.runs import read_runs
 from reft_pl.evaluation.report.table import Table, tables, to_markdown
 from reft_pl.evaluation.report.write import write_report
+from tests.evaluation.report.conftest import alone
 
 NewRun = Callable[[str], Any]
 
@@ -78,14 +79,14 @@ def test_runs_are_compared_at_a_number_of_samples_that_all_have(new_run: NewRun)
 
 def test_votes_with_scores_that_k_leaves_out_are_reported(reft: Any, reranker: Any, tmp_path: Path) -> None:
     folders = [reft.folder, reranker.folder]
-    at_two, page = write_report(folders, tmp_path / "report", 2)
+    at_two, page = write_report(alone(*folders), tmp_path / "report", 2)
     note = "The votes with scores are measured only for all samples of a question (4): leave out --k 2 to see them."
     assert "Rerank@2" in at_two
     assert "weighted@" not in at_two
     assert note in at_two
     assert note in page.read_text()
     for k in (4, None):
-        markdown, _ = write_report(folders, tmp_path / "report", k)
+        markdown, _ = write_report(alone(*folders), tmp_path / "report", k)
         assert "weighted@4" in markdown
         assert "tie-break@4" in markdown
         assert "Weighted voting is" not in markdown
@@ -143,7 +144,7 @@ def test_figures_of_earlier_weights_are_not_shown(reft: Any, reranker: Any, sett
     (reft.folder / "samples" / "ordinary.settings.json").write_text(json.dumps(settings))
     forget_test(reft.folder)
     reft.tested("ordinary", {"q0": True, "q1": True})
-    markdown, page = write_report([reft.folder, reranker.folder], tmp_path / "report")
+    markdown, page = write_report(alone(reft.folder, reranker.folder), tmp_path / "report")
     assert "| run | Top-1 |\n" in markdown
     assert "| 100.0% (" in markdown
     assert r"other weights than those in its hf/ wrote samples/ordinary.jsonl" in markdown
