@@ -34,6 +34,7 @@ _LINKED = re.compile(
 )
 _MOST_NAMED = 12  # keys of a class are listed up to this many
 _MOST_SHOWN = 80  # characters of a value
+_SQUEEZED = re.compile(r".*\{\w+:[^\s'\"]")  # {key:value} is one key to YAML
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +250,11 @@ def _wrong_value(message: str, setting: Setting) -> str:
         setting = replace(
             setting, key=item.key + setting.key.removeprefix(setting.first), hint=item.hint if whole else setting.hint
         )
+    squeezed = "; in braces YAML wants a space after each colon: {key: value}" if _SQUEEZED.match(value) else ""
     value = "null" if value == "None" else value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}..."
     if setting.hint is None:
         return f"{setting.key} cannot be {value}: {' '.join(message[setting.end :].split())[:200]}"
-    return f"{setting.key} must be {expected(setting.hint)}, and is {value}"
+    return f"{setting.key} must be {expected(setting.hint)}, and is {value}{squeezed}"
 
 
 def _keys_before(message: str, end: int) -> str:

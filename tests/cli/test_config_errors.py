@@ -191,6 +191,8 @@ def test_replacing_a_default_class_keeps_its_settings(caplog: pytest.LogCaptureF
         ("--model.optimizer torch.optim.SGD --model.optimizer.momentum x", "model.optimizer.momentum must be of type float"),
         ("--model.sampler.max_rows null", "model.sampler.max_rows is null, but must be of type int"),
         ("--model.optimizer.lr null", "model.optimizer.lr is null, but must be of type float"),
+        ("--data.train [{class_path:StorySource,init_args:{size:3}}]", "in braces YAML wants a space after each colon"),
+        ("--data.train C:/x", "data.train must be a list, and is C:/x"),
         ("--checkpoints.keep 3", "there is no key 'checkpoints.keep'; checkpoints takes every_n_batches, monitor"),
         ("--trainer.batch_size 3", "did you mean 'data.batch_size'?"),
         ("--data.seed x", "data.seed always equals seed_everything: set --seed_everything instead"),
