@@ -66,6 +66,8 @@ def load_policy(settings: PolicySettings, value: ValueKind = "none", seed: int =
         add_adapters(policy.lm, settings.lora, seed)
     if settings.compile:
         compile_layers(policy)
+        # Shared attention splits a layer's graph, and a checkpointed layer must be one graph.
+        policy.shares_prompts = policy.shares_prompts and not settings.gradient_checkpointing
     return policy
 
 

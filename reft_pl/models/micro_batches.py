@@ -7,7 +7,49 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from reft_pl.models.shared_prompts import bounds, prompt_groups
 from reft_pl.types import TokenBatch
+
+
+def micro_batches(batch: TokenBatch, max_tokens: int, *, shared: bool) -> list[Tensor]:
+    """Split a batch by ``split_shared`` if its rows share prompts and the model can use that, else by ``split``."""
+    groups = prompt_groups(batch) if shared else []
+    return split_shared(batch, max_tokens, groups) if any(len(group) > 1 for group in groups) else split(batch, max_tokens)
+
+
+def split_shared(batch: TokenBatch, max_tokens: int, groups: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Group rows by prompt and length, so that prompts and responses together have at most ``max_tokens`` tokens.
+
+    A prompt counts once in a micro-batch. Groups with the longest rows come first. Rows without actions are left out, because
+    nothing is computed for them.
+
+    Args:
+        batch: B sequences.
+        max_tokens: Maximum tokens per micro-batch; a longer row gets its own.
+        groups: From ``prompt_groups``.
+
+    Returns:
+        Row indices of each micro-batch, int64 on the CPU.
+
+    Raises:
+        ValueError: ``max_tokens`` is less than 1.
+    """
+    _check(max_tokens)
+    starts, firsts, ends = (bound.tolist() for bound in bounds(batch))
+    found: list[list[int]] = []
+    room = 0
+    for group in sorted(groups, key=lambda rows: -max(ends[row] - starts[row] for row in rows)):
+        prompt, first = firsts[group[0]] + 1 - starts[group[0]], True
+        for row in group:
+            response = ends[row] - firsts[row] - 1
+            cost = response + prompt * first
+            if not found or cost > room:
+                found.append([])
+                cost, room = prompt + response, max_tokens
+            found[-1].append(row)
+            room -= cost
+            first = False
+    return [torch.tensor(rows) for rows in found]
 
 
 def split(batch: TokenBatch, max_tokens: int) -> list[Tensor]:
@@ -26,8 +68,7 @@ def split(batch: TokenBatch, max_tokens: int) -> list[Tensor]:
     Raises:
         ValueError: ``max_tokens`` is less than 1.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    _check(max_tokens)
     lengths = batch.attention_mask.sum(1).cpu()
     order = torch.argsort(lengths, descending=True, stable=True)
     groups: list[Tensor] = []
@@ -56,6 +97,11 @@ def take(batch: TokenBatch, rows: Tensor, device: torch.device | None = None) ->
     return TokenBatch(
         *(t[rows].gather(1, order).to(device) for t in (batch.input_ids, batch.attention_mask, batch.action_mask))
     )
+
+
+def _check(max_tokens: int) -> None:
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
 
 
 def by_size(sizes: Sequence[tuple[int, int]], max_tokens: int) -> Iterator[list[int]]:

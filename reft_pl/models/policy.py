@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from reft_pl.models.activation_checkpointing import checkpoint_layers
 from reft_pl.models.adapters import adapters_off, plain_weights
 from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config, trunk_of
+from reft_pl.models.packed_architectures import shares_prompts
+from reft_pl.models.shared_prompts import ATTENTION_NAME, SharedPrompts, lay_out
 
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
 """No value function; a head on the policy's trunk; a head on a separate trunk, initialized as a copy."""
@@ -46,6 +48,9 @@ class Policy(nn.Module):
         """Number of logits, which may exceed the tokenizer's vocabulary."""
         self.hidden_size = int(head.shape[1])
         """Input width of the LM head (OPT-350m projects its hidden states down to it)."""
+        self.own_attention: str = lm.config._attn_implementation
+        self.shares_prompts = shares_prompts(lm)
+        """Whether the model can compute a prompt once for several responses."""
         self.value_kind: ValueKind = value
         self.value_trunk: nn.Module | None = copy.deepcopy(trunk_of(lm)) if value == "separate" else None
         self.value_head: ValueHead | None = None
@@ -96,7 +101,18 @@ class Policy(nn.Module):
         Returns:
             [B, T, D] in the layout of ``input_ids`` and the model's dtype; arbitrary finite values at padding.
         """
+        _switch_attention(self.lm, self.own_attention)
         return _run_flush_left(trunk_of(self.lm), input_ids, attention_mask, rotary_limit(self.lm.config))
+
+    def shared_hidden_states(self, layout: SharedPrompts) -> Tensor:
+        """Compute the last hidden states of prompts and responses in one row, [N, D]; requires ``shares_prompts``.
+
+        The layout and its attention stay in use until the next call of this or of ``hidden_states``, since a backward pass may
+        recompute layers.
+        """
+        lay_out(layout)
+        _switch_attention(self.lm, ATTENTION_NAME)
+        return _states(trunk_of(self.lm), layout.input_ids, layout.position_ids)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute next-token logits [..., V] from hidden states [..., D], in the model's dtype.
@@ -119,10 +135,18 @@ class Policy(nn.Module):
         return torch.tanh(scores / cap) * cap if cap else scores
 
     def value_hidden_states(self, input_ids: Tensor, attention_mask: Tensor, hidden: Tensor) -> Tensor:
-        """Return the value head's input [B, T, D]: ``hidden``, or the hidden states of the separate value trunk."""
+        """Return the value head's input [B * T, D]: ``hidden``, or the hidden states of the separate value trunk."""
         if self.value_trunk is None:
             return hidden
-        return _run_flush_left(self.value_trunk, input_ids, attention_mask, rotary_limit(self.lm.config))
+        _switch_attention(self.value_trunk, self.own_attention)
+        return _run_flush_left(self.value_trunk, input_ids, attention_mask, rotary_limit(self.lm.config)).flatten(0, 1)
+
+    def shared_value_states(self, layout: SharedPrompts, hidden: Tensor) -> Tensor:
+        """Return the value head's input [N, D] for the layout of ``shared_hidden_states``, whose result is ``hidden``."""
+        if self.value_trunk is None:
+            return hidden
+        _switch_attention(self.value_trunk, ATTENTION_NAME)
+        return _states(self.value_trunk, layout.input_ids, layout.position_ids)[0]
 
     def state_values(self, hidden: Tensor) -> Tensor:
         """Compute float32 values [...] from hidden states [..., D] of any dtype.
@@ -155,6 +179,7 @@ class BasePolicy(Policy):
         nn.Module.__init__(self)
         self.lm = policy.lm
         self.vocab_size = policy.vocab_size
+        self.own_attention, self.shares_prompts = policy.own_attention, policy.shares_prompts
         self.value_kind = "none"
         self.value_trunk = self.value_head = None
 
@@ -162,6 +187,11 @@ class BasePolicy(Policy):
         """Compute the last hidden states [B, T, D] with the adapters disabled; see ``Policy.hidden_states``."""
         with adapters_off(self.lm):
             return super().hidden_states(input_ids, attention_mask)
+
+    def shared_hidden_states(self, layout: SharedPrompts) -> Tensor:
+        """Compute the last hidden states [N, D] with the adapters disabled; see ``Policy.shared_hidden_states``."""
+        with adapters_off(self.lm):
+            return super().shared_hidden_states(layout)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the language model's weights by name, without adapters."""
@@ -201,6 +231,12 @@ def _run(trunk: nn.Module, input_ids: Tensor, lengths: Tensor, limit: int | None
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
-def _states(trunk: nn.Module, input_ids: Tensor) -> Tensor:
-    hidden: Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state
+def _states(trunk: nn.Module, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+    positions = {} if position_ids is None else {"position_ids": position_ids}
+    hidden: Tensor = trunk(input_ids=input_ids, use_cache=False, **positions).last_hidden_state
     return hidden
+
+
+def _switch_attention(model: nn.Module, name: str) -> None:
+    if model.config._attn_implementation != name:
+        model.set_attn_implementation(name)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from reft_pl.models.micro_batches import split, take
+from reft_pl.models.micro_batches import micro_batches, take
 from reft_pl.models.policy import Policy
+from reft_pl.models.shared_prompts import SharedPrompts
 from reft_pl.rl.categorical import LogprobAndEntropy
 from reft_pl.types import Scores, TokenBatch
 
@@ -20,7 +21,8 @@ CHUNK_LOGITS = 2**26
 def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0, detach_values: bool = False) -> Scores:
     """Compute log-probabilities, entropy and values of a batch's actions; torch's grad mode decides about gradients.
 
-    The result depends neither on the side of the padding nor on the other rows of the batch.
+    Rows with the same prompt share its computation, if the architecture allows it. The result depends neither on that, nor on
+    the side of the padding, nor on the other rows of the batch.
 
     Args:
         policy: The policy. The caller sets train or eval mode (dropout).
@@ -35,9 +37,15 @@ def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0, detach
         ValueError: No real token follows an action.
     """
     targets = _next_tokens(batch)
-    hidden = policy.hidden_states(batch.input_ids, batch.attention_mask)
     actions = batch.action_mask.flatten().nonzero().squeeze(1)  # [N], row-major
-    at_actions = hidden.flatten(0, 1).index_select(0, actions)
+    layout = SharedPrompts.of(batch) if policy.shares_prompts else None
+    if layout is None:
+        places = actions
+        hidden = policy.hidden_states(batch.input_ids, batch.attention_mask).flatten(0, 1)
+    else:
+        places = layout.place.flatten()[actions]
+        hidden = policy.shared_hidden_states(layout)
+    at_actions = hidden.index_select(0, places)
     logprobs, entropy = token_logprobs(
         policy.logits,
         at_actions,
@@ -47,22 +55,26 @@ def score(policy: Policy, batch: TokenBatch, *, temperature: float = 1.0, detach
     )
     values = None
     if policy.value_head is not None:
-        states = policy.value_hidden_states(batch.input_ids, batch.attention_mask, hidden.detach() if detach_values else hidden)
-        values = policy.state_values(states.flatten(0, 1).index_select(0, actions))
+        trunk = hidden.detach() if detach_values else hidden
+        if layout is None:
+            states = policy.value_hidden_states(batch.input_ids, batch.attention_mask, trunk)
+        else:
+            states = policy.shared_value_states(layout, trunk)
+        values = policy.state_values(states.index_select(0, places))
         values = _spread(values, actions, batch)
     return Scores(_spread(logprobs, actions, batch), _spread(entropy, actions, batch), values)
 
 
 @torch.no_grad()
 def score_in_batches(policy: Policy, batch: TokenBatch, max_tokens: int, *, temperature: float = 1.0) -> Scores:
-    """Run ``score`` without gradients in length-sorted micro-batches of at most ``max_tokens`` tokens, padding included.
+    """Run ``score`` without gradients in micro-batches of at most ``max_tokens`` tokens.
 
     ``batch`` may be on the CPU: micro-batches move to the policy's device, and the [B, T] results to the batch's.
     """
     logprobs = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=batch.input_ids.device)
     entropy = torch.zeros_like(logprobs)
     values = None if policy.value_head is None else torch.zeros_like(logprobs)
-    for rows in split(batch, max_tokens):
+    for rows in micro_batches(batch, max_tokens, shared=policy.shares_prompts):
         micro = take(batch, rows, policy.device)
         scores = score(policy, micro, temperature=temperature)
         # A micro-batch has the same actions in the same order as its rows in the batch, whatever the padding.

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from reft_pl.models.micro_batches import split, take
+from reft_pl.models.micro_batches import micro_batches, take
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
@@ -242,14 +243,14 @@ class PPOModule(PolicyModule):
     ) -> dict[str, float]:
         """Run all optimizer steps on one rollout. Excluding samples does not change the number of steps."""
         statistics, annotated = UpdateStatistics(self.policy_loss), self.demonstrations.of_rollout(problems)
-        places = self.batch.rows(rollout, self.samples_per_problem)
-        sampled = len(problems) * self.samples_per_problem
+        size = self.samples_per_problem
+        places, sampled = self.batch.rows(rollout, size), len(problems) * size
         n, taken = (int(self.ranks.total(count)) for count in (len(rollout.samples), sampled))
         parts = n_minibatches(taken, self.minibatch_size)
         with self.phases.phase("update", self.ppo_epochs * len(rollout.samples)) as progress:
             for epoch in range(self.ppo_epochs):
                 # If many samples are excluded, the last mini-batches are empty on every rank: skip them.
-                for index, rows in enumerate(minibatches(places, n, parts, self.seed, self.step, epoch)[:n]):
+                for index, rows in enumerate(minibatches(places, n, parts, self.seed, self.step, epoch, size)[:n]):
                     examples = self.annotated(annotated.minibatch(epoch, index))
                     losses = self.losses(rollout, advantages, returns, rows, statistics)
                     result = self.update([*losses, *self.demonstrations.losses(examples, statistics)])
@@ -291,13 +292,17 @@ class PPOModule(PolicyModule):
             statistics.add_micro_batch(terms, ratio, scores.logprobs, old_logprobs, mask)
             return torch.stack(list(terms.values())).sum()
 
-        return [partial(loss, rows[micro]) for micro in split(take(rollout.tokens, rows), self.micro_batch_tokens)]
+        tokens = take(rollout.tokens, rows)
+        parts = micro_batches(tokens, self.micro_batch_tokens, shared=self.policy.shares_prompts)
+        return [partial(loss, rows[part]) for part in parts]
 
     # ---- model
 
     def configure_model(self) -> None:
         """Load the policy with its value head and, for training, the frozen reference."""
         super().configure_model()
+        if self.samples_per_problem > 1 and not self.policy.shares_prompts:
+            rank_zero_info("this model computes the prompt again for every sample of a question (docs: concepts/batches)")
         if self.trainer.training and not hasattr(self, "_reference"):
             self._reference = Reference(self.policy, self.policy_settings, self.frozen_base, self.seed, self.teacher)
             if self.teacher is not None:

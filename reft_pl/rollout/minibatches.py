@@ -31,11 +31,12 @@ def places_over_ranks(mine: Sequence[int], everyones: Sequence[Sequence[int]], s
     return (groups.unsqueeze(1) * size + torch.arange(size)).flatten()
 
 
-def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch: int) -> tuple[Tensor, ...]:
+def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch: int, size: int = 1) -> tuple[Tensor, ...]:
     """Partition ``n`` rows at random into mini-batches of nearly equal size, and return this rank's rows of each.
 
-    Each step and PPO epoch has a different partition. It covers the rows of all ranks, so it is the same for any number of
-    ranks. Ranks may have different numbers of rows in a mini-batch, including none.
+    The rows of a question stay together, so that they can share its prompt, except at the bounds of mini-batches. Each step and
+    PPO epoch has a different partition. It covers the rows of all ranks, so it is the same for any number of ranks. Ranks may
+    have different numbers of rows in a mini-batch, including none.
 
     Args:
         places: Indices of this rank's rows among the ``n`` rows, [b] distinct int64.
@@ -44,6 +45,7 @@ def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch:
         seed: Run seed.
         step: Number of training batches before this one.
         epoch: Number of passes over this rollout before this one.
+        size: Rows per question, adjacent; ``n`` is a multiple of it.
 
     Returns:
         int64 indices into this rank's rows, one tensor per mini-batch.
@@ -51,5 +53,6 @@ def minibatches(places: Tensor, n: int, parts: int, seed: int, step: int, epoch:
     generator = torch.Generator().manual_seed(counter_seed(seed, "minibatches", step, str(epoch), 0) % 2**63)
     row_at = torch.full((n,), -1)
     row_at[places] = torch.arange(len(places))
-    drawn = row_at[torch.randperm(n, generator=generator)].tensor_split(parts)
+    questions = torch.randperm(n // size, generator=generator)
+    drawn = row_at.view(-1, size)[questions].flatten().tensor_split(parts)
     return tuple(rows[rows >= 0] for rows in drawn)

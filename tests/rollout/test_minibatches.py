@@ -26,11 +26,19 @@ def test_the_partition_is_the_same_on_any_number_of_ranks(
     together: list[set[int]] = [set() for _ in range(parts)]
     for mine in everyones:
         places = places_over_ranks(mine, everyones, size)
-        for part, rows in zip(together, minibatches(places, n, parts, seed=1, step=2, epoch=epoch), strict=True):
+        for part, rows in zip(together, minibatches(places, n, parts, seed=1, step=2, epoch=epoch, size=size), strict=True):
             part |= set(places[rows].tolist())
-    alone = minibatches(torch.arange(n), n, parts, seed=1, step=2, epoch=epoch)
+    alone = minibatches(torch.arange(n), n, parts, seed=1, step=2, epoch=epoch, size=size)
     assert together == [set(rows.tolist()) for rows in alone]
     assert sorted(row for rows in alone for row in rows.tolist()) == list(range(n))
+
+
+def test_the_samples_of_a_question_stay_together() -> None:
+    parts = minibatches(torch.arange(24), 24, 3, seed=1, step=0, epoch=0, size=4)
+    assert sorted(row for rows in parts for row in rows.tolist()) == list(range(24))
+    for rows in parts:
+        assert [row % 4 for row in rows.tolist()] == [0, 1, 2, 3] * 2
+    assert parts[0].tolist() != list(range(8)), "questions are drawn at random"
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"step": 1}, {"epoch": 1}])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from reft_pl.models.packing import Packing, packed
 from reft_pl.rollout.inprocess.cache import PromptCache, SlotCache
 from reft_pl.rollout.inprocess.ngram_speculation import NgramDrafts
-from reft_pl.rollout.inprocess.packing import Packing, packed
 from reft_pl.rollout.inprocess.token_sampling import DrawParams, draw
 from reft_pl.rollout.seeds import uniforms_at
 from reft_pl.types import Completion, SampleRequest, StopReason

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from reft_pl.rollout.inprocess.packing import Packing
+from reft_pl.models.packing import Packing
 
 _GRANULE = 64
 """Slot lengths are allocated in multiples of this many tokens."""

@@ -21,7 +21,7 @@ from transformers import (
 
 from reft_pl.models.architecture import text_config
 from reft_pl.models.compilation import compiled_layers
-from reft_pl.rollout.inprocess.architectures import WITHOUT_CACHE
+from reft_pl.models.packed_architectures import WITHOUT_CACHE
 from reft_pl.rollout.inprocess.token_sampling import DrawParams, draw
 from reft_pl.rollout.seeds import uniforms_at
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from reft_pl.errors import UserError, described
 from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config
+from reft_pl.models.packed_architectures import runs_packed
 from reft_pl.rollout.base import TWO_TOKENS, Sampler
 from reft_pl.rollout.inprocess.acceleration import Acceleration
-from reft_pl.rollout.inprocess.architectures import runs_packed
 from reft_pl.rollout.inprocess.attention import sampling_attention
 from reft_pl.rollout.inprocess.batch import ContinuousBatch
 from reft_pl.rollout.inprocess.library_batch import LibraryBatch, serves_exactly

@@ -13,11 +13,11 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from reft_pl.errors import UserError
 from reft_pl.models.loading import load_policy
+from reft_pl.models.packed_architectures import PACKED, runs_packed
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
 from reft_pl.models.settings import PolicySettings
 from reft_pl.rollout.inprocess import sampler as inprocess
-from reft_pl.rollout.inprocess.architectures import PACKED, runs_packed
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
 from tests.random_models import random_model

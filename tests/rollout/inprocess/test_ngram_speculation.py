@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reft_pl.errors import UserError
+from reft_pl.models.packing import current_packing
 from reft_pl.models.policy import Policy
 from reft_pl.rollout.inprocess import ngram_speculation as drafts
 from reft_pl.rollout.inprocess.ngram_speculation import NgramDrafts
-from reft_pl.rollout.inprocess.packing import current_packing
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import SampleRequest, SamplingParams
 from tests.rollout.inprocess.sampling import EOS, build, requests, sample

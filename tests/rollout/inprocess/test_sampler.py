@@ -14,9 +14,9 @@ from transformers import (
 )
 
 from reft_pl.errors import UserError
+from reft_pl.models.packing import current_packing
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score
-from reft_pl.rollout.inprocess.packing import current_packing
 from reft_pl.rollout.inprocess.sampler import InProcessSampler
 from reft_pl.types import Completion, SampleRequest, SamplingParams, StopReason, TokenBatch
 from tests.random_models import random_model

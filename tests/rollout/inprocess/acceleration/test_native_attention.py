@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from reft_pl.models import compilation
+from reft_pl.models.packing import Packing
 from reft_pl.rollout.inprocess.acceleration.native_attention import has_native_attention, native_attention
 from reft_pl.rollout.inprocess.attention import decode_attention
-from reft_pl.rollout.inprocess.packing import Packing
 
 pytestmark = pytest.mark.skipif(compilation._lacking() is not None, reason="nothing compiles C++ here")
 

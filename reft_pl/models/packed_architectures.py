@@ -1,10 +1,10 @@
-"""Architectures that the packed sampler supports; all others use the KV cache and attention of transformers."""
+"""Architectures that run several sequences in one row, since their attention can be replaced."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from reft_pl.models.architecture import text_config
+from reft_pl.models.architecture import rotary_limit, text_config
 
 PACKED = frozenset(
     [
@@ -75,17 +75,17 @@ PACKED = frozenset(
         "starcoder2",
     ]
 )
-"""Supported values of ``model_type`` (of the text part of a multimodal model). A test compares sampler and model for each."""
+"""Supported values of ``model_type`` (of the text part of a multimodal model). A test compares sampler, scorer and model."""
 
 WITHOUT_CACHE = frozenset({"kimi_linear", "nemotron_h", "xlstm", "zamba2"})
 """Architectures for which the KV cache of transformers 5.19 fails or gives different log-probabilities."""
 
 
 def runs_packed(lm: PreTrainedModel) -> bool:
-    """Return whether the packed sampler supports the model: code from transformers itself, without soft-capped attention.
+    """Return whether the model supports packed rows: code from transformers itself, without soft-capped attention.
 
     If a config disables sliding windows but lists sliding layers, its masks contain windows that no layer passes to its
-    attention function, so the packed sampler cannot see them.
+    attention function, so packed attention cannot see them.
     """
     text = text_config(lm.config)
     has_known_code = type(lm).__module__.startswith("transformers.")
@@ -94,3 +94,11 @@ def runs_packed(lm: PreTrainedModel) -> bool:
     )
     capped = bool(getattr(text, "attn_logit_softcapping", None))
     return has_known_code and text.model_type in PACKED and not (capped or hides_windows)
+
+
+def shares_prompts(lm: PreTrainedModel) -> bool:
+    """Return whether a prompt may be computed once for several responses: in packed rows, with fixed rotary factors.
+
+    CodeGen's attention is replaced only while it samples.
+    """
+    return runs_packed(lm) and rotary_limit(lm.config) is None and lm.config.model_type != "codegen"
