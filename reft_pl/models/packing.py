@@ -1,14 +1,14 @@
-"""Several sequences packed into one row without padding: the token layout, and causal attention within each sequence."""
+"""Token layout of several sequences packed into one row without padding; only attention needs it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +51,16 @@ class Packing:
         """Return the packed index of each sequence's last token, [B]."""
         return self.padded.amax(dim=1)
 
+    def pad(self, states: Tensor) -> Tensor:
+        """Arrange the states of the tokens [N, H, D] as padded rows [B, H, T, D]; padding repeats the first token."""
+        padded: Tensor = _Pad.apply(states, self.padded, self.packed)  # type: ignore[no-untyped-call]
+        return padded
+
+    def unpad(self, rows: Tensor) -> Tensor:
+        """Arrange padded rows [B, H, T, D] as the states of the tokens [N, H, D], the inverse of ``pad``."""
+        packed: Tensor = _Unpad.apply(rows, self.padded, self.packed)  # type: ignore[no-untyped-call]
+        return packed
+
     def mask(self, room: int, dtype: torch.dtype, window: int = 0) -> Tensor:
         """Return the additive attention mask over ``room`` cached tokens, [B, 1, T, L]: 0 or -inf.
 
@@ -64,6 +74,33 @@ class Packing:
             zeros = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
             self._masks[window] = zeros.masked_fill_(hidden, float("-inf"))[:, None]
         return self._masks[window]
+
+
+class _Pad(torch.autograd.Function):
+    """``Packing.pad``; every token has one place, so its gradient is gathered rather than summed."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, padded: Tensor, packed: Tensor) -> Tensor:
+        ctx.packed = packed
+        return states.index_select(0, padded.flatten()).view(*padded.shape, *states.shape[1:]).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0].transpose(1, 2).flatten(0, 1).index_select(0, ctx.packed), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """``Packing.unpad``; gradients are 0 at padding."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, padded: Tensor, packed: Tensor) -> Tensor:
+        ctx.padded, ctx.packed = padded, packed
+        return rows.transpose(1, 2).flatten(0, 1).index_select(0, packed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows = grads[0].new_zeros(ctx.padded.numel(), *grads[0].shape[1:]).index_copy_(0, ctx.packed, grads[0])
+        return rows.view(*ctx.padded.shape, *grads[0].shape[1:]).transpose(1, 2), None, None
 
 
 _current: list[Packing] = []
@@ -86,30 +123,3 @@ def packed(packing: Packing) -> Iterator[None]:
 def current_packing() -> Packing:
     """Return the layout of the innermost ``packed`` block."""
     return _current[-1]
-
-
-def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
-    """Compute causal attention within each sequence of a packed row; internally, pad the sequences to the longest.
-
-    Args:
-        query: [1, H, N, D].
-        key: [1, K, N, D] with K key heads, H a multiple of K.
-        value: Same shape as ``key``.
-        scaling: Factor on the attention scores.
-        packing: Layout of the N tokens.
-        window: Sliding window in tokens, including the query's own; 0 for full causal attention.
-
-    Returns:
-        [1, N, H, D].
-    """
-    groups = query.shape[1] // key.shape[1]
-    # Padding is on the right, where causal queries never attend.
-    q, k, v = (states[0][:, packing.padded].transpose(0, 1) for states in (query, key, value))
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if window and window < q.shape[2]:
-        seen = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
-        output = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling)
-    else:
-        output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-    return output.transpose(1, 2).flatten(0, 1)[packing.packed][None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from reft_pl.models.activation_checkpointing import checkpoint_layers
 from reft_pl.models.adapters import adapters_off, plain_weights
 from reft_pl.models.architecture import restore_rotary, rotary_limit, text_config, trunk_of
 from reft_pl.models.packed_architectures import shares_prompts
-from reft_pl.models.shared_prompts import ATTENTION_NAME, SharedPrompts, lay_out
+from reft_pl.models.shared_prompts import EAGER_NAME, FUSED_NAME, SharedPrompts, lay_out
 
 ValueKind: TypeAlias = Literal["none", "shared", "separate"]
 """No value function; a head on the policy's trunk; a head on a separate trunk, initialized as a copy."""
@@ -83,6 +83,11 @@ class Policy(nn.Module):
         return bound if limit is None else limit - 1
 
     @property
+    def shared_attention(self) -> str:
+        """Name of the attention for shared prompts: eager if the model's own is."""
+        return EAGER_NAME if self.own_attention == "eager" else FUSED_NAME
+
+    @property
     def device(self) -> torch.device:
         """Device of the language model's weights."""
         return self.lm.device
@@ -111,7 +116,7 @@ class Policy(nn.Module):
         recompute layers.
         """
         lay_out(layout)
-        _switch_attention(self.lm, ATTENTION_NAME)
+        _switch_attention(self.lm, self.shared_attention)
         return _states(trunk_of(self.lm), layout.input_ids, layout.position_ids)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -142,10 +147,10 @@ class Policy(nn.Module):
         return _run_flush_left(self.value_trunk, input_ids, attention_mask, rotary_limit(self.lm.config)).flatten(0, 1)
 
     def shared_value_states(self, layout: SharedPrompts, hidden: Tensor) -> Tensor:
-        """Return the value head's input [N, D] for the layout of ``shared_hidden_states``, whose result is ``hidden``."""
+        """Return the value head's input [N, D] for a layout; ``hidden`` is from ``shared_hidden_states``."""
         if self.value_trunk is None:
             return hidden
-        _switch_attention(self.value_trunk, ATTENTION_NAME)
+        _switch_attention(self.value_trunk, self.shared_attention)
         return _states(self.value_trunk, layout.input_ids, layout.position_ids)[0]
 
     def state_values(self, hidden: Tensor) -> Tensor:
@@ -238,5 +243,6 @@ def _states(trunk: nn.Module, input_ids: Tensor, position_ids: Tensor | None = N
 
 
 def _switch_attention(model: nn.Module, name: str) -> None:
-    if model.config._attn_implementation != name:
-        model.set_attn_implementation(name)
+    trunk = cast("PreTrainedModel", model)
+    if trunk.config._attn_implementation != name:
+        trunk.set_attn_implementation(name)

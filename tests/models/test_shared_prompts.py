@@ -20,7 +20,7 @@ from reft_pl.models.packed_architectures import shares_prompts
 from reft_pl.models.policy import BasePolicy, Policy, ValueKind
 from reft_pl.models.scoring import score, score_in_batches
 from reft_pl.models.settings import LoRASettings, PolicySettings
-from reft_pl.models.shared_prompts import ATTENTION_NAME, SharedPrompts, prompt_groups
+from reft_pl.models.shared_prompts import SharedPrompts, prompt_groups
 from reft_pl.types import Scores, TokenBatch
 from tests.models.conftest import SPECIAL, VOCABULARY, tiny
 from tests.random_models import random_model
@@ -81,9 +81,11 @@ def assert_same(found: tuple[Scores, Tensor], expected: tuple[Scores, Tensor]) -
     assert float((found[1] - expected[1]).norm() / expected[1].norm()) < 1e-5
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("side", ["right", "left", "mixed"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-def test_scores_and_gradients_are_those_of_rows(lm: PreTrainedModel, side: str, checkpointing: bool) -> None:
+def test_scores_and_gradients_are_those_of_rows(lm: PreTrainedModel, side: str, checkpointing: bool, attention: str) -> None:
+    lm.set_attn_implementation(attention)
     policy, batch = with_value(lm, checkpointing=checkpointing), grouped(side=side)
     assert_same(passed(policy, batch, shared=True), passed(policy, batch, shared=False))
 
@@ -94,8 +96,9 @@ def test_a_separate_value_model_shares_prompts_too(llama: PreTrainedModel) -> No
     assert_same(passed(policy, batch, shared=True), passed(policy, batch, shared=False))
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("window", [1, 3, 6, 100])
-def test_sliding_windows_count_from_the_prompt(window: int) -> None:
+def test_sliding_windows_count_from_the_prompt(window: int, attention: str) -> None:
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -103,7 +106,9 @@ def test_sliding_windows_count_from_the_prompt(window: int) -> None:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     }
-    policy, batch = with_value(random_model(MistralConfig(**SPECIAL, **sizes, sliding_window=window))), grouped()
+    lm = random_model(MistralConfig(**SPECIAL, **sizes, sliding_window=window))
+    lm.set_attn_implementation(attention)
+    policy, batch = with_value(lm), grouped()
     assert_same(passed(policy, batch, shared=True), passed(policy, batch, shared=False))
 
 
@@ -161,7 +166,7 @@ def test_after_rows_the_models_own_attention_is_back(llama: PreTrainedModel) -> 
     alone = take(batch, torch.tensor([0]))
     own, before = llama.config._attn_implementation, score(policy, alone)
     score(policy, batch)
-    assert policy.lm.config._attn_implementation == ATTENTION_NAME
+    assert policy.lm.config._attn_implementation == policy.shared_attention
     after = score(policy, alone)
     assert torch.equal(before.logprobs, after.logprobs)
     assert policy.lm.config._attn_implementation == own
@@ -172,7 +177,7 @@ def test_rows_without_a_common_prompt_are_left_alone(llama: PreTrainedModel) -> 
     assert SharedPrompts.of(grouped()) is not None
 
 
-def test_a_prompt_is_computed_once_and_positions_go_on_after_it() -> None:
+def test_a_prompt_is_computed_once_and_positions_continue_after_it() -> None:
     layout = SharedPrompts.of(grouped())
     assert layout is not None
     positions = layout.position_ids[0].tolist()

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from reft_pl.errors import UserError
-from reft_pl.models.packing import Packing, current_packing, packed_attention
+from reft_pl.models.packing import Packing, current_packing
 from reft_pl.rollout.inprocess.acceleration.native_attention import has_native_attention, native_attention
 from reft_pl.rollout.inprocess.codegen_attention import has_own_attention, replaced
 
@@ -25,6 +26,33 @@ NATIVE_ATTENTION_NAME = "reft_pl_rollout_native"
 
 # Attention features that are not implemented here. Ignoring them silently would change the samples.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+
+
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:
+    """Compute causal attention within each sequence of a packed row; internally, pad the sequences to the longest.
+
+    Args:
+        query: [1, H, N, D].
+        key: [1, K, N, D] with K key heads, H a multiple of K.
+        value: Same shape as ``key``.
+        scaling: Factor on the attention scores.
+        packing: Layout of the N tokens.
+        window: Sliding window in tokens, including the query's own; 0 for full causal attention.
+
+    Returns:
+        [1, N, H, D].
+    """
+    groups = query.shape[1] // key.shape[1]
+    # Padding is on the right, where causal queries never attend.
+    q, k, v = (states[0][:, packing.padded].transpose(0, 1) for states in (query, key, value))
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if window and window < q.shape[2]:
+        seen = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
+        output = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling)
+    else:
+        output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+    return output.transpose(1, 2).flatten(0, 1)[packing.packed][None]
 
 
 def decode_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, packing: Packing, window: int = 0) -> Tensor:

@@ -90,7 +90,7 @@ class RunFolder:
 
 
 def alone(*folders: Path) -> dict[str, list[Path]]:
-    """Give every run a row of its own, as ``reft-pl report`` does without a pattern."""
+    """Give every run a separate row, as ``reft-pl report`` does without a pattern."""
     return {str(folder): [folder] for folder in folders}
 
 
