@@ -1,8 +1,8 @@
 """Compute a prompt once for all responses to it: the token layout and its attention.
 
 The samples of a question repeat its prompt. A micro-batch therefore becomes one row: every distinct prompt once, then all
-responses, with positions that continue those of their prompt. Attention has two parts: each prompt on itself, and each response on
-its prompt and on itself. All other layers see every token once, without padding.
+responses, with positions that continue those of their prompt. Attention has two parts: each prompt on itself, and each
+response on its prompt and on itself. All other layers see every token once, without padding.
 
 Source: Prefix Grouper, arXiv 2506.05433.
 """
