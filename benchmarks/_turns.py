@@ -87,15 +87,29 @@ def race_each(argv: list[str], rounds: int, against: str) -> dict[str, list[dict
     return reports
 
 
+class Turns:
+    """A contender's side: one turn per line of standard input, one report per line of standard output."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w")  # library output must not mix with the reports
+        os.dup2(2, 1)
+
+    def wait(self) -> bool:
+        """Wait for the next turn; false if the race has ended."""
+        return bool(sys.stdin.readline())
+
+    def report(self, figures: dict[str, Any]) -> None:
+        """End the turn with its figures and the peak memory of the process."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self._out.write(json.dumps({**figures, "peak_bytes": peak}) + "\n")
+        self._out.flush()
+
+
 def take_turns(turn: Callable[[], dict[str, Any]]) -> int:
-    """Run a contender's side: one turn per line of standard input, one report per line of standard output."""
-    out = os.fdopen(os.dup(1), "w")  # library output must not mix with the reports
-    os.dup2(2, 1)
-    for _ in sys.stdin:
-        report = turn()
-        report["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        out.write(json.dumps(report) + "\n")
-        out.flush()
+    """Run a contender's side with a function for each turn."""
+    turns = Turns()
+    while turns.wait():
+        turns.report(turn())
     return 0
 
 
