@@ -101,7 +101,7 @@ def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tenso
     Args:
         model: The model; not modified.
         folder: Output folder.
-        weights: Weights to write instead of the model's own.
+        weights: Weights to write instead of the model's own; with an empty mapping, only the config is written.
     """
     carried = getattr(model, "generation_config", None)
     if carried is not None:
@@ -111,7 +111,10 @@ def save_model(model: PreTrainedModel, folder: Path, weights: Mapping[str, Tenso
     for config, name, _ in misplaced:
         setattr(config, name, None)
     try:
-        model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
+        if weights is not None and not weights:
+            model.config.save_pretrained(folder)  # without weights; the model's method imports DeepSpeed, which takes a second
+        else:
+            model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
     finally:
         for config, name, value in misplaced:
             setattr(config, name, value)
