@@ -20,11 +20,12 @@ class SelfTraining(ProblemSource):
 
     With this as its training source, SFT becomes the paper's offline self-training. For each question it takes the first
     ``per_question`` distinct correct samples in sampling order, without any text after the part that gave the answer. The
-    annotated solution appears once. Samples of questions outside ``annotated`` are ignored. Correct samples that do not fit the
+    annotated solution appears once, and a question without one has only sampled solutions. Samples of questions outside
+    ``annotated`` are ignored. Correct samples that do not fit the
     format, or are too long, are dropped and counted.
 
     Args:
-        annotated: Source of the annotated problems.
+        annotated: Source of the problems, with annotated solutions or without.
         samples: A file that ``reft-pl predict`` wrote for these questions, or one in the authors' file format.
         per_question: Maximum number of sampled solutions per question (the paper's authors use 10 of 100).
     """
@@ -51,7 +52,8 @@ class SelfTraining(ProblemSource):
         problems: list[Problem] = []
         n_unfit = 0
         for problem in self.annotated.load():
-            problems.append(problem)
+            if problem.solution is not None:
+                problems.append(problem)
             item = sampled.get(problem.id)
             if item is None:
                 continue

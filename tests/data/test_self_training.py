@@ -44,6 +44,22 @@ def test_offline_takes_the_first_distinct_correct_samples_and_the_annotated_one(
     assert "left out 1 correct samples that are too long" in caplog.text
 
 
+def test_questions_without_a_solution_have_only_sampled_ones(tmp_path, micro_model):
+    source = StorySource("train", 2, solutions=False)
+    solved, unsolved = source.load()
+    file = tmp_path / "train.jsonl"
+    file.write_text(
+        "".join(
+            map(to_line, [wrong_and_right(solved, "    return 1", "    return 2"), wrong_and_right(unsolved, "    return 1")])
+        )
+    )
+    codec = Codec(load_tokenizer(str(micro_model)), PythonProgram(), max_prompt_tokens=190, max_tokens=400)
+    (problem,) = SelfTraining(source, str(file)).load_for(codec)
+    assert problem.id == f"{solved.id}+1"
+    assert problem.solution is not None
+    assert "return 2" in problem.solution
+
+
 def test_offline_from_the_command_line(overlay: Overlay, tmp_path: Path) -> None:
     """Run the config on the warm-up's samples of training questions, some of them marked as correct."""
     sft = overlay("sft", trainer={"max_epochs": 1})
