@@ -134,7 +134,12 @@ def _word(part: Any) -> str:
         return f"a group of settings ({listed(names)})"
     if bases(part) and (origin is Callable or origin is part):
         return f"a class ({listed(classes(part))})"
-    words: dict[Any, str] = {list: "a list", dict: "a mapping", bool: "true or false"}
+    words: dict[Any, str] = {
+        list: "a list",
+        dict: "a mapping",
+        bool: "true or false",
+        Callable: "a function (my_file.function)",
+    }
     name = getattr(origin, "__name__", str(origin))
     if name in ("Iterable", "Sequence", "set", "tuple"):
         return "a list"

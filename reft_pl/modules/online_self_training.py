@@ -13,8 +13,8 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.modules.stage_module import MicroBatches
-from reft_pl.reward.answer import AnswerReward
-from reft_pl.reward.base import RewardFunction
+from reft_pl.reward.base import Reward
+from reft_pl.reward.rewards import Rewards
 from reft_pl.rollout.minibatches import minibatches, n_minibatches
 from reft_pl.types import Problem, Rollout, SamplingParams
 
@@ -30,7 +30,7 @@ class OnlineSelfTrainingModule(PolicyModule):
 
     Args:
         policy: The warmed-up model.
-        reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
+        reward: Reward class or function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
         inner_epochs: Passes over each rollout.
         minibatch_size: Questions per optimizer step; None is the whole batch.
         samples_per_problem: Completions per question in each rollout.
@@ -43,7 +43,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        reward: RewardFunction | None = None,
+        reward: Reward | None = None,
         inner_epochs: int = 2,
         minibatch_size: int | None = None,
         samples_per_problem: int = 1,
@@ -56,7 +56,7 @@ class OnlineSelfTrainingModule(PolicyModule):
                 "temperature must be positive, and inner_epochs, samples_per_problem and minibatch_size at least 1: "
                 "check model.*"
             )
-        self.reward = reward or AnswerReward()
+        self.reward = Rewards(reward)
         self.inner_epochs = inner_epochs
         self.minibatch_size = minibatch_size
         self.samples_per_problem = samples_per_problem
@@ -65,6 +65,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def setup(self, stage: str) -> None:
         """Tokenise the annotated solutions, and fail before training if one is missing."""
         if stage == "fit":
+            self.reward.check(self.problems.train_problems)
             self.problems.prepare_examples()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
