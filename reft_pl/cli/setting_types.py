@@ -67,6 +67,11 @@ def accepts_null(hint: Any) -> bool:
     return any(part in (None, NoneType, Any) for part in members(hint))
 
 
+def takes_function(hint: Any) -> bool:
+    """Whether a key of this type takes any function, by its full path."""
+    return any(get_origin(part) is Callable and not bases(part) for part in members(hint))
+
+
 def bases(hint: Any) -> list[type]:
     """Return the classes that a key accepts subclasses of, including within lists, mappings and callable return types."""
     found: list[type] = []
