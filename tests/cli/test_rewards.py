@@ -87,6 +87,9 @@ def test_weighted_rewards_with_columns_and_none(fit: Callable[..., int], tmp_pat
     first = [share for share, low in zip(shares[:4], easy[:4], strict=True) if low]
     assert curve(tmp_path, "reward/keywords")[0] == pytest.approx(sum(first) / len(first) if first else 0)
     assert curve(tmp_path, "rollout/unrewarded") == [0, 0]
+    card = (tmp_path / "run" / "hf" / "README.md").read_text()
+    assert "0.5 * my_functions.brief + 2 * keywords + 0 * my_judge.judged" in card
+    assert "AnswerReward" not in card
 
 
 def test_none_leaves_samples_out_of_the_update(fit: Callable[..., int], tmp_path: Path) -> None:
