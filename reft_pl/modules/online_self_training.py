@@ -56,7 +56,8 @@ class OnlineSelfTrainingModule(PolicyModule):
                 "temperature must be positive, and inner_epochs, samples_per_problem and minibatch_size at least 1: "
                 "check model.*"
             )
-        self.reward = Rewards(reward)
+        self.rewards = Rewards(reward)
+        self.reward = self.rewards.single
         self.inner_epochs = inner_epochs
         self.minibatch_size = minibatch_size
         self.samples_per_problem = samples_per_problem
@@ -65,7 +66,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def setup(self, stage: str) -> None:
         """Tokenise the annotated solutions, and fail before training if one is missing."""
         if stage == "fit":
-            self.reward.check(self.problems.train_problems)
+            self.rewards.check(self.problems.train_problems)
             self.problems.prepare_examples()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
@@ -80,7 +81,7 @@ class OnlineSelfTrainingModule(PolicyModule):
         """Sample, execute and reward ``samples_per_problem`` solutions of each problem."""
         params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
         samples = self.solver.sample(problems, params, self.samples_per_problem)
-        return self.solver.collector.reward(self.policy, self.reward, samples)
+        return self.solver.collector.reward(self.policy, self.rewards, samples)
 
     def learn(self, problems: Sequence[Problem], rollout: Rollout) -> dict[str, float]:
         """Run all optimizer steps on one rollout; return means over the steps."""

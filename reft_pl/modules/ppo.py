@@ -130,7 +130,8 @@ class PPOModule(PolicyModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
-        self.reward = Rewards(reward, rewards, reward_timeout)
+        self.rewards = Rewards(reward, rewards, reward_timeout)
+        self.reward = self.rewards.single
         self.kl = kl
         self.kl_weight = KLWeight(kl)
         self.teacher = teacher
@@ -161,7 +162,7 @@ class PPOModule(PolicyModule):
     def setup(self, stage: str) -> None:
         """Prepare what ``annotated_coef`` and ``prefix_curriculum`` need of the annotated solutions."""
         if stage == "fit":
-            self.reward.check(self.problems.train_problems)
+            self.rewards.check(self.problems.train_problems)
             self.demonstrations.prepare()
             check_curriculum(self)
 
@@ -231,7 +232,7 @@ class PPOModule(PolicyModule):
         if self.prefix_curriculum:
             problems = PrefixCurriculum(self.problems.codec, self.seed).apply(problems, self.step, self.remaining_share)
         samples = self.solver.sample(problems, params, n, first)
-        return self.solver.collector.reward(self.policy, self.reward, samples)
+        return self.solver.collector.reward(self.policy, self.rewards, samples)
 
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Return advantages and, with a value function, its targets (returns); both [B, T]."""

@@ -41,6 +41,9 @@ class Rewards:
         timeout: Seconds that the rewards of a rollout may take together; None is no limit. A call without result by then counts
             as None for its samples.
 
+    Attributes:
+        single: The only reward; None if there are several.
+
     Raises:
         UserError: both ``reward`` and ``rewards`` are set, ``rewards`` is empty, two have the same name, or a number is out of
             range.
@@ -58,6 +61,7 @@ class Rewards:
         if timeout is not None and not timeout > 0:
             raise UserError(f"model.reward_timeout is {timeout:g}, but must be positive: null is no limit")
         listed = [WeightedReward(reward or AnswerReward())] if rewards is None else rewards
+        self.single = listed[0].reward if rewards is None else None
         self.timeout = timeout
         self._rewards = [_Named(entry) for entry in listed]
         self.names = names = [reward.name for reward in self._rewards]
