@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from time import monotonic
 from typing import Any
 
@@ -58,8 +58,8 @@ class Rewards:
             )
         if rewards is not None and not rewards:
             raise UserError("model.rewards is empty: list at least one reward, or set it to null")
-        if timeout is not None and not timeout > 0:
-            raise UserError(f"model.reward_timeout is {timeout:g}, but must be positive: null is no limit")
+        if timeout is not None and not 0 < timeout <= TIMEOUT_MAX:
+            raise UserError(f"model.reward_timeout is {timeout:g}, but must be positive and finite: null is no limit")
         listed = [WeightedReward(reward or AnswerReward())] if rewards is None else rewards
         self.single = listed[0].reward if rewards is None else None
         self.timeout = timeout

@@ -65,6 +65,9 @@ def test_a_function_by_its_path(fit: Callable[..., int], tmp_path: Path) -> None
     assert len(lines) == 12
     assert [line["reward"] for line in lines] == pytest.approx([-len(line["text"]) / 1000 for line in lines])
     assert "reward: my_functions.brief" in (tmp_path / "run" / "config.yaml").read_text()
+    assert fit("--model.reward", "my_functions.brief") == 0
+    assert rollouts(tmp_path) == lines, "the same command resumes the finished run"
+    assert fit("--model.reward", "AnswerReward") == 2, "another reward is another run"
 
 
 def test_weighted_rewards_with_columns_and_none(fit: Callable[..., int], tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_mistakes_are_one_sentence(fit: Callable[..., int], tmp_path: Path, caps
         (["--model.reward", "my_columns.mentions"], "mentions needs 'keywords', but functions get completions"),
         (
             ["--model.reward", "my_functions.breif"],
-            "does not exist: give one of AnswerReward, or the full path of a class or fun",
+            "or the full path of a class or function, as my_file.MyClass",
         ),
         (
             ["--model.reward=my_functions.brief", "--model.rewards=[{reward: my_functions.brief}]"],

@@ -76,6 +76,7 @@ def test_none_leaves_a_reward_out_of_the_sum() -> None:
         (None, [WeightedReward(fixed(1.0), float("nan"))], None, "the weight of the reward function is nan"),
         (None, None, 0.0, "model.reward_timeout is 0, but must be positive"),
         (None, None, float("nan"), "model.reward_timeout is nan, but must be positive"),
+        (None, None, float("inf"), "model.reward_timeout is inf, but must be positive and finite"),
     ],
 )
 def test_settings_that_conflict_are_one_sentence(
