@@ -94,7 +94,7 @@ def json_line(step: int, sample: Sample, reward: float) -> str:
         "backend": sample.result.backend,
         "value": sample.result.value,
         "gold": sample.problem.answer,
-        "reward": round(reward, 6),  # 0.1 in fp32 is 0.10000000149
+        "reward": round(reward, 6) if sample.rewarded else None,  # 0.1 in fp32 is 0.10000000149
         "stop": sample.completion.stop.value,
         "tokens": len(sample.completion.token_ids),
     }
@@ -117,7 +117,8 @@ def markdown_table(samples: Sequence[tuple[Sample, float]]) -> str:
     for sample, reward in samples:
         result, problem = sample.result, sample.problem
         value = "" if result.value is None else str(result.value)
-        cells = (problem.question, sample.text, result.status.value, value, str(problem.answer), f"{reward:g}")
+        earned = f"{reward:g}" if sample.rewarded else ""
+        cells = (problem.question, sample.text, result.status.value, value, str(problem.answer), earned)
         rows.append("| " + " | ".join(map(escape_markdown, cells)) + " |\n")
     return head + "".join(rows)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reft_pl.modules.sft import SFTModule as SFTModule
     from reft_pl.reward.answer import AnswerReward as AnswerReward
     from reft_pl.reward.base import RewardFunction as RewardFunction
+    from reft_pl.reward.base import WeightedReward as WeightedReward
     from reft_pl.rl.estimators import GAE as GAE
     from reft_pl.rl.estimators import GRPO as GRPO
     from reft_pl.rl.estimators import RLOO as RLOO
@@ -73,7 +74,7 @@ _PUBLIC = {
     "reft_pl.modules.schedule": ("Schedule",),
     "reft_pl.modules.sft": ("SFTModule",),
     "reft_pl.reward.answer": ("AnswerReward",),
-    "reft_pl.reward.base": ("RewardFunction",),
+    "reft_pl.reward.base": ("RewardFunction", "WeightedReward"),
     "reft_pl.rl.estimators": ("AdvantageEstimator", "Distillation", "GAE", "GRPO", "MaxRL", "RLOO", "Reinforce"),
     "reft_pl.rl.kl": ("KLPenalty",),
     "reft_pl.rl.policy_losses": ("PPOClip", "PolicyLoss", "SequenceClip"),

@@ -6,9 +6,10 @@ of token ``t + 1`` (its log-probability, mask and reward) is therefore stored at
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,12 +18,34 @@ Answer: TypeAlias = float | str
 """A number, or the lower-case letter of a choice (one of ``reft_pl.choices.CHOICES``)."""
 
 
+class Columns(Mapping[str, Any]):
+    """A read-only, picklable mapping from names to the values of one row."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Columns({self._values!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A question with its reference answer and, if the dataset has one, its annotated solution.
 
     ``answer`` is None if it is unknown; such a problem can be sampled, but none of its samples counts as correct.
-    ``given_lines`` is the number of lines of the solution that the sampling prompt already holds.
+    ``given_lines`` is the number of lines of the solution that the sampling prompt already holds. ``columns`` holds further
+    columns of the dataset that the source names, for reward functions.
     """
 
     id: str
@@ -30,6 +53,11 @@ class Problem:
     answer: Answer | None
     solution: str | None = None
     given_lines: int = 0
+    columns: Mapping[str, Any] = field(default_factory=Columns, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.columns, Columns):
+            object.__setattr__(self, "columns", Columns(self.columns))
 
 
 class Status(str, Enum):
@@ -155,6 +183,8 @@ class Sample:
         text: The whole response, including lines given in the prompt.
         result: What the execution of the response gave.
         prompt_ids: The prompt that the completion continues; the collector sets it.
+        rewards: What each reward returned, by name and without its weight; None leaves the reward out of the sum.
+        rewarded: False if every reward that has a weight returned None. The update then leaves the sample out.
     """
 
     problem: Problem
@@ -162,6 +192,8 @@ class Sample:
     text: str
     result: ExecutionResult
     prompt_ids: tuple[int, ...] = ()
+    rewards: Mapping[str, float | None] = field(default_factory=Columns, hash=False)
+    rewarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +246,7 @@ class Rollout:
     Attributes:
         samples: B samples.
         tokens: Prompts and completions, [B, T].
-        outcome: Reward of each sample, [B].
+        outcome: Reward of each sample, [B]; 0 if it has none.
         left_out: Samples of this iteration that the update does not use. None: there are none.
     """
 

@@ -90,7 +90,15 @@ def bare_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for page in PAGES
         for block in re.findall(r"`(my_\w+)\.py`\):?\n\n```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     ]
-    assert {name for name, _ in blocks} == {"my_reward", "my_advantages", "my_callback"}
+    assert {name for name, _ in blocks} == {
+        "my_reward",
+        "my_functions",
+        "my_columns",
+        "my_judge",
+        "my_trl",
+        "my_advantages",
+        "my_callback",
+    }
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
     for page in PAGES:

@@ -19,7 +19,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "KL penalty, estimators and policy losses": (
         "KLPenalty", "GAE", "GRPO", "RLOO", "MaxRL", "Reinforce", "Distillation", "PPOClip", "SequenceClip",
     ),
-    "Rewards": ("AnswerReward",),
+    "Rewards": ("AnswerReward", "WeightedReward"),
     "Samplers": ("InProcessSampler", "VLLMSampler", "VLLMServerSampler"),
     "Sandboxes": ("CPythonSandbox", "PlainSandbox"),
     "Data": ("ReasoningDataModule", "StorySource", "HFDatasetSource", "AuthorsJson", "Gsm8kOfficial", "SelfTraining"),

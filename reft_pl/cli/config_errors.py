@@ -11,7 +11,7 @@ from typing import Any
 
 from reft_pl.cli.config_items import item_of
 from reft_pl.cli.import_errors import unimportable_class
-from reft_pl.cli.setting_types import bases, classes, expected, listed, settings_of, types_of
+from reft_pl.cli.setting_types import bases, classes, expected, listed, settings_of, takes_function, types_of
 
 _UNKNOWN_KEY = re.compile(
     r"(?:Option '(?P<option>[\w.]+)' is not accepted"
@@ -229,7 +229,8 @@ def no_class(name: str, hint: Any) -> str:
     known = classes(hint) if hint is not None else []
     near = nearest(name, known)
     choices = f" one of {listed(known)}, or" if known else ""
-    hint = f"; did you mean {near}?" if near else f": give{choices} the full path of a class, as my_file.MyClass"
+    kind = "class or function" if hint is not None and takes_function(hint) else "class"
+    hint = f"; did you mean {near}?" if near else f": give{choices} the full path of a {kind}, as my_file.MyClass"
     return f"names a class {name!r} that does not exist{hint}"
 
 

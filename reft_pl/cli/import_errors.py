@@ -17,6 +17,7 @@ _WRONG_BASE = re.compile(
     r"Import path (?:(?P<path>[\w.]+) )?does not correspond to a subclass of (?P<base>\w+)"
     r"|Expected '(?P<made>[\w.]+)' to be a (?:subclass of|function that returns) <class '(?P<product>\w+)'>"
 )
+_ANY_FUNCTION = "Callable[..., typing.Any] expects a function"
 
 
 def unimportable_class(message: str) -> tuple[int, str] | None:
@@ -44,7 +45,8 @@ def unimportable_class(message: str) -> tuple[int, str] | None:
         wrong_base["path"] or wrong_base["made"] or next((m["path"] for m in reversed(named) if m.start() < start), "a class")
     )
     full = re.search(rf"\b[\w.]+\.{base}\b", message)
-    return start, f"names {path}, which is not a {base}: name a class that inherits from {full[0] if full else base}"
+    function = ", or a function" if _ANY_FUNCTION in message else ""
+    return start, f"names {path}, which is not a {base}: name a class that inherits from {full[0] if full else base}{function}"
 
 
 def _import_failure(path: str) -> str | None:

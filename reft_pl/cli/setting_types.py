@@ -67,6 +67,11 @@ def accepts_null(hint: Any) -> bool:
     return any(part in (None, NoneType, Any) for part in members(hint))
 
 
+def takes_function(hint: Any) -> bool:
+    """Whether a key of this type takes any function, by its full path."""
+    return any(get_origin(part) is Callable and not bases(part) for part in members(hint))
+
+
 def bases(hint: Any) -> list[type]:
     """Return the classes that a key accepts subclasses of, including within lists, mappings and callable return types."""
     found: list[type] = []
@@ -134,7 +139,12 @@ def _word(part: Any) -> str:
         return f"a group of settings ({listed(names)})"
     if bases(part) and (origin is Callable or origin is part):
         return f"a class ({listed(classes(part))})"
-    words: dict[Any, str] = {list: "a list", dict: "a mapping", bool: "true or false"}
+    words: dict[Any, str] = {
+        list: "a list",
+        dict: "a mapping",
+        bool: "true or false",
+        Callable: "a function (my_file.function)",
+    }
     name = getattr(origin, "__name__", str(origin))
     if name in ("Iterable", "Sequence", "set", "tuple"):
         return "a list"

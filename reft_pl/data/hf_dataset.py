@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from reft_pl.damage import damage
 from reft_pl.data.files import RowError, format_of, read_csv_rows, read_json_rows
-from reft_pl.data.rows import AnswerKind, OnBadRow, Row, to_problems
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, named_columns, to_problems
 from reft_pl.data.sources import ProblemSource
 from reft_pl.data.text import joined
 from reft_pl.errors import UserError, first_line
@@ -32,6 +33,8 @@ class HFDatasetSource(ProblemSource):
         answer_pattern: Regular expression with one group that extracts the answer from its column (``####\s*(.+)``); the last
             match counts.
         answer_type: ``number``, ``choice`` (a letter), or ``auto``: a single letter is a choice, anything else a number.
+        columns: Further columns for reward functions (``Problem.columns``): a list of column names, or a mapping from the name
+            that the function uses to the column.
         solutions: Keep the annotated solutions; false keeps only questions and answers.
         limit: Read only this many problems, from the start.
         on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
@@ -50,6 +53,7 @@ class HFDatasetSource(ProblemSource):
         prefix: str | None = None,
         answer_pattern: str | None = None,
         answer_type: AnswerKind = "auto",
+        columns: list[str] | dict[str, str] | None = None,
         solutions: bool = True,
         limit: int | None = None,
         on_bad_row: OnBadRow = "error",
@@ -60,7 +64,8 @@ class HFDatasetSource(ProblemSource):
         self.question = [question] if isinstance(question, str) else question
         if not self.question:
             raise UserError(f"{path}: the list of question columns is empty; name at least one column")
-        self.columns = {"answer": answer, "solution": solution, "id": id}
+        self.fields = {"answer": answer, "solution": solution, "id": id}
+        self.columns = named_columns(columns)
         self.prefix = prefix or Path(path.removesuffix(".gz")).stem
         self.answer_pattern = _pattern(answer_pattern)
         self.answer_type = answer_type
@@ -97,15 +102,16 @@ class HFDatasetSource(ProblemSource):
                 yield RowError("missing column", f"{place} has {absent}")
                 continue
             question = _whole([row.get(name) for name in self.question])
-            answer, solution, own_id = (row.get(name) if name else None for name in self.columns.values())
+            answer, solution, own_id = (row.get(name) if name else None for name in self.fields.values())
             if self.answer_pattern is not None:
                 found = self.answer_pattern.findall(str(answer))
                 if not found:
                     yield RowError("no answer", f"{place} has no answer that matches {self.answer_pattern.pattern!r}")
                     continue
                 answer = found[-1]
-            row_id = own_id if self.columns["id"] else f"{self.prefix}_{index}"
-            yield Row(place, row_id, question, answer, solution, self.answer_type)
+            row_id = own_id if self.fields["id"] else f"{self.prefix}_{index}"
+            columns = {name: row[column] for name, column in self.columns.items()}
+            yield Row(place, row_id, question, answer, solution, self.answer_type, columns)
         if missing is not None and not complete:
             raise UserError(f"{self.name} has {missing}")
 
@@ -147,7 +153,8 @@ class HFDatasetSource(ProblemSource):
 
     def _absent(self, row: Mapping[str, Any]) -> str | None:
         """Describe the first column that the row lacks; None if it has all columns."""
-        for field, column in [*(("question", name) for name in self.question), *self.columns.items()]:
+        wanted = [("question", name) for name in self.question], self.fields.items(), self.columns.items()
+        for field, column in chain(*wanted):
             if column is not None and column not in row:
                 return f"no column {column!r} for {field}; it has {', '.join(map(repr, row))}"
         return None

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 def problems_digest(problems: Iterable[Problem]) -> str:
-    """Digest problems in order: ids, questions, answers, annotated solutions. Returns 16 hexadecimal digits."""
+    """Digest problems in order: ids, questions, answers, annotated solutions, columns. Returns 16 hexadecimal digits."""
     digest = blake2b(digest_size=8)
     for problem in problems:
-        row = [problem.id, problem.question, problem.answer, problem.solution]
-        digest.update(json.dumps(row).encode() + b"\n")
+        row: list[Any] = [problem.id, problem.question, problem.answer, problem.solution]
+        if problem.columns:
+            row.append(dict(problem.columns))
+        digest.update(json.dumps(row, default=repr).encode() + b"\n")
     return digest.hexdigest()
 
 

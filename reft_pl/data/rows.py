@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -32,6 +32,12 @@ class Row:
     answer: object
     solution: object = None
     kind: AnswerKind = "auto"
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def named_columns(columns: list[str] | dict[str, str] | None) -> dict[str, str]:
+    """Return the columns of a table by the names under which ``Problem.columns`` holds them."""
+    return dict(columns) if isinstance(columns, dict) else {name: name for name in columns or ()}
 
 
 def to_problems(
@@ -88,7 +94,7 @@ def _problem(row: Row | RowError, solutions: bool, earlier: Container[str]) -> P
     for text in (str(row.id), question, solution or ""):
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise RowError("not Unicode", f"{place} contains half of a surrogate pair, which is not Unicode text")
-    return Problem(str(row.id), question, answer, solution)
+    return Problem(str(row.id), question, answer, solution, columns=row.columns)
 
 
 def _text(value: object) -> str | None:

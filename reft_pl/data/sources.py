@@ -10,7 +10,7 @@ from typing import Any
 
 from reft_pl.data.codec import Codec
 from reft_pl.data.files import RowError, read_json_rows
-from reft_pl.data.rows import AnswerKind, OnBadRow, Row, to_problems
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, named_columns, to_problems
 from reft_pl.data.text import without_annotations
 from reft_pl.types import Problem
 
@@ -50,9 +50,19 @@ class AuthorsJson(ProblemSource):
         solutions: Keep the annotated solutions; false keeps only questions and answers.
         limit: Read only this many problems, from the start.
         on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
+        columns: Further columns for reward functions (``Problem.columns``): a list of column names, or a mapping from the name
+            that the function uses to the column.
     """
 
-    def __init__(self, path: str, solutions: bool = True, limit: int | None = None, on_bad_row: OnBadRow = "error") -> None:
+    def __init__(
+        self,
+        path: str,
+        solutions: bool = True,
+        limit: int | None = None,
+        on_bad_row: OnBadRow = "error",
+        columns: list[str] | dict[str, str] | None = None,
+    ) -> None:
+        self.columns = named_columns(columns)
         self.path = Path(path)
         self.solutions = solutions
         self.limit = limit
@@ -70,12 +80,16 @@ class AuthorsJson(ProblemSource):
             source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit,
         )  # fmt: skip
 
-    @staticmethod
-    def _row(place: str, row: dict[str, Any] | RowError) -> Row | RowError:
+    def _row(self, place: str, row: dict[str, Any] | RowError) -> Row | RowError:
         if isinstance(row, RowError):
             return row
+        for name, column in self.columns.items():
+            if column not in row:
+                return RowError("missing column", f"{place} has no column {column!r} for {name}")
+        columns = {name: row[column] for name, column in self.columns.items()}
         kind = _KINDS.get(str(row.get("item_id")).rpartition("_")[0], "auto")
-        return Row(place, row.get("item_id"), row.get("question"), row.get("answer_value"), row.get("answer_cot"), kind)
+        answer, solution = row.get("answer_value"), row.get("answer_cot")
+        return Row(place, row.get("item_id"), row.get("question"), answer, solution, kind, columns)
 
 
 class Gsm8kOfficial(ProblemSource):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +241,23 @@ def _drawn(sampling: Mapping[str, Any]) -> str:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that affect learning, by dotted name."""
     model, data = config.get("model", {}).get("init_args") or {}, config.get("data", {})
+    if model.get("rewards"):  # in place of the one reward, for which the config has the default
+        model = {**model, "reward": None, "rewards": _weighted(model["rewards"])}
     settings = dict(_leaves({key: value for key, value in model.items() if key not in _NOT_SETTINGS}))
     settings["dtype"] = (model.get("policy") or {}).get("dtype")
     settings |= {key: data.get(key) for key in _DATA_SETTINGS}
     settings["seed"] = config.get("seed_everything")
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _weighted(rewards: Sequence[Mapping[str, Any]]) -> str:
+    """Format the rewards of the config as their sum: ``AnswerReward + 0.5 * my_file.brief``."""
+    terms = []
+    for entry in rewards:
+        reward, weight = entry["reward"], entry.get("weight", 1.0)
+        name = entry.get("name") or (_class_name(reward) if isinstance(reward, dict) else reward)
+        terms.append(name if weight == 1 else f"{weight:g} * {name}")
+    return " + ".join(terms)
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,10 @@ class CoTFormat(ABC):
     def input_text(self, problem: Problem, chat_template: ChatTemplate | None = None) -> str:
         """Return the text before the solution."""
 
+    def messages(self, problem: Problem) -> list[dict[str, str]] | None:
+        """Return the chat messages before the solution; None if the prompt is not a chat."""
+        return None
+
     def given_text(self, problem: Problem) -> str:
         """Return the start of the solution that the sampling prompt already contains; empty if the format fixes none."""
         return ""

@@ -49,10 +49,14 @@ class Chat(CoTFormat):
             raise UserError(
                 "the Chat format needs a tokenizer with a chat template; use an instruct model, or set another data.format"
             )
+        return chat_template(self.messages(problem))
+
+    @override
+    def messages(self, problem: Problem) -> list[dict[str, str]]:
         instruction = _INSTRUCTIONS.get(self.answer_pattern, "") if self.instruction is None else self.instruction
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         messages.append({"role": "user", "content": "\n\n".join(filter(None, [problem.question, instruction]))})
-        return chat_template(messages)
+        return messages
 
     @override
     def target_text(self, problem: Problem) -> str:

@@ -13,8 +13,8 @@ from reft_pl.models.settings import PolicySettings
 from reft_pl.modules.policy_module import PolicyModule
 from reft_pl.modules.sample_statistics import sample_statistics
 from reft_pl.modules.stage_module import MicroBatches
-from reft_pl.reward.answer import AnswerReward
-from reft_pl.reward.base import RewardFunction
+from reft_pl.reward.base import Reward
+from reft_pl.reward.rewards import Rewards
 from reft_pl.rollout.minibatches import minibatches, n_minibatches
 from reft_pl.types import Problem, Rollout, SamplingParams
 
@@ -30,7 +30,7 @@ class OnlineSelfTrainingModule(PolicyModule):
 
     Args:
         policy: The warmed-up model.
-        reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
+        reward: Reward class or function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
         inner_epochs: Passes over each rollout.
         minibatch_size: Questions per optimizer step; None is the whole batch.
         samples_per_problem: Completions per question in each rollout.
@@ -43,7 +43,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        reward: RewardFunction | None = None,
+        reward: Reward | None = None,
         inner_epochs: int = 2,
         minibatch_size: int | None = None,
         samples_per_problem: int = 1,
@@ -56,7 +56,8 @@ class OnlineSelfTrainingModule(PolicyModule):
                 "temperature must be positive, and inner_epochs, samples_per_problem and minibatch_size at least 1: "
                 "check model.*"
             )
-        self.reward = reward or AnswerReward()
+        self.rewards = Rewards(reward)
+        self.reward = self.rewards.single
         self.inner_epochs = inner_epochs
         self.minibatch_size = minibatch_size
         self.samples_per_problem = samples_per_problem
@@ -65,6 +66,7 @@ class OnlineSelfTrainingModule(PolicyModule):
     def setup(self, stage: str) -> None:
         """Tokenise the annotated solutions, and fail before training if one is missing."""
         if stage == "fit":
+            self.rewards.check(self.problems.train_problems)
             self.problems.prepare_examples()
 
     def training_step(self, batch: list[Problem], batch_idx: int) -> None:
@@ -79,7 +81,7 @@ class OnlineSelfTrainingModule(PolicyModule):
         """Sample, execute and reward ``samples_per_problem`` solutions of each problem."""
         params = SamplingParams(max_new_tokens=self.problems.codec.max_tokens, temperature=self.temperature)
         samples = self.solver.sample(problems, params, self.samples_per_problem)
-        return self.solver.collector.reward(self.policy, self.reward, samples)
+        return self.solver.collector.reward(self.policy, self.rewards, samples)
 
     def learn(self, problems: Sequence[Problem], rollout: Rollout) -> dict[str, float]:
         """Run all optimizer steps on one rollout; return means over the steps."""

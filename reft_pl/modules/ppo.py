@@ -22,8 +22,8 @@ from reft_pl.modules.ppo_statistics import UpdateStatistics, rollout_statistics
 from reft_pl.modules.reference import Reference
 from reft_pl.modules.stage_module import MicroBatches
 from reft_pl.modules.value_groups import value_groups
-from reft_pl.reward.answer import AnswerReward
-from reft_pl.reward.base import RewardFunction
+from reft_pl.reward.base import Reward, WeightedReward
+from reft_pl.reward.rewards import Rewards
 from reft_pl.rl.aggregation import Aggregation, AggregationKind
 from reft_pl.rl.estimators import GAE, AdvantageEstimator, Experience
 from reft_pl.rl.importance import truncated_importance
@@ -49,7 +49,9 @@ class PPOModule(PolicyModule):
 
     Args:
         policy: The warmed-up model; it is also the frozen reference of the KL penalty.
-        reward: Reward function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
+        reward: Reward class or function; None gives 1 for a correct answer, 0.1 for a wrong answer of the right type, else 0.
+        rewards: Several rewards with weights, instead of ``reward``: a list of ``reward``, ``weight`` and ``name``.
+        reward_timeout: Seconds that the rewards of a rollout may take; late ones count as None. None is no limit.
         kl: KL penalty that keeps the policy near its reference.
         teacher: Folder or hub id of another reference than the policy's start, with the same tokenizer. ``Distillation`` learns
             from it.
@@ -97,7 +99,9 @@ class PPOModule(PolicyModule):
     def __init__(
         self,
         policy: PolicySettings,
-        reward: RewardFunction | None = None,
+        reward: Reward | None = None,
+        rewards: list[WeightedReward] | None = None,
+        reward_timeout: float | None = None,
         kl: KLPenalty = KLPenalty(),
         teacher: str | None = None,
         advantages: AdvantageEstimator | None = None,
@@ -126,7 +130,8 @@ class PPOModule(PolicyModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, **kwargs)
-        self.reward = reward or AnswerReward()
+        self.rewards = Rewards(reward, rewards, reward_timeout)
+        self.reward = self.rewards.single
         self.kl = kl
         self.kl_weight = KLWeight(kl)
         self.teacher = teacher
@@ -157,6 +162,7 @@ class PPOModule(PolicyModule):
     def setup(self, stage: str) -> None:
         """Prepare what ``annotated_coef`` and ``prefix_curriculum`` need of the annotated solutions."""
         if stage == "fit":
+            self.rewards.check(self.problems.train_problems)
             self.demonstrations.prepare()
             check_curriculum(self)
 
@@ -226,7 +232,7 @@ class PPOModule(PolicyModule):
         if self.prefix_curriculum:
             problems = PrefixCurriculum(self.problems.codec, self.seed).apply(problems, self.step, self.remaining_share)
         samples = self.solver.sample(problems, params, n, first)
-        return self.solver.collector.reward(self.policy, self.reward, samples)
+        return self.solver.collector.reward(self.policy, self.rewards, samples)
 
     def estimate_advantages(self, rollout: ScoredRollout) -> tuple[Tensor, Tensor | None]:
         """Return advantages and, with a value function, its targets (returns); both [B, T]."""

@@ -36,7 +36,7 @@ class AnswerReward(RewardFunction):
                 return [r - self.per_token * len(s.completion.token_ids) if r == 1 else r for r, s in zip(base, samples)]
 
     Select it with ``--model.reward my_reward.BriefAnswerReward --model.reward.per_token 0.002``. A reward that does not build
-    on this one subclasses ``RewardFunction`` and returns one finite number per sample.
+    on this one is a function, or subclasses ``RewardFunction``.
 
     Args:
         partial: Reward of a valid but wrong answer, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Call a reward function and validate its rewards, since users may supply their own."""
+"""Validate what a reward returned, since users may supply their own."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 import torch
 
 from reft_pl.errors import UserError
-from reft_pl.reward.base import RewardFunction
 from reft_pl.types import Sample
 
 LARGEST = torch.finfo(torch.float32).max
 """Outcomes are stored in float32; a larger one would become infinite."""
 
 
-def outcomes(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:
-    """Return the outcome of each sample, in order.
+def outcomes(name: str, returned: Any, samples: Sequence[Sample]) -> list[float | None]:
+    """Return the reward of each sample, in order; None if the reward leaves it out.
 
     Advantages are whitened together, so a single non-finite outcome would make every advantage of its rollout NaN.
 
+    Args:
+        name: Name of the reward in errors.
+        returned: What its function returned.
+        samples: The samples that it was called with.
+
     Raises:
-        UserError: the number of rewards differs from the number of samples, or a reward is not a finite float32.
+        UserError: the number of rewards differs from the number of samples, or a reward is neither None nor a finite float32.
     """
-    if not samples:  # a rank may have no samples; reward functions need not handle that
-        return []
-    name = f"the reward function {type(reward).__name__}"
-    # `score` is annotated to return a list, but user code may not be type-checked.
-    returned: Any = reward.score(samples)
+    name = f"the reward function {name}"
     try:
         iterator = iter(returned)
     except TypeError:
@@ -37,12 +37,12 @@ def outcomes(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:
     scores = list(iterator)
     if len(scores) != len(samples):
         raise UserError(f"{name} returned {len(scores)} rewards for {len(samples)} samples: return one per sample")
-    found = [_number(score) for score in scores]
+    found = [None if score is None else _number(score) for score in scores]
     for sample, score, number in zip(samples, scores, found, strict=True):
-        if not abs(number) <= LARGEST:  # also rejects NaN
+        if number is not None and not abs(number) <= LARGEST:  # also rejects NaN
             raise UserError(
                 f"{name} returned {reprlib.repr(score)} for a sample of the problem {sample.problem.id!r}: return a finite "
-                f"number for each sample"
+                f"number for each sample, or None to leave it out"
             )
     return found
 

@@ -13,8 +13,7 @@ from reft_pl.data.codec import Codec
 from reft_pl.formats.base import CoTFormat
 from reft_pl.models.policy import Policy
 from reft_pl.models.scoring import score_in_batches
-from reft_pl.reward.base import RewardFunction
-from reft_pl.reward.outcomes import outcomes
+from reft_pl.reward.rewards import Rewards
 from reft_pl.rollout.base import Sampler
 from reft_pl.rollout.phases import PhaseTimer
 from reft_pl.sandbox.base import Execution, Sandbox
@@ -119,14 +118,15 @@ class Collector:
             samples[completion.request_id, completion.index] = sample
         return [samples[request.id, index] for request in requests for index in range(n)]
 
-    def reward(self, policy: Policy, reward: RewardFunction, samples: Sequence[Sample]) -> Rollout:
+    def reward(self, policy: Policy, rewards: Rewards, samples: Sequence[Sample]) -> Rollout:
         """Return the samples as tokens on the policy's device, with the reward of each.
 
         Raises:
-            UserError: The reward function does not return a finite number for every sample.
+            UserError: A reward raises an exception, or returns neither a finite number nor None for a sample.
         """
-        outcome = torch.tensor(outcomes(reward, samples), dtype=torch.float32, device=policy.device)
-        return Rollout(tuple(samples), self.tokens(samples).to(policy.device), outcome)
+        rewarded, sums = rewards.score(samples, self.codec.format)
+        outcome = torch.tensor(sums, dtype=torch.float32, device=policy.device)
+        return Rollout(tuple(rewarded), self.tokens(samples).to(policy.device), outcome)
 
     def score(
         self, policy: Policy | None, reference: Policy, rollout: Rollout, *, temperature: float, micro_batch_tokens: int

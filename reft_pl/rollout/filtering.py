@@ -80,7 +80,7 @@ def without_truncated(rollout: Rollout) -> Rollout:
 
 
 def without_unjudged(rollout: Rollout) -> Rollout:
-    """Mask all actions of completions with a program that no interpreter could judge; their reward is meaningless.
+    """Mask all actions of completions that nothing judged: an interpreter could not, or every reward returned None.
 
     Estimators exclude their outcomes from baselines (``judged``).
     """
@@ -88,12 +88,12 @@ def without_unjudged(rollout: Rollout) -> Rollout:
 
 
 def judged(rollout: Rollout) -> Tensor:
-    """Return which samples were judged by an interpreter or an answer parser, [B] bool, on the device of the outcomes."""
+    """Return which samples both the execution and a reward judged, [B] bool, on the device of the outcomes."""
     return torch.tensor([not _is_unjudged(s) for s in rollout.samples], dtype=torch.bool, device=rollout.outcome.device)
 
 
 def _is_unjudged(sample: Sample) -> bool:
-    return sample.result.status in _UNJUDGED
+    return sample.result.status in _UNJUDGED or not sample.rewarded
 
 
 def _without_actions(rollout: Rollout, leave_out: Callable[[Sample], bool]) -> Rollout:

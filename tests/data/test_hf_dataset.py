@@ -161,3 +161,24 @@ def test_an_error_of_datasets_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.load_from_disk", fail)
     with pytest.raises(UserError, match="is not a folder written by save_to_disk of datasets: An error occurred while"):
         HFDatasetSource(write(tmp_path, "folder")).load()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet", "folder", "splits"])
+def test_named_columns_go_with_the_problem(tmp_path, kind):
+    path = write(tmp_path, kind)
+    first, second = HFDatasetSource(path, **FIELDS, columns=["why", "q"]).load()
+    assert dict(first.columns) == {"why": "2 + 3", "q": "How many?"}
+    assert second.columns["why"] in (None, "")
+    (renamed, _) = HFDatasetSource(path, **FIELDS, columns={"reason": "why"}).load()
+    assert dict(renamed.columns) == {"reason": "2 + 3"}
+    with pytest.raises(UserError, match="no column 'tests' for tests; it has"):
+        HFDatasetSource(path, **FIELDS, columns=["tests"]).load()
+
+
+def test_columns_keep_lists_and_mappings(tmp_path):
+    path = tmp_path / "tests.jsonl"
+    path.write_text(json.dumps({"question": "Q", "answer": 1, "tests": [{"in": 1, "out": 2}]}) + "\n")
+    (problem,) = HFDatasetSource(str(path), columns=["tests"]).load()
+    assert problem.columns["tests"] == [{"in": 1, "out": 2}]
+    (bare,) = HFDatasetSource(str(path)).load()
+    assert not bare.columns

@@ -24,6 +24,12 @@ def test_every_part_of_a_problem_counts(change):
     assert problems_digest([replace(PROBLEMS[0], **change), PROBLEMS[1]]) != problems_digest(PROBLEMS)
 
 
+def test_columns_count_if_there_are_any():
+    with_level, with_tests = ([replace(PROBLEMS[0], columns=columns)] for columns in ({"level": 1}, {"tests": [{1, 2}]}))
+    assert len({problems_digest(problems) for problems in (PROBLEMS[:1], with_level, with_tests)}) == 3
+    assert problems_digest(PROBLEMS) == "20d277a27617aed4", "digests of problems without columns do not change between versions"
+
+
 def test_order_and_number_of_problems_count():
     assert len({problems_digest(problems) for problems in (PROBLEMS, PROBLEMS[::-1], PROBLEMS[:1], [])}) == 4
 

@@ -146,3 +146,10 @@ def test_gsm8k_as_released(shared):
     assert not any("<<" in (p.solution or "") or "####" in (p.solution or "") for p in train)
     authors_test = AuthorsJson(str(shared / "data" / "gsm8k_test_set.json")).load()
     assert [p.answer for p in test] == [p.answer for p in authors_test]
+
+
+def test_columns_of_authors_json(tmp_path):
+    (problem,) = authors(tmp_path, GOOD | {"level": 3}, columns={"difficulty": "level"}).load()
+    assert dict(problem.columns) == {"difficulty": 3}
+    with pytest.raises(UserError, match="item 2 has no column 'level' for level"):
+        authors(tmp_path, GOOD | {"level": 3}, GOOD | {"item_id": "svamp_2"}, columns=["level"]).load()

@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from reft_pl.errors import UserError
 from reft_pl.modules import RolloutCallback
+from reft_pl.rl.estimators import GAE, AdvantageEstimator, Reinforce
 from reft_pl.rl.kl import KLPenalty
-from reft_pl.types import StopReason
+from reft_pl.types import Problem, StopReason
 from tests.modules.iteration import Recording, RewardFor, iterate
 
 
@@ -119,6 +120,32 @@ def test_mask_truncated_leaves_out_truncated_completions(tmp_path: Path, micro_m
     (rollout,) = recorder.rollouts
     for row, sample in enumerate(rollout.samples):
         assert bool(rollout.tokens.action_mask[row].any()) == (sample.completion.stop is StopReason.EOS)
+
+
+def test_samples_without_a_reward_are_not_learned_from(tmp_path: Path, micro_model: Path) -> None:
+    def for_even(completions: list[str], problems: list[Problem]) -> list[float | None]:
+        return [None if int(p.id[-1]) % 2 else len(c) / 100 for c, p in zip(completions, problems, strict=True)]
+
+    _, recorder = iterate(tmp_path, micro_model, reward=for_even)
+    (rollout,), (statistics,) = recorder.rollouts, recorder.statistics
+    even = [int(sample.problem.id[-1]) % 2 == 0 for sample in rollout.samples]
+    assert rollout.tokens.action_mask.any(dim=1).tolist() == even
+    lengths = [len(sample.text) / 100 for sample, kept in zip(rollout.samples, even, strict=True) if kept]
+    assert statistics["rollout/reward"] == pytest.approx(sum(lengths) / len(lengths))
+    assert statistics["rollout/unrewarded"] == 0.5
+
+
+@pytest.mark.parametrize("advantages", [GAE(), Reinforce(whiten=True)])
+def test_a_rollout_without_any_reward_changes_nothing(
+    advantages: AdvantageEstimator, tmp_path: Path, micro_model: Path
+) -> None:
+    settings: dict[str, Any] = {"advantages": advantages, "reward": lambda completions: [None for _ in completions]}
+    module, recorder = iterate(tmp_path, micro_model, **settings)
+    (statistics,) = recorder.statistics
+    assert statistics["rollout/reward"] == 0
+    assert statistics["rollout/unrewarded"] == 1
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, recorder.before[name]), name
 
 
 def test_the_kl_coefficient_adapts_and_is_saved(tmp_path: Path, micro_model: Path) -> None:

@@ -1,10 +1,12 @@
 """Sample statistics against hand-computed values."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from reft_pl.modules.sample_statistics import sample_statistics
-from reft_pl.types import Answer, Completion, ExecutionResult, Problem, Rollout, Sample, Status, StopReason, TokenBatch
+from reft_pl.types import Answer, Columns, Completion, ExecutionResult, Problem, Rollout, Sample, Status, StopReason, TokenBatch
 
 
 def sample(question: str, gold: Answer, text: str, value: Answer | None, backend: str = "cpython", tokens: int = 4) -> Sample:
@@ -54,3 +56,27 @@ def test_letters_that_follow_from_another_value() -> None:
     statistics = shares(rollout([right, lucky], [1.0, 1.0]))
     assert statistics["shortcut/letter"] == 0.5
     assert "shortcut/constant" not in statistics
+
+
+def test_rewards_are_means_over_samples_that_have_them_whatever_rank_they_are_on() -> None:
+    def rewarded(one: float | None, two: float | None) -> Sample:
+        values = Columns({"one": one, "two": two})
+        return replace(sample("?", 1.0, "def", None), rewards=values, rewarded=one is not None or two is not None)
+
+    samples = [rewarded(1.0, 0.5), rewarded(None, 0.25), rewarded(None, None), rewarded(0.0, None)]
+    outcome = [1.5, 0.25, 0.0, 0.0]
+    whole = sample_statistics(rollout(samples[:3], outcome[:3], rollout(samples[3:], outcome[3:])))
+    assert whole["rollout/reward"] == (1.75, 3)
+    assert whole["rollout/unrewarded"] == (1, 4)
+    assert {name: part for name, part in whole.items() if name.startswith("reward/")} == {
+        "reward/one": (1.0, 2),
+        "reward/two": (0.75, 2),
+    }
+    ranks = [sample_statistics(rollout(samples[a:b], outcome[a:b])) for a, b in ((0, 1), (1, 4), (4, 4))]
+    sums = {name: tuple(map(sum, zip(*(rank.get(name, (0, 0)) for rank in ranks), strict=True))) for name in whole}
+    assert {**sums, "rollout/left_out": (1, 4)} == whole
+
+
+def test_a_single_reward_is_not_logged_twice() -> None:
+    single = replace(sample("?", 1.0, "def", None), rewards=Columns({"one": 1.0}))
+    assert not [name for name in sample_statistics(rollout([single], [1.0])) if name.startswith("reward/")]

@@ -1,6 +1,7 @@
 """Filters that decide which samples an update uses."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Barrier, Thread
 from typing import Any
 
@@ -49,6 +50,14 @@ def test_unsupported_programs_are_left_out(rollout: Rollout) -> None:
 
 def test_truncated_completions_are_left_out(rollout: Rollout) -> None:
     assert learned(without_truncated(rollout)) == [False] + [True] * (len(STATUSES) - 1)
+
+
+def test_samples_without_a_reward_are_left_out_and_count_in_no_baseline(rollout: Rollout) -> None:
+    first, second, *others = rollout.samples
+    partly = replace(rollout, samples=(first, replace(second, rewarded=False), *others))
+    expected = learned(without_unjudged(rollout))
+    expected[1] = False
+    assert learned(without_unjudged(partly)) == judged(partly).tolist() == expected
 
 
 def test_the_status_determines_what_was_judged(rollout: Rollout) -> None:

@@ -29,11 +29,11 @@ from reft_pl.models.loading import load_policy
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.settings import PolicySettings
 from reft_pl.modules import OnlineSelfTrainingModule, PPOModule, RerankerModule, SFTModule, StageModule
-from reft_pl.reward.base import RewardFunction
+from reft_pl.reward.base import RewardFunction, WeightedReward
 from reft_pl.rl.estimators import GRPO
 from reft_pl.strategies import ZeRO
 from reft_pl.strategies.zero import whole_weights
-from reft_pl.types import Sample
+from reft_pl.types import Problem, Sample
 
 torch.set_num_threads(1)
 
@@ -48,6 +48,19 @@ class ByTokens(RewardFunction):
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         return [sum(sample.completion.token_ids) % 3 / 2 for sample in samples]
+
+
+def long_enough(completions: list[str]) -> list[float | None]:
+    """None for a third of the responses."""
+    return [None if len(text) % 3 == 0 else len(text) / 100 for text in completions]
+
+
+async def waited_for(completions: list[str], problems: list[Problem]) -> list[float | None]:
+    """None for every second problem."""
+    return [
+        None if int(problem.id.rpartition("_")[2]) % 2 else len(text) % 5 / 5
+        for text, problem in zip(completions, problems, strict=True)
+    ]
 
 
 class Recorder:
@@ -92,6 +105,9 @@ def make(stage: str, model: str, optimizer: str, **changes: Any) -> StageModule:
     if stage == "grpo":
         settings |= {"reward": ByTokens(), "advantages": GRPO(), "samples_per_problem": 2, "filter_groups": True}
         settings |= {"max_resamples": 1, "minibatch_size": 4, "aggregation": "token"}
+    if stage == "rewards":
+        settings |= {"rewards": [WeightedReward(long_enough, 2.0, "long"), WeightedReward(waited_for, 0.5)]}
+        settings |= {"minibatch_size": 5, "ppo_epochs": 2}
     if stage == "online":
         settings |= {"reward": ByTokens(), "minibatch_size": 3}
     classes = {"sft": SFTModule, "online": OnlineSelfTrainingModule, "reranker": RerankerModule}
@@ -109,7 +125,7 @@ def questions(stage: str, model: str, folder: str) -> ReasoningDataModule:
         ]
         path.write_text("".join(map(to_line, items)))
         return ReasoningDataModule(samples={"train": str(path)}, **common)
-    limit = 200 if stage in ("ppo", "values", "annotated", "grpo", "online") else 400
+    limit = 200 if stage in ("ppo", "values", "annotated", "grpo", "rewards", "online") else 400
     bare = 6 if stage == "annotated" else 0
     train: list[ProblemSource] = [StorySource("train", 15 - bare, start=bare)]
     if bare:
