@@ -70,6 +70,7 @@ def test_a_function_by_its_path(fit: Callable[..., int], tmp_path: Path) -> None
     assert fit("--model.reward", "AnswerReward") == 2, "another reward is another run"
 
 
+@pytest.mark.slow
 def test_weighted_rewards_with_columns_and_none(fit: Callable[..., int], tmp_path: Path) -> None:
     rewards = [
         {"reward": "my_functions.brief", "weight": 0.5},
@@ -95,6 +96,7 @@ def test_weighted_rewards_with_columns_and_none(fit: Callable[..., int], tmp_pat
     assert "AnswerReward" not in card
 
 
+@pytest.mark.slow
 def test_none_leaves_samples_out_of_the_update(fit: Callable[..., int], tmp_path: Path) -> None:
     assert fit("--model.reward=my_columns.mentions", data=questions(tmp_path), samples_per_problem=2, advantages="RLOO") == 0
     lines = rollouts(tmp_path)
@@ -103,6 +105,7 @@ def test_none_leaves_samples_out_of_the_update(fit: Callable[..., int], tmp_path
     assert curve(tmp_path, "rollout/unrewarded") == [sum(left_out[:8]) / 8, sum(left_out[8:]) / 8]
 
 
+@pytest.mark.slow
 def test_a_function_of_trl_in_a_chat(
     fit: Callable[..., int], micro_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
