@@ -25,6 +25,7 @@ _NEEDS = 24  # characters of its column
 _SENTENCE = re.compile(r"(?:(?<!Dr)\.|:)(?=\s|$)")
 _AFTER = re.compile(r"\b(?:after|needs) (?:configs/)?([\w/]+)\.yaml")
 _PUBLISHED = re.compile(r"--ckpt_path [\w-]+/")
+_FOLDERS = ("configs", "data", "models", "runs")
 _REFERENCE = re.compile(r" \((?:arXiv|`make)[^)]*\)")
 _RUN = re.compile(r"runs/[\w-]+")
 _LEGEND = (
@@ -119,7 +120,7 @@ def needs(name: str, text: str) -> tuple[str, ...]:
 
 def _is_hub_id(name: str) -> bool:
     """Return whether a model or dataset is neither a file of the user nor a shipped folder nor a run's."""
-    return "/" in name and HUB_ID.fullmatch(name) is not None and name.split("/")[0] not in ("configs", "data", "models", "runs")
+    return HUB_ID.fullmatch(name) is not None and name.partition("/")[0] not in _FOLDERS and "/" in name
 
 
 def table(listed: list[Recipe]) -> Iterator[str]:
