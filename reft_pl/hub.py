@@ -87,7 +87,8 @@ def _without_requests() -> Iterator[None]:
     """Set the offline flags of ``datasets`` and ``huggingface_hub`` within this block."""
     from datasets import config  # noqa: PLC0415 (slow to import, not always needed)
 
-    flags = [(place, place.HF_HUB_OFFLINE) for place in (config, constants)]
+    places: tuple[Any, ...] = (config, constants)
+    flags = [(place, place.HF_HUB_OFFLINE) for place in places]
     try:
         for place, _ in flags:
             place.HF_HUB_OFFLINE = True

@@ -145,13 +145,8 @@ def _named(names: Sequence[str], usual: Sequence[str]) -> list[str]:
 
 def _numbers_rows(rows: Rows, name: str) -> bool:
     """Return whether a column numbers the rows, as ids do, rather than answers them."""
-    values = [stated(row.get(name), None) for row in rows]
-    steps = {after - before for before, after in pairwise(values) if _numbers(before, after)}
-    return len(rows) > 2 and steps == {1.0}
-
-
-def _numbers(*values: Any) -> bool:
-    return all(isinstance(value, float) for value in values)
+    values = [value for row in rows if isinstance(value := stated(row.get(name), None), float)]
+    return len(values) == len(rows) > 2 and all(after - before == 1 for before, after in pairwise(values))
 
 
 def _share_of_text(rows: Rows, name: str) -> float:
