@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -135,7 +135,8 @@ def _dtype() -> str:
         what = "the GPU"
         features = ["bfloat16 in hardware"] if chosen == "bfloat16" else []
     else:
-        what, features = "the CPU", [name for name in FAST if torch.cpu.get_capabilities().get(name)]
+        capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # as models.dtype reads them
+        what, features = "the CPU", [name for name in FAST if capabilities.get(name)]
     why = f"has {', '.join(features)}" if features else "has no bfloat16 instructions"
     return f"auto is {chosen}: {what} {why}"
 

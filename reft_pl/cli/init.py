@@ -15,6 +15,8 @@ from reft_pl.errors import UserError
 from reft_pl.terminal import echo
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from reft_pl.cli.dataset_survey import Survey
     from reft_pl.data.tables import Table
 
@@ -109,7 +111,7 @@ def _write(options: Namespace) -> None:
         write_aside(options.output, config_text(plan))
     except OSError as error:
         raise UserError(f"cannot write {options.output} ({error.strerror}): give --output another name") from None
-    _estimate_memory(plan.arguments)
+    _estimate_memory(plan.arguments, shape)
     echo()
     echo(f"{options.output} is written. Next:")
     echo(f"  reft-pl fit {' '.join(map(quote, plan.arguments))}")
@@ -121,12 +123,12 @@ def _report_answers(name: str, found: Survey) -> None:
         echo(f"  {', '.join(f'{count} {reason}' for reason, count in found.bad.items())}, such as: {found.example}")
 
 
-def _estimate_memory(arguments: list[str]) -> None:
+def _estimate_memory(arguments: list[str], shape: PreTrainedConfig) -> None:
     """Print the estimated memory of the run, and check by the way that ``fit`` takes the config."""
     import torch  # noqa: PLC0415
 
     from reft_pl.cli.memory import GIB, parsed  # noqa: PLC0415
-    from reft_pl.cli.memory_settings import settings_of, shape_of  # noqa: PLC0415
+    from reft_pl.cli.memory_settings import settings_of  # noqa: PLC0415
     from reft_pl.models.memory import estimate  # noqa: PLC0415
 
     logging.getLogger("reft_pl.cli.parser").disabled = True  # it names what the overlay replaces, which `fit` shows too
@@ -134,7 +136,7 @@ def _estimate_memory(arguments: list[str]) -> None:
     if config is None:
         raise UserError("`fit` does not take the config that was written, for the reason above: correct it by hand")
     run = settings_of(config, 1, gpu=torch.cuda.is_available())
-    made = estimate(shape_of(run.policy.init_from, None), run)
+    made = estimate(shape, run)
     echo(f"memory: about {made.total(made.peak) / GIB:.1f} GiB ({made.parameters / 1e6:,.1f} million parameters)")
 
 

@@ -66,7 +66,7 @@ class Plan:
         count = len(found.problems)
         name = type(found.format).__name__
         if not found.solved:
-            lines = [f"format: {name}. No solutions: SFT cannot train on this data, PPO can"]
+            lines = [f"format: {name}. Without solutions, SFT cannot train on this data; PPO can, from a model that answers"]
         else:
             lines = [f"format: {name}, in which {found.solved} of {count} solutions can be trained on"]
         if found.solved and found.unsolved:
@@ -90,7 +90,7 @@ def config_text(plan: Plan) -> str:
     lines = [f"# {one_line(line)}".rstrip() for line in about]
     lines.append(f"run_dir: runs/{plan.run}")
     if plan.stage == "ppo" and plan.from_scratch:
-        lines.append("# PPO starts from a model that already answers: name one with --model.policy.init_from.")
+        lines.append("# PPO starts from runs/sft/hf, the demo's warm-up: name a better model with --model.policy.init_from.")
     elif not plan.from_scratch:
         lines += _model(plan)
     lines += ["data:", "  train:", *_source(plan.sources["train"], "    - ")]

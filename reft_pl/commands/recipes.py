@@ -46,8 +46,8 @@ class Recipe:
 
     @property
     def line(self) -> str:
-        """The name and the whole description, in lower case, to search for words."""
-        return " ".join([self.name, header(self.text), *self.needs]).lower()
+        """The name, the header's first paragraph and the needs, in lower case, to search for words."""
+        return " ".join([self.name, header(self.text.split("\n#\n")[0]), *self.needs]).lower()
 
 
 def main(args: list[str]) -> int:
