@@ -29,7 +29,7 @@ Train and test (each takes --config FILE, may be repeated, and --key value):
   test         greedy Top-1 on the test sets: of the run's best checkpoint, or of any model with --ckpt_path FOLDER_OR_HUB_ID
   predict      sample n solutions per question to a file, and vote; resumes if killed, several processes can share the work
 
-Find the way:
+Get started:
   recipes      list the shipped configs with their purpose and needs, or print one
   init         look at a dataset and write a config that trains on it
   doctor       report what this machine offers, and whether `fit` can run on it
