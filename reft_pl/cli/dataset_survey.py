@@ -132,7 +132,7 @@ def survey(settings: Mapping[str, Any], chat: bool) -> Survey:
     if not solved:
         form: CoTFormat = Chat() if chat else PythonProgram()
     else:
-        programs = sum(_has_target(PythonProgram(), problem) for problem in solved)
+        programs = sum("def solution" in str(p.solution) and _has_target(PythonProgram(), p) for p in solved)
         form = PythonProgram() if programs > len(solved) / 2 else NaturalLanguage()
     usable = [_has_target(form, problem) for problem in problems]
     unsolved = next((problem.id for problem, fits in zip(problems, usable, strict=True) if not fits), None)

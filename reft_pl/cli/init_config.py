@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from reft_pl.cli.dataset_survey import Lengths, Survey
+from reft_pl.data.columns import HASHES
 from reft_pl.escapes import one_line
 
 _LARGEST_HOLDOUT = 500
@@ -73,6 +74,9 @@ class Plan:
             lines.append(f"SFT stops at the others, such as {found.unsolved}: complete or remove these rows")
         sequence = f", with solution {lengths.sequence}" if lengths.sequence else ""
         lines.append(f"longest prompt: {lengths.prompt} tokens{sequence} (tokenizer of {self.model})")
+        init_args = self.sources["train"]["init_args"]
+        if init_args.get("answer_pattern") == HASHES and init_args.get("solution") == init_args["answer"]:
+            lines.append("solutions keep GSM8K's <<...>> and #### marks; as JSON lines, Gsm8kOfficial would remove them")
         if lengths.dropped:
             lines.append(f"{lengths.dropped} of {count} exceed the limits and are dropped")
         return lines
@@ -105,10 +109,8 @@ def config_text(plan: Plan) -> str:
         lines.append("  test: null  # for `reft-pl test`, name a source here as under train, below a name of the set")
     lines.append(f"  format: {{class_path: {type(plan.survey.format).__name__}}}")
     lines.append(f"  max_prompt_tokens: {plan.lengths.max_prompt_tokens}  # the longest takes {plan.lengths.prompt}")
-    longest = (
-        f"the longest solution ends at {plan.lengths.sequence}" if plan.lengths.sequence else "room for responses; a guess"
-    )
-    lines.append(f"  max_tokens: {plan.lengths.max_tokens}  # prompt and response: {longest}")
+    longest = f"with its solution {plan.lengths.sequence}" if plan.lengths.sequence else "with a response: a guess"
+    lines.append(f"  max_tokens: {plan.lengths.max_tokens}  # {longest}")
     if plan.lengths.dropped:
         lines.append(f"  on_too_long: drop  # drops {plan.lengths.dropped}; error stops at the first")
     return "\n".join(lines) + "\n"

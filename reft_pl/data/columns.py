@@ -84,10 +84,10 @@ def stated(value: object, pattern: str | None) -> Answer | None:
 def _answer_column(rows: Rows, names: Sequence[str], given: str | None, question: Sequence[str]) -> tuple[str, str | None]:
     """Return the answer's column and pattern: the first usual name with readable answers, else the most readable column."""
     usual = [given] if given else _named(names, ANSWERS)
-    others = [] if given else [name for name in names if name not in usual and not _numbers_rows(rows, name)]
+    others = [] if given else sorted((name for name in names if name not in usual), key=lambda name: _numbers_rows(rows, name))
     best: tuple[float, str, str | None] | None = None
     for name in [*usual, *others]:
-        if name in question:
+        if name in question or (best is not None and name in others and _numbers_rows(rows, name)):
             continue
         for pattern in PATTERNS:
             share = sum(stated(row.get(name), pattern) is not None for row in rows) / len(rows)

@@ -67,7 +67,13 @@ def test_unusual_names_are_guessed_by_content() -> None:
     assert guess_columns(table) == Columns(("aufgabe",), "zahl", "weg", None)
 
 
-def test_an_usual_name_without_readable_answers_gives_way() -> None:
+def test_a_column_that_counts_is_an_id_unless_nothing_else_is_an_answer() -> None:
+    table = [{"frage": f"Was ist {i} plus 2?", "n": i, "zahl": i * i} for i in range(9)]
+    assert guess_columns(table).answer == "zahl"
+    assert guess_columns([{key: row[key] for key in ("frage", "n")} for row in table]).answer == "n"
+
+
+def test_a_usual_name_without_readable_answers_gives_way() -> None:
     table = rows("question", "answer", "value", values=[("How many?", "He has five of them in all.", "5")] * 4)
     assert guess_columns(table) == Columns(("question",), "value", None, None)
 
