@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from reft_pl.cli.dataset_survey import Survey
+    from reft_pl.cli.init_config import Plan
     from reft_pl.data.tables import Table
 
 DEFAULT_MODEL = "configs/models/tiny_llama"
@@ -56,32 +57,51 @@ def main(args: list[str]) -> int:
 
 
 def _write(options: Namespace) -> None:
-    from reft_pl.cli.dataset_survey import measure, source_settings, survey  # noqa: PLC0415
-    from reft_pl.cli.init_config import Plan, config_text  # noqa: PLC0415 (--help must not wait for torch)
+    from reft_pl.cli.init_config import config_text  # noqa: PLC0415 (--help must not wait for torch)
     from reft_pl.cli.memory_settings import shape_of  # noqa: PLC0415
     from reft_pl.cli.quiet import quieten  # noqa: PLC0415
-    from reft_pl.data.columns import guess_columns  # noqa: PLC0415
-    from reft_pl.data.tables import find_tables  # noqa: PLC0415
-    from reft_pl.data.tokenizer import load_tokenizer  # noqa: PLC0415
     from reft_pl.evaluation.files import write_aside  # noqa: PLC0415
 
     quieten()
+    shape = shape_of(options.model, None)
+    plan = _plan(options, getattr(shape.get_text_config(), "max_position_embeddings", None))
+    for line in plan.findings:
+        echo(line)
+    try:
+        write_aside(options.output, config_text(plan))
+    except OSError as error:
+        raise UserError(f"cannot write {options.output} ({error.strerror}): give --output another name") from None
+    _estimate_memory(plan.arguments, shape)
+    echo()
+    echo(f"{options.output} is written. Next:")
+    echo(f"  reft-pl fit {' '.join(map(quote, plan.arguments))}")
+
+
+def _plan(options: Namespace, positions: int | None) -> Plan:
+    """Survey the dataset, and print what it holds.
+
+    Args:
+        options: The command's options.
+        positions: Longest sequence that the model reads, in tokens.
+    """
+    from reft_pl.cli.dataset_survey import measure, source_settings, survey  # noqa: PLC0415
+    from reft_pl.cli.init_config import Plan  # noqa: PLC0415
+    from reft_pl.data.columns import guess_columns  # noqa: PLC0415
+    from reft_pl.data.tables import find_tables  # noqa: PLC0415
+    from reft_pl.data.tokenizer import load_tokenizer  # noqa: PLC0415
+
+    tokenizer = load_tokenizer(options.model)
     tables = find_tables(options.dataset, options.subset)
     rows = _first_rows(tables["train"])
     names = list(dict.fromkeys(name for row in rows for name in row))
-    echo(f"{_described(tables)}; columns: {', '.join(names)}")
-    for row in rows[:_SHOWN]:
-        echo()
-        for name, value in row.items():
-            echo(f"  {name}: {_shown(value)}")
+    _show(tables, names, rows[:_SHOWN])
     columns = guess_columns(rows, options.question, options.answer, options.solution)
-    echo()
     where = f" ({columns.answer_pattern})" if columns.answer_pattern else ""
     echo(f"question: {', '.join(columns.question)}; answer: {columns.answer}{where}; solution: {columns.solution or 'none'}")
-
-    tokenizer = load_tokenizer(options.model)
     read = {
-        name: survey(source_settings(table, columns, names, solutions=name == "train"), chat=bool(tokenizer.chat_template))
+        name: survey(
+            source_settings(table, columns, names, skip=True, solutions=name == "train"), bool(tokenizer.chat_template)
+        )
         for name, table in tables.items()
     }
     for name, found in read.items():
@@ -90,10 +110,8 @@ def _write(options: Namespace) -> None:
         raise UserError(
             f"{options.dataset} has {read['train'].distinct} question with a readable answer: give at least {_FEWEST}"
         )
-    shape = shape_of(options.model, None)
     evaluated = [problem for name, found in read.items() if name != "train" for problem in found.problems]
-    positions = getattr(shape.get_text_config(), "max_position_embeddings", None)
-    plan = Plan(
+    return Plan(
         dataset=options.dataset,
         output=options.output,
         model=options.model,
@@ -105,16 +123,17 @@ def _write(options: Namespace) -> None:
         survey=read["train"],
         lengths=measure(read["train"], evaluated, tokenizer, positions),
     )
-    for line in plan.findings:
-        echo(line)
-    try:
-        write_aside(options.output, config_text(plan))
-    except OSError as error:
-        raise UserError(f"cannot write {options.output} ({error.strerror}): give --output another name") from None
-    _estimate_memory(plan.arguments, shape)
+
+
+def _show(tables: Mapping[str, Table], names: list[str], rows: list[Mapping[str, Any]]) -> None:
+    """Print where the tables are, their columns, and a few rows."""
+    parts = ([f"{name}:", table.path, table.subset, table.split] for name, table in tables.items())
+    echo(f"{'; '.join(' '.join(filter(None, part)) for part in parts)}; columns: {', '.join(names)}")
+    for row in rows:
+        echo()
+        for name, value in row.items():
+            echo(f"  {name}: {_shown(value)}")
     echo()
-    echo(f"{options.output} is written. Next:")
-    echo(f"  reft-pl fit {' '.join(map(quote, plan.arguments))}")
 
 
 def _report_answers(name: str, found: Survey) -> None:
@@ -154,12 +173,6 @@ def _first_rows(table: Table) -> list[Mapping[str, Any]]:
     if not rows:
         raise UserError(f"{table.path} has no rows: check the file")
     return rows
-
-
-def _described(tables: Mapping[str, Table]) -> str:
-    return "; ".join(
-        " ".join(filter(None, [f"{name}:", table.path, table.subset, table.split])) for name, table in tables.items()
-    )
 
 
 def _shown(value: object) -> str:

@@ -108,6 +108,14 @@ def test_incomplete_solutions_are_reported(init: Init, working_folder: Path) -> 
     assert "SFT stops at the others, such as mine_19: complete or remove these rows" in config["printed"]
 
 
+def test_rows_without_a_column_are_skipped(init: Init, working_folder: Path) -> None:
+    first = {key: WORDS[0][key] for key in ("problem", "rationale")}
+    config = init(write(working_folder / "mine.jsonl", [first, *WORDS[1:]]))
+    assert "train: 19 of 20 answers can be read" in config["printed"]
+    assert "1 missing column, such as: line 1 has no column 'target'" in config["printed"]
+    assert config["data"]["train"][0]["init_args"]["on_bad_row"] == "skip"
+
+
 def test_outliers_do_not_set_the_limits(init: Init, working_folder: Path) -> None:
     rows = [{**WORDS[i % 20], "problem": f"{i}. {WORDS[i % 20]['problem']}"} for i in range(120)]
     rows[7]["rationale"] = "Tom counts again. " * 300
