@@ -1,12 +1,13 @@
-"""Locate models: a folder, a Hugging Face hub model, or its local cache."""
+"""Locate models and datasets: a folder, the Hugging Face hub, or its local cache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -55,6 +56,46 @@ def locate(source: str, trust_remote_code: bool = False) -> tuple[str, dict[str,
     except Exception:  # on any network failure, try the cached copy
         return source, offline
     return source, options
+
+
+@contextmanager
+def dataset_access(source: str) -> Iterator[None]:
+    """Let ``datasets`` load a hub dataset within this block; without a network, from its cache at once.
+
+    Makes one short request to the hub; the library would retry for more than half a minute.
+
+    Raises:
+        UserError: The hub answers that it has no such dataset, or that it is gated.
+    """
+    try:
+        HfApi().dataset_info(source, timeout=HUB_SECONDS)
+    except GatedRepoError:
+        raise UserError(
+            f"The hub dataset {source} is gated: accept its terms on its page and log in with `hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"There is neither a file nor a hub dataset named {source}: check the name.") from None
+    except Exception:  # on any network failure, try the cached copy
+        with _without_requests():
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _without_requests() -> Iterator[None]:
+    """Set the offline flags of ``datasets`` and ``huggingface_hub`` within this block."""
+    from datasets import config  # noqa: PLC0415 (slow to import, not always needed)
+
+    places: tuple[Any, ...] = (config, constants)
+    flags = [(place, place.HF_HUB_OFFLINE) for place in places]
+    try:
+        for place, _ in flags:
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, before in flags:
+            place.HF_HUB_OFFLINE = before
 
 
 def remote_code_refused(source: str) -> UserError:

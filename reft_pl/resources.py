@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -45,3 +46,8 @@ def model_folder(source: str) -> Path | None:
     if not HUB_ID.fullmatch(source):
         raise UserError(f"there is no model folder at {source!r}: name an existing folder, or a hub id such as owner/model")
     return None
+
+
+def cache_dir() -> Path:
+    """Return ``reft-pl`` under XDG_CACHE_HOME, or under ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reft-pl"

@@ -121,7 +121,11 @@ def test_a_command_of_a_document_is_accepted(
     elif verb == "memory" and arguments:
         code = min(main(words), 1) - 1  # 1: it does not fit
         code = 0 if code <= 0 else code
-    elif verb in ("memory", "rollout-server") or (verb == "prepare" and len(arguments) < 2):  # a mention, or what would stay
+    elif verb in ("recipes", "doctor"):
+        code = main(words)
+    elif (
+        verb in ("memory", "rollout-server") or (verb == "init" and not arguments) or (verb == "prepare" and len(arguments) < 2)
+    ):  # a mention, or what would stay
         code = _help(verb)
     else:
         code = _refused_by_parser(words, capsys)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from importlib.metadata import version
 from signal import SIGINT
 
@@ -14,7 +16,9 @@ from reft_pl.interruption import Interrupted, interruption
 from reft_pl.terminal import echo, escape_logs
 
 VERBS = ("fit", "validate", "test", "predict")
-_WRITING = ("import-gguf", "prepare", "report")
+OF_THIS_PACKAGE = ("doctor", "init", "memory")
+"""Commands that run a verb's parser, which commands of ``reft_pl.commands`` may not import."""
+_WRITING = ("import-gguf", "init", "prepare", "report")
 """Commands that must not leave half-written files when a signal stops them."""
 
 USAGE = """usage: reft-pl COMMAND ...
@@ -24,6 +28,11 @@ Train and test (each takes --config FILE, may be repeated, and --key value):
   validate     greedy Top-1 of a run's best checkpoint on the held-out questions
   test         greedy Top-1 on the test sets: of the run's best checkpoint, or of any model with --ckpt_path FOLDER_OR_HUB_ID
   predict      sample n solutions per question to a file, and vote; resumes if killed, several processes can share the work
+
+Get started:
+  recipes      list the shipped configs with their purpose and needs, or print one
+  init         look at a dataset and write a config that trains on it
+  doctor       report what this machine offers, and whether `fit` can run on it
 
 Other commands:
   solve        ask a model a question: print its program, the executed answer, and with --samples k the vote
@@ -44,6 +53,10 @@ def main(args: Sequence[str] | None = None) -> int:
     SIGINT, SIGTERM and SIGHUP print one sentence and exit with 130, 143 and 129. Other exceptions keep their traceback.
     """
     escape_logs()
+    if "_ARGCOMPLETE" in os.environ:
+        from reft_pl.cli.completion import complete_command_line  # noqa: PLC0415
+
+        complete_command_line(_run)
     argv = list(sys.argv[1:] if args is None else args)
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("-h", "--help"):
@@ -89,16 +102,15 @@ def _run(command: str, args: list[str]) -> int:
 
         gc.enable()
         return run_verb(command, args)
-    if command == "memory":
-        from reft_pl.cli.memory import main as estimate_memory  # noqa: PLC0415
-
-        return estimate_memory(args)
+    if command in OF_THIS_PACKAGE:
+        own: int = import_module(f"reft_pl.cli.{command}").main(args)
+        return own
     from reft_pl.commands import COMMANDS  # noqa: PLC0415
 
     if command in COMMANDS:
         return COMMANDS[command](args)
     from difflib import get_close_matches  # noqa: PLC0415
 
-    near = get_close_matches(command, [*VERBS, "memory", *COMMANDS], n=1)
+    near = get_close_matches(command, [*VERBS, *OF_THIS_PACKAGE, *COMMANDS], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`reft-pl --help` lists the commands."
     raise UserError(f"there is no such command; {hint}")

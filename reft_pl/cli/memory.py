@@ -37,13 +37,13 @@ def main(args: list[str]) -> int:
         raise UserError("--gpus and --gpu_memory must be positive")
     if not rest:
         raise UserError("name the run with --config, as for `reft-pl fit`")
-    config = _parsed(rest)
+    config = parsed(rest)
     if config is None:
         return 2
     return _tell(config, options)
 
 
-def _parsed(args: list[str]) -> dict[str, Any] | None:
+def parsed(args: list[str]) -> dict[str, Any] | None:
     """Return the full config that `fit` would use; None if `fit` rejected it and reported why."""
     from reft_pl.cli.run_verb import run_verb  # noqa: PLC0415 (importing Lightning takes seconds)
 

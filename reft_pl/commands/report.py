@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.commands.compare import matching_folders
 from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
     """Write both files, print the table and the page's path, and return the exit code."""
-    parser = ArgumentParser("reft-pl report", description=__doc__)
+    parser = CommandParser("reft-pl report", description=__doc__)
     parser.add_argument(
         "runs", nargs="+",
         help="run folders, of policies and of rerankers; a quoted pattern such as 'runs/table/*/sft' is one row of the tables, "

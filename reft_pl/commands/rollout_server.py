@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from argparse import ArgumentParser
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.errors import UserError, described
 from reft_pl.terminal import echo
 
 
 def main(args: list[str]) -> int:
     """Serve until interrupted and return the exit code."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         "reft-pl rollout-server",
         description="Run a vLLM engine for VLLMServerSampler. The trainer sends the model and its weights, authenticated by a "
         "token: the environment variable REFT_PL_TOKEN, or else a random one that is printed once. Beyond loopback the "

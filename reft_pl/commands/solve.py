@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, redirect_stdout, suppress
 
 from rich.console import Console
 from rich.text import Text
 
+from reft_pl.commands.command_parser import CommandParser
 from reft_pl.errors import UserError
 from reft_pl.escapes import one_line
 from reft_pl.terminal import echo
@@ -31,8 +32,8 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         "reft-pl solve",
         description="Ask a model questions: the given one, one per line of standard input, or typed at a prompt.",
     )

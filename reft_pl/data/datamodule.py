@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from reft_pl.data.stories.source import StorySource
 from reft_pl.data.tokenizer import load_tokenizer
 from reft_pl.errors import UserError
 from reft_pl.formats import Chat, CoTFormat, NaturalLanguage, PythonProgram
+from reft_pl.resources import cache_dir as default_cache_dir
 from reft_pl.types import Problem
 
 # Importing the sources and formats makes their short names available to configs.
@@ -302,11 +302,6 @@ class ReasoningDataModule(LightningDataModule):
                 "%s: left out %d of %d questions %s", name, len(before) - len(after), len(before), why
             )
         return after
-
-
-def default_cache_dir() -> Path:
-    """Return ``reft-pl`` under XDG_CACHE_HOME, or under ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reft-pl"
 
 
 def _load(sources: Sequence[ProblemSource], codec: Codec) -> list[Problem]:

@@ -10,14 +10,14 @@ from typing import Any, cast
 
 from reft_pl.damage import damage
 from reft_pl.data.files import RowError, format_of, read_csv_rows, read_json_rows
-from reft_pl.data.rows import AnswerKind, OnBadRow, Row, named_columns, to_problems
-from reft_pl.data.sources import ProblemSource
+from reft_pl.data.rows import AnswerKind, OnBadRow, Row, named_columns
+from reft_pl.data.sources import TableSource
 from reft_pl.data.text import joined
 from reft_pl.errors import UserError, first_line
-from reft_pl.types import Problem
+from reft_pl.hub import dataset_access
 
 
-class HFDatasetSource(ProblemSource):
+class HFDatasetSource(TableSource):
     r"""Any table with a question and an answer in each row.
 
     Args:
@@ -58,6 +58,7 @@ class HFDatasetSource(ProblemSource):
         limit: int | None = None,
         on_bad_row: OnBadRow = "error",
     ) -> None:
+        super().__init__(solutions, limit, on_bad_row)
         self.path = path
         self.split = split
         self.subset = subset
@@ -69,9 +70,6 @@ class HFDatasetSource(ProblemSource):
         self.prefix = prefix or Path(path.removesuffix(".gz")).stem
         self.answer_pattern = _pattern(answer_pattern)
         self.answer_type = answer_type
-        self.solutions = solutions
-        self.limit = limit
-        self.on_bad_row = on_bad_row
 
     @property
     def name(self) -> str:
@@ -80,16 +78,11 @@ class HFDatasetSource(ProblemSource):
             return self.path
         return " ".join(filter(None, [self.path, self.subset, f"split {self.split}"]))
 
-    def load(self) -> list[Problem]:
-        """Read the table."""
-        return to_problems(
-            self._rows(), source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit
-        )
-
-    def _rows(self) -> Iterator[Row | RowError]:
+    def rows(self) -> Iterator[Row | RowError]:
+        """Yield the configured columns of every row."""
         missing: str | None = None
         complete = False  # after a complete row, a missing column is a bad row; before, a wrong column name in the config
-        for index, (place, row) in enumerate(self._table()):
+        for index, (place, row) in enumerate(self.table()):
             if isinstance(row, RowError):
                 yield row
                 continue
@@ -115,7 +108,12 @@ class HFDatasetSource(ProblemSource):
         if missing is not None and not complete:
             raise UserError(f"{self.name} has {missing}")
 
-    def _table(self) -> Iterable[tuple[str, Mapping[str, Any] | RowError]]:
+    def table(self) -> Iterable[tuple[str, Mapping[str, Any] | RowError]]:
+        """Yield the location and all columns of every row.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
         path = Path(self.path)
         reader = _reader(path)
         if reader is not None:
@@ -144,7 +142,8 @@ class HFDatasetSource(ProblemSource):
         from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
         try:
-            return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
+            with dataset_access(self.path):
+                return cast("Iterable[Mapping[str, Any]]", load_dataset(self.path, self.subset, split=self.split))
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             raise UserError(
                 f"cannot load the dataset {self.name}: {first_line(error)}; give a file, a folder written by save_to_disk, "

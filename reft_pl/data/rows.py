@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,19 +55,17 @@ def to_problems(
     Raises:
         UserError: a row is bad and ``on_bad_row`` is ``error``, or there are no problems.
     """
-    problems: dict[str, Problem] = {}
+    problems: list[Problem] = []
     skipped: Counter[str] = Counter()
-    for row in rows:
-        if limit is not None and len(problems) >= limit:
-            break
-        try:
-            problem = _problem(row, solutions, problems)
-        except RowError as bad:
-            if on_bad_row == "error":
-                raise UserError(f"{source}: {bad.detail}; correct it, or skip such rows with on_bad_row: skip") from None
-            skipped[bad.reason] += 1
+    for read in checked(rows, solutions=solutions):
+        if isinstance(read, Problem):
+            problems.append(read)
+            if len(problems) == limit:
+                break
+        elif on_bad_row == "error":
+            raise UserError(f"{source}: {read.detail}; correct it, or skip such rows with on_bad_row: skip")
         else:
-            problems[problem.id] = problem
+            skipped[read.reason] += 1
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
         rank_zero_only(logger.warning)(
@@ -75,7 +73,29 @@ def to_problems(
         )
     if not problems:
         raise UserError(f"{source} has no problems" + (": every row was skipped" if skipped else "; check the file"))
-    return list(problems.values())
+    return problems
+
+
+def checked(rows: Iterable[Row | RowError], *, solutions: bool = True) -> Iterator[Problem | RowError]:
+    """Yield the problem of each row, or what is wrong with it.
+
+    Args:
+        rows: The rows of the file.
+        solutions: Keep the annotated solutions.
+    """
+    ids: set[str] = set()
+    for row in rows:
+        read = _read(row, solutions, ids)
+        if isinstance(read, Problem):
+            ids.add(read.id)
+        yield read
+
+
+def _read(row: Row | RowError, solutions: bool, earlier: Container[str]) -> Problem | RowError:
+    try:
+        return _problem(row, solutions, earlier)
+    except RowError as bad:
+        return bad
 
 
 def _problem(row: Row | RowError, solutions: bool, earlier: Container[str]) -> Problem:
@@ -89,7 +109,7 @@ def _problem(row: Row | RowError, solutions: bool, earlier: Container[str]) -> P
         raise RowError("no id", f"{row.place} has no id")
     if str(row.id) in earlier:
         raise RowError("duplicate id", f"{row.place} has the id {str(row.id)!r} of an earlier row")
-    answer = _answer(row.answer, row.kind, place)
+    answer = reference_answer(row.answer, row.kind, place)
     solution = _text(row.solution) if solutions else None
     for text in (str(row.id), question, solution or ""):
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -102,7 +122,17 @@ def _text(value: object) -> str | None:
     return text or None
 
 
-def _answer(value: object, kind: AnswerKind, place: str) -> Answer:
+def reference_answer(value: object, kind: AnswerKind, place: str) -> Answer:
+    """Read the answer field of a row.
+
+    Args:
+        value: The field.
+        kind: The kind of answer that it holds.
+        place: Location of the row, for the message.
+
+    Raises:
+        RowError: the field holds no answer of this kind.
+    """
     if isinstance(value, bool) or value is None or (isinstance(value, str) and not value.strip()):
         raise RowError("no answer", f"{place} has no answer")
     letter = value.strip().lower() if isinstance(value, str) and kind != "number" else ""

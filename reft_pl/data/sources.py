@@ -38,7 +38,36 @@ class ProblemSource(ABC):
         return self.load()
 
 
-class AuthorsJson(ProblemSource):
+class TableSource(ProblemSource):
+    """A source with one problem in each row.
+
+    Args:
+        solutions: Keep the annotated solutions; false keeps only questions and answers.
+        limit: Read only this many problems, from the start.
+        on_bad_row: ``error`` stops at the first bad row; ``skip`` skips bad rows and logs how many.
+    """
+
+    def __init__(self, solutions: bool, limit: int | None, on_bad_row: OnBadRow) -> None:
+        self.solutions = solutions
+        self.limit = limit
+        self.on_bad_row = on_bad_row
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row | RowError]:
+        """Yield the fields of every row, unchecked.
+
+        Raises:
+            UserError: the source cannot be read.
+        """
+
+    def load(self) -> list[Problem]:
+        """Read and check the rows."""
+        return to_problems(
+            self.rows(), source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit
+        )
+
+
+class AuthorsJson(TableSource):
     """A JSON file in the format of the ReFT authors' release.
 
     The file is a list of objects, or one object per line, with item_id, question, answer_value and optionally answer_cot (the
@@ -62,23 +91,18 @@ class AuthorsJson(ProblemSource):
         on_bad_row: OnBadRow = "error",
         columns: list[str] | dict[str, str] | None = None,
     ) -> None:
+        super().__init__(solutions, limit, on_bad_row)
         self.columns = named_columns(columns)
         self.path = Path(path)
-        self.solutions = solutions
-        self.limit = limit
-        self.on_bad_row = on_bad_row
 
     @property
     def name(self) -> str:
         """The path."""
         return str(self.path)
 
-    def load(self) -> list[Problem]:
-        """Read the file."""
-        return to_problems(
-            starmap(self._row, read_json_rows(self.path)),
-            source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit,
-        )  # fmt: skip
+    def rows(self) -> Iterator[Row | RowError]:
+        """Yield the fields of every row of the file."""
+        return starmap(self._row, read_json_rows(self.path))
 
     def _row(self, place: str, row: dict[str, Any] | RowError) -> Row | RowError:
         if isinstance(row, RowError):
@@ -92,7 +116,7 @@ class AuthorsJson(ProblemSource):
         return Row(place, row.get("item_id"), row.get("question"), answer, solution, kind, columns)
 
 
-class Gsm8kOfficial(ProblemSource):
+class Gsm8kOfficial(TableSource):
     """GSM8K as released: JSON lines with question and answer. The answer is a solution, then a number after ``####``.
 
     Calculator annotations (``<<48/2=24>>``) are removed from the solutions. Ids are ``{prefix}_{line}``, counted from 0.
@@ -113,24 +137,17 @@ class Gsm8kOfficial(ProblemSource):
         limit: int | None = None,
         on_bad_row: OnBadRow = "error",
     ) -> None:
+        super().__init__(solutions, limit, on_bad_row)
         self.path = Path(path)
         self.prefix = prefix
-        self.solutions = solutions
-        self.limit = limit
-        self.on_bad_row = on_bad_row
 
     @property
     def name(self) -> str:
         """The path."""
         return str(self.path)
 
-    def load(self) -> list[Problem]:
-        """Read the file."""
-        return to_problems(
-            self._rows(), source=self.name, on_bad_row=self.on_bad_row, solutions=self.solutions, limit=self.limit
-        )
-
-    def _rows(self) -> Iterator[Row | RowError]:
+    def rows(self) -> Iterator[Row | RowError]:
+        """Yield the fields of every line of the file."""
         for index, (place, row) in enumerate(read_json_rows(self.path)):
             if isinstance(row, RowError):
                 yield row

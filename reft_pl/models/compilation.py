@@ -41,7 +41,7 @@ def compile_layers(network: nn.Module) -> None:
     layers = transformer_layers(network)
     if not layers:
         raise UserError(f"{type(network).__name__} has no layers that can be compiled: set policy.compile to false.")
-    lacking = None if torch.cuda.is_available() else _lacking()
+    lacking = None if torch.cuda.is_available() else what_compilation_lacks()
     if lacking is not None:
         rank_zero_warn(f"policy.compile is on, but there is no {lacking}: layers run uncompiled, which is slower")
         return
@@ -59,7 +59,7 @@ def compiled_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in transformer_layers(network) if layer._compiled_call_impl is not None]
 
 
-def _lacking() -> str | None:
+def what_compilation_lacks() -> str | None:
     """Return what torch needs to compile for the CPU but cannot find; None if nothing is missing."""
     from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (takes a second)
     from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
+import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError
@@ -99,6 +101,19 @@ def test_a_dataset_that_the_hub_does_not_have(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot load the dataset nobody/nothing main split train") as error:
         HFDatasetSource("nobody/nothing", subset="main").load()
     assert "\n" not in str(error.value)
+
+
+def test_an_unreachable_hub_is_not_asked_again(tmp_path, monkeypatch):
+    """One request fails; the library then looks in its cache alone, and its settings are restored."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="cannot load the dataset nobody/nothing split train"):
+        HFDatasetSource("nobody/nothing").load()
+    assert time.monotonic() - begun < 5, "the library's own retries take more than half a minute"
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 def test_a_quote_that_never_closes_is_one_sentence(tmp_path):

@@ -10,7 +10,7 @@ from reft_pl.models.packing import Packing
 from reft_pl.rollout.inprocess.acceleration.native_attention import has_native_attention, native_attention
 from reft_pl.rollout.inprocess.attention import decode_attention
 
-pytestmark = pytest.mark.skipif(compilation._lacking() is not None, reason="nothing compiles C++ here")
+pytestmark = pytest.mark.skipif(compilation.what_compilation_lacks() is not None, reason="nothing compiles C++ here")
 
 
 def step(rows, heads, kv_heads, width, room, dtype, most=1):
