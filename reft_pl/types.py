@@ -35,6 +35,9 @@ class Columns(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values))
+
     def __repr__(self) -> str:
         return f"Columns({self._values!r})"
 
@@ -53,7 +56,7 @@ class Problem:
     answer: Answer | None
     solution: str | None = None
     given_lines: int = 0
-    columns: Mapping[str, Any] = field(default_factory=Columns, hash=False)
+    columns: Mapping[str, Any] = field(default=Columns(), hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.columns, Columns):
@@ -192,7 +195,7 @@ class Sample:
     text: str
     result: ExecutionResult
     prompt_ids: tuple[int, ...] = ()
-    rewards: Mapping[str, float | None] = field(default_factory=Columns, hash=False)
+    rewards: Mapping[str, float | None] = field(default=Columns(), hash=False)
     rewarded: bool = True
 
 
