@@ -150,8 +150,12 @@ def _estimate_memory(arguments: list[str], shape: PreTrainedConfig) -> None:
     from reft_pl.cli.memory_settings import settings_of  # noqa: PLC0415
     from reft_pl.models.memory import estimate  # noqa: PLC0415
 
-    logging.getLogger("reft_pl.cli.parser").disabled = True  # it names what the overlay replaces, which `fit` shows too
-    config = parsed(arguments)
+    log = logging.getLogger("reft_pl.cli.parser")
+    log.disabled = True  # it names what the overlay replaces, which `fit` shows too
+    try:
+        config = parsed(arguments)
+    finally:
+        log.disabled = False
     if config is None:
         raise UserError("`fit` does not take the config that was written, for the reason above: correct it by hand")
     run = settings_of(config, 1, gpu=torch.cuda.is_available())

@@ -121,6 +121,7 @@ def test_a_function_of_trl_in_a_chat(
     assert [line["reward"] for line in lines] == [float("e" in line["text"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_sentence(fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my_broken.py").write_text("def broken(completions):\n    return [1 / 0 for text in completions]\n")
     for arguments, sentence in (
