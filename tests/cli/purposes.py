@@ -44,6 +44,14 @@ PURPOSES = {
     "stories/sft_long": Purpose("sft", {"trainer.max_epochs": 20, "model.schedule.epochs": 20}),
     "stories/ppo_long": Purpose("ppo", {"trainer.max_epochs": 15, "data.train.0.size": 2000}),
     "stories/further": Purpose("ppo", BOTH | {"data.train.1.solutions": False, "data.train.1.start": 2000}),
+    "stories/second_warm_up": Purpose(
+        "sft",
+        {
+            "model.policy.from_scratch": True,
+            "data.train.0.annotated.solutions": True,
+            "data.train.1.annotated.solutions": False,
+        },
+    ),
     "data/svamp_python": data_set("svamp", "svamp_python_sdp.json", 200, 300, PROGRAMS),
     "data/svamp_nl": data_set("svamp", "svamp_nl.json", 200, 300, WORDS),
     "data/gsm8k_python": data_set("gsm8k", "gsm8k_python_sdp.json", 500, 500, PROGRAMS, OFFICIAL),

@@ -214,14 +214,19 @@ def test_longer_story_runs(stage: str, story: str, few_rows: Path, small: Callab
 
 
 @pytest.mark.slow
-def test_offline_self_training(few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("config", "sampled", "first"), [("offline_self_training", "sft", 0), ("stories/second_warm_up", "ppo-further", 2000)]
+)
+def test_offline_self_training(
+    config: str, sampled: str, first: int, few_rows: Path, small: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Training needs the samples that the config's comment describes."""
-    arguments = [*configs("sft", "offline_self_training"), *small("offline"), "--data.eval_batch_size", "4"]
+    arguments = [*configs("sft", config), *small("offline"), "--data.eval_batch_size", "4"]
     assert main(["fit", *arguments]) == 2
-    assert "there are no samples at runs/sft/samples/train.jsonl" in capsys.readouterr().err
-    samples = few_rows / "runs" / "sft" / "samples"
+    assert f"there are no samples at runs/{sampled}/samples/train.jsonl" in capsys.readouterr().err
+    samples = few_rows / "runs" / sampled / "samples"
     samples.mkdir(parents=True)
-    problem = StorySource("train", 1).load()[0]
+    problem = StorySource("train", 1, first, solutions=first == 0).load()[0]
     assert problem.answer is not None
     right = Prediction(f'def solution():\n    """{problem.question}"""\n    return {problem.answer}', problem.answer, True)
     item = SampledQuestion(problem.id, problem.question, problem.answer, (right,))
