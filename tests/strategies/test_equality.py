@@ -51,7 +51,7 @@ def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
         ("ppo", "adam"),
         ("values", "adam"),
         ("annotated", "adam"),
-        ("grpo", "adam"),
+        ("grpo", "sgd"),
         ("rewards", "adam"),
         ("online", "adam"),
     ],
@@ -59,8 +59,7 @@ def load(folder: Path, stage: str, name: str, optimizer: str) -> dict[str, Any]:
 def test_two_ranks_train_as_one(stage: str, optimizer: str, micro_model: Path, tmp_path: Path) -> None:
     """The same samples, losses, gradients and changes of weights, with several micro-batches a step, clipped.
 
-    SGD shows the gradient itself; Adam's step divides by its size, which magnifies rounding where it is near 0. Ranks have
-    responses of different lengths, other numbers of micro-batches, and some none.
+    SGD shows the gradient itself. Ranks have responses of different lengths, other numbers of micro-batches, and some none.
     """
     # ZeRO refuses the settings of values, and rewards do not depend on the strategy.
     strategies = STRATEGIES[:1] if stage in ("values", "rewards") else STRATEGIES
@@ -76,9 +75,7 @@ def test_two_ranks_train_as_one(stage: str, optimizer: str, micro_model: Path, t
         assert other["samples"] == one["samples"]
         apart = distances(one, other)
         print(stage, name, apart)
-        weights = {apart.pop("change"), apart.pop("whole_change")}
         assert max(apart.values()) < 1e-5, (name, apart)
-        assert max(weights) < (5e-5 if optimizer == "adam" else 1e-5), (name, weights)
 
 
 @pytest.mark.slow
