@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from benchmarks._straight import is_right
 from benchmarks._turns import OURS, Contender, Turns, median, race, set_allocator, table
 from benchmarks._workload import parser_of, policy_settings
 from reft_pl.cli.allocator import GivesFreedMemoryBack
@@ -26,6 +25,7 @@ from reft_pl.data.datamodule import ReasoningDataModule
 from reft_pl.data.sources import AuthorsJson, ProblemSource
 from reft_pl.data.stories.source import StorySource
 from reft_pl.formats import PythonProgram
+from reft_pl.formats.answers import answers_equal
 from reft_pl.models.loading import load_policy
 from reft_pl.models.optim import MasterAdamW
 from reft_pl.models.policy import Policy
@@ -213,7 +213,7 @@ def judge(data: ReasoningDataModule) -> Callable[[Sequence[Problem], Sequence[st
             for problem, text in zip(problems, texts, strict=True):
                 running.submit(problem, text)
             found = [result.value for result in running.results()]
-        return [float(is_right(value, problem.answer)) for value, problem in zip(found, problems, strict=True)]
+        return [float(answers_equal(value, problem.answer)) for value, problem in zip(found, problems, strict=True)]
 
     return reward
 
